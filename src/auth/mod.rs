@@ -1,0 +1,1 @@
+//! Tokens and identity of connections.

@@ -1,0 +1,1 @@
+//! The app's own endpoints: query transformation and mutation push.

@@ -1,0 +1,1 @@
+//! Commits: what one upstream transaction changed, and how cores hear of it.

@@ -1,0 +1,1 @@
+//! Client groups: desires, cookies, poke composition.

@@ -1,0 +1,1 @@
+//! The wire: handshake, messages up and down, LexiVersion, errors.

@@ -1,0 +1,1 @@
+//! The SQLite replica: catalogue, writer, readers.

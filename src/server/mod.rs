@@ -1,0 +1,1 @@
+//! What runs on which core; start, drain, stop.

@@ -1,0 +1,1 @@
+//! Postgres: shard objects, publications, initial sync, pgoutput, types.

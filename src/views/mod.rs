@@ -1,0 +1,1 @@
+//! Shared views: who holds which rows, and what changed.

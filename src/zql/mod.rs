@@ -1,0 +1,1 @@
+//! What a query means: AST, values, plan, evaluation.
