@@ -1,1 +1,6 @@
 //! Commits: what one upstream transaction changed, and how cores hear of it.
+//!
+//! Rules 1 and 2 of `docs/spec/rules.md`.
+
+pub mod commit;
+pub mod version;

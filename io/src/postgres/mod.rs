@@ -1,0 +1,1 @@
+//! Postgres over this crate's sockets: queries (tokio-postgres) and the replication protocol.
