@@ -2,5 +2,6 @@
 //!
 //! Rules 1 and 2 of `docs/spec/rules.md`.
 
+pub mod batch;
 pub mod commit;
 pub mod version;

@@ -2,4 +2,10 @@
 //!
 //! Follows `docs/spec/sync-protocol.md`. Pure: bytes in, values out, and back.
 
+pub mod client_schema;
+pub mod connect;
+pub mod cookie;
+pub mod downstream;
+pub mod error;
 pub mod lexi;
+pub mod upstream;

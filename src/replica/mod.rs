@@ -4,4 +4,5 @@
 //! view-syncer core opens readers of its own. Nothing here knows of clients.
 
 pub mod catalogue;
+pub mod reader;
 pub mod value;
