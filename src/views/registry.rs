@@ -69,6 +69,7 @@ impl Views {
             plan: plan.clone(),
             layout,
             at: StateVersion::ZERO,
+            live: false,
             state: Rc::new(State::default()),
             journal: Journal::default(),
         };

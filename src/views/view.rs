@@ -70,8 +70,10 @@ pub struct View {
     pub plan: Rc<Plan>,
     /// Its identities and encoders.
     pub layout: Rc<Layout>,
-    /// Version that the state is at. Zero until it is hydrated.
+    /// Version of its last change.
     pub at: StateVersion,
+    /// Hydrated, and kept at the core's version by every batch.
+    pub live: bool,
     /// What it holds.
     pub state: Rc<State>,
     /// What happened of late.
