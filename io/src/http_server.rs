@@ -143,12 +143,7 @@ pub struct Response {
 impl Response {
     /// A text answer.
     pub fn text(status: u16, body: impl Into<Vec<u8>>) -> Response {
-        Response {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            headers: Vec::new(),
-            body: body.into(),
-        }
+        Response { status, content_type: "text/plain; charset=utf-8", headers: Vec::new(), body: body.into() }
     }
 
     /// A JSON answer.

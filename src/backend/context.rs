@@ -86,8 +86,11 @@ mod tests {
             cookie: Some("a=1".into()),
             origin: Some("https://app".into()),
             request_headers: vec![("x-forwarded-for".into(), "1".into()), ("x-secret".into(), "2".into())],
-            client_headers: [("X-Tenant".to_owned(), "7".to_owned()), ("Authorization".into(), "evil".into())]
-                .into(),
+            client_headers: [
+                ("X-Tenant".to_owned(), "7".to_owned()),
+                ("Authorization".into(), "evil".into()),
+            ]
+            .into(),
             ..Context::default()
         };
         let mut endpoint = Endpoint::default();

@@ -314,11 +314,21 @@ mod tests {
     fn answers_of_all_ages_are_understood() {
         let ids = [("c".to_owned(), 4), ("d".to_owned(), 1)];
         let outcome = |body: &str| response(body.as_bytes(), &ids).unwrap();
-        assert!(outcome(r#"{"kind":"MutateResponse","mutations":[{"id":{"clientID":"c","id":4},"result":{}}]}"#).errors.is_empty());
-        assert_eq!(outcome(r#"{"kind":"MutateResponse","userID":"u","mutations":[]}"#).user_id, Some(Some("u".into())));
-        let early = outcome(r#"{"mutations":[{"id":{"clientID":"c","id":4},"result":{"error":"oooMutation"}}]}"#);
+        assert!(
+            outcome(r#"{"kind":"MutateResponse","mutations":[{"id":{"clientID":"c","id":4},"result":{}}]}"#)
+                .errors
+                .is_empty()
+        );
+        assert_eq!(
+            outcome(r#"{"kind":"MutateResponse","userID":"u","mutations":[]}"#).user_id,
+            Some(Some("u".into()))
+        );
+        let early =
+            outcome(r#"{"mutations":[{"id":{"clientID":"c","id":4},"result":{"error":"oooMutation"}}]}"#);
         assert_eq!(early.errors[0].1.fields["reason"], "oooMutation");
-        let failed = outcome(r#"{"kind":"PushFailed","origin":"server","reason":"database","message":"m","mutationIDs":[{"clientID":"d","id":1}]}"#);
+        let failed = outcome(
+            r#"{"kind":"PushFailed","origin":"server","reason":"database","message":"m","mutationIDs":[{"clientID":"d","id":1}]}"#,
+        );
         assert_eq!(failed.errors.len(), 1);
         assert_eq!(failed.errors[0].0, "d");
         let http = outcome(r#"{"error":"http","status":401,"details":"no"}"#);

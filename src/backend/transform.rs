@@ -72,16 +72,15 @@ pub fn response(body: &[u8]) -> Result<Transformation, CallError> {
     }
     let answer: Answer = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
     match answer.kind.as_str() {
-        "QueryResponse" => {
-            Ok(Transformation { user_id: answer.user_id, queries: entries(&answer.queries)? })
-        }
+        "QueryResponse" => Ok(Transformation { user_id: answer.user_id, queries: entries(&answer.queries)? }),
         "TransformFailed" => Err(refused(answer)),
         other => Err(malformed(&format!("unknown kind {other:?}"))),
     }
 }
 
 fn legacy(text: &str) -> Result<Transformation, CallError> {
-    let (kind, body): (&str, &RawValue) = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    let (kind, body): (&str, &RawValue) =
+        serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
     match kind {
         "transformed" => {
             let queries: Vec<&RawValue> =
@@ -164,6 +163,12 @@ mod tests {
         let failed = br#"{"kind":"TransformFailed","origin":"server","reason":"database","message":"m","queryIDs":[]}"#;
         assert_eq!(response(failed).err().unwrap().reason, "database");
         assert_eq!(response(b"<html>").err().unwrap().reason, "parse");
-        assert_eq!(response(br#"{"kind":"QueryResponse","queries":[{"id":"a","error":"zero"}]}"#).err().unwrap().reason, "parse");
+        assert_eq!(
+            response(br#"{"kind":"QueryResponse","queries":[{"id":"a","error":"zero"}]}"#)
+                .err()
+                .unwrap()
+                .reason,
+            "parse"
+        );
     }
 }

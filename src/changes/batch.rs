@@ -134,8 +134,10 @@ mod tests {
         let Some(TableBatch::Rows(rows)) = batch.tables.get(&TableId(0)) else { panic!("rows expected") };
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().any(|r| r.old.is_none() && r.new.unwrap()[1] == Value::Integer(2)));
-        assert!(rows.iter().any(|r| r.old.unwrap()[1] == Value::Integer(1)
-            && r.new.unwrap()[1] == Value::Integer(9)));
+        assert!(
+            rows.iter()
+                .any(|r| r.old.unwrap()[1] == Value::Integer(1) && r.new.unwrap()[1] == Value::Integer(9))
+        );
     }
 
     #[test]

@@ -277,7 +277,9 @@ fn config_since(group: &Group, since: Option<Cookie>) -> PokeBody {
 /// Patch operation that gives a mutation's result.
 pub fn result_put(client: &str, id: u64, result: &str) -> String {
     let client = serde_json::Value::from(client);
-    format!("{{\"op\":\"put\",\"mutation\":{{\"id\":{{\"clientID\":{client},\"id\":{id}}},\"result\":{result}}}}}")
+    format!(
+        "{{\"op\":\"put\",\"mutation\":{{\"id\":{{\"clientID\":{client},\"id\":{id}}},\"result\":{result}}}}}"
+    )
 }
 
 /// Patch operation that takes a mutation's result away.

@@ -269,7 +269,9 @@ impl Group {
         }
         if record.desires.len() >= MAX_REMEMBERED {
             // Tabs that were away since before now learn of these by a clear poke.
-            record.desires.retain(|_, d| d.desired || d.inactive_since.is_some_and(|s| s + d.ttl > self.clock));
+            record
+                .desires
+                .retain(|_, d| d.desired || d.inactive_since.is_some_and(|s| s + d.ttl > self.clock));
             self.floor = self.label;
         }
         let desire = Desire { ttl, inactive_since: None, desired: true, changed: self.label };

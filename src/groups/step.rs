@@ -46,11 +46,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     let moved = apply(group, shared, transition);
     let after: Vec<ViewId> = group.views.keys().copied().collect();
     let fresh = before.is_empty() && moved.left.is_empty();
-    let ops = if fresh {
-        Vec::new()
-    } else {
-        operations(shared, &before, &after, &moved, since)
-    };
+    let ops = if fresh { Vec::new() } else { operations(shared, &before, &after, &moved, since) };
     let nothing = ops.is_empty()
         && moved.got.is_empty()
         && moved.joined.is_empty()

@@ -262,7 +262,12 @@ impl Syncer {
     }
 
     /// Deletes clients of the group and tells all its tabs.
-    pub fn delete_clients(&mut self, id: ConnectionId, ids: &[String], now: f64) -> Result<(), ProtocolError> {
+    pub fn delete_clients(
+        &mut self,
+        id: ConnectionId,
+        ids: &[String],
+        now: f64,
+    ) -> Result<(), ProtocolError> {
         let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
         if ids.contains(&client) {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
@@ -472,8 +477,7 @@ impl Syncer {
 
     /// Refuses every query that a view answers, in all groups.
     pub fn refuse_view(&mut self, view: ViewId, message: &str) {
-        let groups: Vec<Rc<str>> =
-            self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
+        let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
         for group_id in groups {
             let Some(group) = self.groups.get(&group_id) else { continue };
             let uses = |q: &&super::query::Query| q.pending == Some(view) || q.current == Some(view);

@@ -89,9 +89,8 @@ pub fn parse(target: &str, protocol_header: Option<&str>) -> Result<ConnectReque
 fn parse_path(path: &str) -> Result<f64, String> {
     let invalid = || format!("Error: Invalid URL: {path}");
     let segments: Vec<&str> = path.strip_prefix('/').ok_or_else(invalid)?.split('/').collect();
-    let plain = |s: &str| {
-        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~ %".contains(&b))
-    };
+    let plain =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~ %".contains(&b));
     if !segments.iter().all(|s| plain(s)) {
         return Err(invalid());
     }
@@ -168,9 +167,8 @@ fn decode_protocol(header: &str) -> Result<ProtocolHeader, String> {
     );
     let mut encoded: Vec<u8> = percent_decode_str(header).collect();
     encoded.retain(|b| !b.is_ascii_whitespace());
-    let bytes = LENIENT
-        .decode(encoded)
-        .map_err(|e| format!("Error: Sec-WebSocket-Protocol is not base64: {e}"))?;
+    let bytes =
+        LENIENT.decode(encoded).map_err(|e| format!("Error: Sec-WebSocket-Protocol is not base64: {e}"))?;
     serde_json::from_str(&String::from_utf8_lossy(&bytes))
         .map_err(|e| format!("Error: Sec-WebSocket-Protocol is not the expected JSON: {e}"))
 }
@@ -206,8 +204,10 @@ mod tests {
         assert!(parse(&format!("{path}?{QUERY}"), Some("!!")).contains("base64"));
         assert!(parse(&format!("{path}?clientID=c&clientGroupID=g&ts=x&lmid=0"), Some("e30")).contains("ts"));
         let long = "x".repeat(MAX_ID + 1);
-        assert!(parse(&format!("{path}?clientID={long}&clientGroupID=g&ts=1&lmid=0"), Some("e30"))
-            .contains("longer"));
+        assert!(
+            parse(&format!("{path}?clientID={long}&clientGroupID=g&ts=1&lmid=0"), Some("e30"))
+                .contains("longer")
+        );
     }
 
     #[test]

@@ -32,14 +32,7 @@ pub struct Contents {
 impl Contents {
     /// Over the live reader of a core.
     pub fn new(reader: Rc<Reader>, catalogue: Arc<Catalogue>, rows: Rc<RefCell<Rows>>) -> Contents {
-        Contents {
-            reader,
-            catalogue,
-            rows,
-            lookups: HashMap::new(),
-            cache: RowMap::default(),
-            cached: 0,
-        }
+        Contents { reader, catalogue, rows, lookups: HashMap::new(), cache: RowMap::default(), cached: 0 }
     }
 
     /// Forgets fragments: the snapshot has moved.
@@ -96,7 +89,8 @@ impl Contents {
         let columns: Vec<String> = table.visible_columns().map(|(_, c)| quote(&c.name)).collect();
         let key: Vec<String> =
             described.key.iter().map(|c| format!("{}=?", quote(&table.columns[*c as usize].name))).collect();
-        let sql = format!("SELECT {} FROM {} WHERE {}", columns.join(","), quote(&table.name), key.join(" AND "));
+        let sql =
+            format!("SELECT {} FROM {} WHERE {}", columns.join(","), quote(&table.name), key.join(" AND "));
         let entry = (Rc::<str>::from(sql), encoder);
         self.lookups.insert(identity, entry.clone());
         entry

@@ -113,7 +113,8 @@ mod tests {
         let mut journal = Journal::starting_at(StateVersion(10));
         assert!(journal.reaches(StateVersion(10)) && !journal.reaches(StateVersion(9)));
         for version in 11..(11 + MAX_DELTAS as u64 + 2) {
-            journal.push(Delta { end: StateVersion(version), edited: vec![id], ..Delta::default() }, &mut rows);
+            journal
+                .push(Delta { end: StateVersion(version), edited: vec![id], ..Delta::default() }, &mut rows);
         }
         assert_eq!(journal.floor(), StateVersion(12));
         assert!(!journal.reaches(StateVersion(11)));

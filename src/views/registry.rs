@@ -125,8 +125,7 @@ impl Views {
 
     /// Views that read any of these tables, in order of their numbers.
     pub fn reading<'t>(&self, tables: impl Iterator<Item = &'t TableId>) -> Vec<ViewId> {
-        let mut out: Vec<ViewId> =
-            tables.filter_map(|t| self.by_table.get(t)).flatten().copied().collect();
+        let mut out: Vec<ViewId> = tables.filter_map(|t| self.by_table.get(t)).flatten().copied().collect();
         out.sort_unstable();
         out.dedup();
         out
@@ -156,8 +155,7 @@ impl Views {
         let mut identities = Vec::with_capacity(plan.nodes.len());
         let mut encoders = Vec::with_capacity(plan.nodes.len());
         for node in &plan.nodes {
-            let identity =
-                node.emitted.then(|| self.rows.borrow_mut().identity(node.table, &node.key));
+            let identity = node.emitted.then(|| self.rows.borrow_mut().identity(node.table, &node.key));
             identities.push(identity);
             encoders.push(identity.map(|identity| self.encoder(identity, catalogue)));
         }

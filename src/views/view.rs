@@ -114,14 +114,7 @@ impl View {
     }
 
     /// Notes a member whose contents changed; true if the change may move rows.
-    fn change(
-        &self,
-        index: usize,
-        node: &Node,
-        change: &Change,
-        rows: &Rows,
-        edited: &mut RowSet,
-    ) -> bool {
+    fn change(&self, index: usize, node: &Node, change: &Change, rows: &Rows, edited: &mut RowSet) -> bool {
         let relevant = |row: Option<&Row>| {
             row.is_some_and(|row| self.in_scope(index, node, row) && node.filter.may_hold(row))
         };

@@ -158,7 +158,12 @@ impl<'a> Planner<'a> {
         };
         let mut filter = self.predicate(table, ast.condition.as_ref())?;
         if let Some(parent) = parent
-            && !comparable(self.catalogue.get(self.nodes[parent].table), &parent_columns, table, &child_columns)
+            && !comparable(
+                self.catalogue.get(self.nodes[parent].table),
+                &parent_columns,
+                table,
+                &child_columns,
+            )
         {
             filter = Predicate::Test(test::Test::Constant(false));
         }
@@ -205,9 +210,7 @@ impl<'a> Planner<'a> {
     fn witnesses(&mut self, condition: &Condition, parent: usize, must_hold: bool) -> Result<(), PlanError> {
         match condition {
             Condition::Simple { .. } => Ok(()),
-            Condition::And(members) => {
-                members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold))
-            }
+            Condition::And(members) => members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold)),
             Condition::Or(members) => {
                 let must_hold = must_hold && members.len() == 1;
                 members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold))
@@ -376,9 +379,10 @@ pub(super) fn comparable(
     child: &Table,
     child_columns: &[ColumnIndex],
 ) -> bool {
-    parent_columns.iter().zip(child_columns).all(|(p, c)| {
-        parent.columns[*p as usize].zero_type == child.columns[*c as usize].zero_type
-    })
+    parent_columns
+        .iter()
+        .zip(child_columns)
+        .all(|(p, c)| parent.columns[*p as usize].zero_type == child.columns[*c as usize].zero_type)
 }
 
 /// The stored value of a cursor's field.

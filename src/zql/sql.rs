@@ -101,7 +101,8 @@ impl Planner<'_> {
                     limit: None,
                 };
                 let fill = self.ordered(body(child_columns)?, &by_key, Some(MAX_WITNESSES as u64));
-                let both: Vec<ColumnIndex> = child_columns.iter().chain(resolved.key.iter()).copied().collect();
+                let both: Vec<ColumnIndex> =
+                    child_columns.iter().chain(resolved.key.iter()).copied().collect();
                 Statements::Witness { fill, holds: body(&both)?.finish() }
             }
         };

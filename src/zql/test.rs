@@ -120,12 +120,7 @@ fn json_text(literal: &Literal) -> String {
 }
 
 /// Resolves one comparison against the catalogue.
-pub fn resolve(
-    table: &Table,
-    op: Operator,
-    left: &Operand,
-    right: &Operand,
-) -> Result<Test, PlanError> {
+pub fn resolve(table: &Table, op: Operator, left: &Operand, right: &Operand) -> Result<Test, PlanError> {
     let right = match right {
         Operand::Literal(literal) => literal,
         Operand::Column(_) => return Err(PlanError::new("the right side of a comparison is a column")),
@@ -141,12 +136,7 @@ pub fn resolve(
     }
 }
 
-fn column_test(
-    table: &Table,
-    column: ColumnIndex,
-    op: Operator,
-    right: &Literal,
-) -> Result<Test, PlanError> {
+fn column_test(table: &Table, column: ColumnIndex, op: Operator, right: &Literal) -> Result<Test, PlanError> {
     let definition = &table.columns[column as usize];
     let Some(zero_type) = definition.zero_type else { return Ok(Test::Constant(false)) };
     match op {
