@@ -4,4 +4,5 @@
 
 pub mod batch;
 pub mod commit;
+pub mod queue;
 pub mod version;

@@ -520,8 +520,8 @@ impl Syncer {
     }
 
     /// Hands changed last mutation ids and results to their groups.
-    pub fn route_mutations(&mut self, batch: &Batch) -> Result<(), ProtocolError> {
-        let Some(tables) = self.tables.clone() else { return Ok(()) };
+    pub fn route_mutations(&mut self, batch: &Batch) {
+        let Some(tables) = self.tables.clone() else { return };
         for (table, changes) in &batch.tables {
             if tables.is_bulk(*table, changes) {
                 self.groups.values_mut().for_each(|g| g.attached = false);
@@ -537,7 +537,6 @@ impl Syncer {
                 }
             }
         }
-        Ok(())
     }
 
     /// The socket of a connection takes more again.
