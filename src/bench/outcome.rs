@@ -1,0 +1,201 @@
+//! What one run found: figures, and whether they may be judged.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::BenchError;
+use super::meter::Usage;
+
+/// One figure of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What it is.
+    pub name: String,
+    /// Its unit.
+    pub unit: String,
+    /// The value.
+    pub value: f64,
+}
+
+/// Makes a figure.
+pub fn figure(name: &str, unit: &str, value: f64) -> Figure {
+    Figure { name: name.to_owned(), unit: unit.to_owned(), value }
+}
+
+/// Whether the figures of a run may be judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// They may.
+    Valid,
+    /// The machine was too full for them to say anything of the server.
+    NoVerdict(String),
+    /// There are none: the server failed, or was not done in time.
+    NotFinished(String),
+}
+
+/// What a scenario measured.
+#[derive(Debug)]
+pub struct Measured {
+    /// The figures, the most important one first.
+    pub figures: Vec<Figure>,
+    /// Whether they may be judged.
+    pub verdict: Verdict,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// One run, as it is written to a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Name of the scenario with its sizes: runs of one name can be compared.
+    pub scenario: String,
+    /// Whose server it was: `kelvin` or `reference`.
+    pub label: String,
+    /// Commit of this repository.
+    pub commit: String,
+    /// The command, to repeat it.
+    pub command: String,
+    /// Load average before the run.
+    pub load_before: f64,
+    /// The figures.
+    pub figures: Vec<Figure>,
+    /// Whether they may be judged.
+    pub verdict: Verdict,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
+}
+
+impl Outcome {
+    /// A figure's value.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|f| f.name == name).map(|f| f.value)
+    }
+
+    /// As a table for people.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{} on {}, commit {}, load before {:.2}\n  {}\n",
+            self.scenario, self.label, self.commit, self.load_before, self.command
+        );
+        for f in &self.figures {
+            text += &format!("  {:<22} {:>14} {}\n", f.name, number(f.value), f.unit);
+        }
+        for note in &self.notes {
+            text += &format!("  note: {note}\n");
+        }
+        match &self.verdict {
+            Verdict::Valid => {}
+            Verdict::NoVerdict(why) => text += &format!("  no verdict: {why}\n"),
+            Verdict::NotFinished(why) => text += &format!("  {}: did not finish: {why}\n", self.label),
+        }
+        text
+    }
+
+    /// Writes it to a file as JSON.
+    pub fn write(&self, path: &str) -> Result<(), BenchError> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| BenchError::at(path, e))?;
+        std::fs::write(path, text + "\n").map_err(|e| BenchError::at(path, e))
+    }
+
+    /// Reads it from a file.
+    pub fn read(path: &str) -> Result<Outcome, BenchError> {
+        let text = std::fs::read_to_string(path).map_err(|e| BenchError::at(path, e))?;
+        serde_json::from_str(&text).map_err(|e| BenchError::at(path, e))
+    }
+}
+
+/// A number with three or so digits that matter.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// The figures that every scenario has.
+pub fn usage_figures(usage: &Usage) -> Vec<Figure> {
+    let mut out = Vec::new();
+    let sides = [
+        ("server_cpu", usage.server_cpu_s),
+        ("postgres_cpu", usage.postgres_cpu_s),
+        ("backend_cpu", usage.backend_cpu_s),
+        ("generator_cpu", Some(usage.generator_cpu_s)),
+    ];
+    out.extend(sides.into_iter().filter_map(|(name, v)| Some(figure(name, "s", v?))));
+    out.extend(
+        usage.cores.iter().enumerate().map(|(i, b)| figure(&format!("core_{i}_busy"), "%", b * 100.0)),
+    );
+    if let Some(memory) = usage.server {
+        out.push(figure("server_pss", "MB", megabytes(memory.pss_anon_kib + memory.pss_shmem_kib)));
+        out.push(figure("server_rss", "MB", megabytes(memory.rss_kib)));
+    }
+    out
+}
+
+/// KiB as megabytes of 10^6 bytes.
+pub fn megabytes(kib: u64) -> f64 {
+    kib as f64 * 1024.0 / 1e6
+}
+
+/// For a run that is made to fill a core: which side filled it.
+pub fn who_was_full(usage: &Usage) -> String {
+    let wall = usage.wall.as_secs_f64();
+    let sides = [
+        ("the server", usage.server_cpu_s),
+        ("Postgres", usage.postgres_cpu_s),
+        ("the backend", usage.backend_cpu_s),
+        ("the generator", Some(usage.generator_cpu_s)),
+    ];
+    let busy = sides.iter().filter_map(|(name, cpu)| Some((*name, (*cpu)? / wall * 100.0)));
+    let text: Vec<String> = busy.map(|(name, share)| format!("{name} {share:.0} %")).collect();
+    format!("of one core: {}", text.join(", "))
+}
+
+/// The verdict on a latency run.
+pub fn latency_verdict(usage: &Usage) -> Verdict {
+    match usage.full_core() {
+        Some((core, busy)) => Verdict::NoVerdict(format!("core {core} at {:.0} %", busy * 100.0)),
+        None => Verdict::Valid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn usage(cores: &[f64]) -> Usage {
+        Usage {
+            wall: Duration::from_secs(2),
+            server_cpu_s: Some(1.9),
+            postgres_cpu_s: None,
+            backend_cpu_s: Some(0.1),
+            generator_cpu_s: 0.5,
+            server: None,
+            cores: cores.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_full_core_takes_the_verdict_away() {
+        assert_eq!(latency_verdict(&usage(&[0.5, 0.94])), Verdict::Valid);
+        assert_eq!(latency_verdict(&usage(&[0.5, 0.97])), Verdict::NoVerdict("core 1 at 97 %".to_owned()));
+    }
+
+    #[test]
+    fn full_sides_are_named() {
+        assert_eq!(
+            who_was_full(&usage(&[])),
+            "of one core: the server 95 %, the backend 5 %, the generator 25 %"
+        );
+    }
+
+    #[test]
+    fn numbers_keep_their_meaning() {
+        let texts: Vec<String> = [123_456.7, 12.34, 1.234, 0.01234, 0.0].map(number).into();
+        assert_eq!(texts, ["123457", "12.3", "1.23", "0.0123", "0.00"]);
+    }
+}
