@@ -33,8 +33,8 @@ impl NullServer {
     }
 
     /// Accepts so many clients, then sends `rounds` pokes to all of them, so many rounds per
-    /// second.
-    pub fn serve(&self, clients: usize, rounds: u64, rate: f64) -> Result<(), BenchError> {
+    /// second. Gives the sockets back: they stay open until the last poke has been read.
+    pub fn serve(&self, clients: usize, rounds: u64, rate: f64) -> Result<Vec<TcpStream>, BenchError> {
         let mut sockets = Vec::with_capacity(clients);
         for _ in 0..clients {
             let (mut socket, _) = self.listener.accept()?;
@@ -50,7 +50,7 @@ impl NullServer {
                 socket.write_all(&poke)?;
             }
         }
-        Ok(())
+        Ok(sockets)
     }
 }
 

@@ -58,7 +58,7 @@ fn measure(clients: usize, rounds: u64, rate: f64, limit: Duration) -> Result<f6
             })?;
         }
         let cpu_s = thread_cpu_s() - before;
-        serving.join().map_err(|_| BenchError::Failed("the null server panicked".to_owned()))??;
+        drop(serving.join().map_err(|_| BenchError::Failed("the null server panicked".to_owned()))??);
         Ok(cpu_s * 1e6 / seen as f64)
     })
 }
