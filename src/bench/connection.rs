@@ -111,45 +111,54 @@ impl Connection {
     }
 
     /// Reads what is there, at most one buffer full, and calls `on_poke` for each poke that
-    /// ended in it.
+    /// ended in it. Gives the number of bytes read.
     pub fn readable(
         &mut self,
         buffer: &mut [u8],
         search: Search,
         needles: &Needles,
         on_poke: &mut impl FnMut(&mut Connection, &Poke, Instant),
-    ) {
+    ) -> usize {
         let n = match self.socket.read(buffer) {
-            Ok(0) => return self.close("the server closed the connection".to_owned()),
             Ok(n) => n,
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
-            Err(e) => return self.close(e.to_string()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return 0,
+            Err(e) => {
+                self.close(e.to_string());
+                return 0;
+            }
         };
         let now = Instant::now();
         self.counts.bytes += n as u64;
         let input = &buffer[..n];
         match &mut self.state {
-            State::Open => self.frames_in(input, now, search, needles, on_poke),
-            State::Closed(_) => {}
-            State::Upgrading { upgrade, head } => {
-                head.extend_from_slice(input);
-                let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") else {
-                    if head.len() > HEAD_MAX {
-                        self.close("the answer to the upgrade does not end".to_owned());
-                    }
-                    return;
-                };
-                let checked = upgrade.check(&String::from_utf8_lossy(&head[..end]));
-                let rest = head.split_off(end + 4);
-                match checked {
-                    Err(why) => self.close(why),
-                    Ok(()) => {
-                        self.state = State::Open;
-                        self.frames_in(&rest, now, search, needles, on_poke);
-                    }
+            State::Open if n > 0 => self.frames_in(input, now, search, needles, on_poke),
+            State::Upgrading { .. } if n > 0 => {
+                if let Some(rest) = self.upgraded(input) {
+                    self.frames_in(&rest, now, search, needles, on_poke);
                 }
             }
+            _ => self.close("the server closed the connection".to_owned()),
         }
+        n
+    }
+
+    /// Takes bytes of the answer to the upgrade; gives what follows it once it is complete.
+    fn upgraded(&mut self, input: &[u8]) -> Option<Vec<u8>> {
+        let State::Upgrading { upgrade, head } = &mut self.state else { return None };
+        head.extend_from_slice(input);
+        let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") else {
+            if head.len() > HEAD_MAX {
+                self.close("the answer to the upgrade does not end".to_owned());
+            }
+            return None;
+        };
+        let checked = upgrade.check(&String::from_utf8_lossy(&head[..end]));
+        let rest = head.split_off(end + 4);
+        match checked {
+            Ok(()) => self.state = State::Open,
+            Err(why) => self.close(why),
+        }
+        Some(rest)
     }
 
     fn frames_in(

@@ -57,7 +57,9 @@ impl Swarm {
         let connection = Connection::open(target, queries)
             .map_err(|e| BenchError::NotFinished(format!("connecting to {}: {e}", target.host)))?;
         let index = epoll::EventData::new_u64(self.connections.len() as u64);
-        epoll::add(&self.epoll, connection.socket(), index, epoll::EventFlags::IN)
+        // Edge-triggered: level-triggered, the kernel would look at each socket a second time
+        // to see that it has been read empty.
+        epoll::add(&self.epoll, connection.socket(), index, epoll::EventFlags::IN | epoll::EventFlags::ET)
             .map_err(|e| BenchError::at("epoll", e))?;
         self.connections.push(connection);
         Ok(())
@@ -87,7 +89,9 @@ impl Swarm {
             if connection.wants_to_write() {
                 connection.writable();
             }
-            connection.readable(&mut self.buffer, self.search, &self.needles, on_poke);
+            // A read that does not fill the buffer has emptied the socket; what comes after it
+            // is a new edge.
+            while connection.readable(&mut self.buffer, self.search, &self.needles, on_poke) == READ_BUFFER {}
             if let Some(reason) = connection.closed() {
                 return Err(BenchError::NotFinished(format!("client {index}: {reason}")));
             }
