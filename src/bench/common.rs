@@ -53,7 +53,8 @@ impl Common {
             postgres: args.optional_number("postgres-pid")?,
             backend: args.optional_number("backend-pid")?,
         };
-        for pid in [pids.server, pids.postgres, pids.backend].into_iter().flatten() {
+        // The server may have ended already: that is a result, not a mistake.
+        for pid in [pids.postgres, pids.backend].into_iter().flatten() {
             if procfs::usage(pid).is_none() {
                 return Err(BenchError::Usage(format!("there is no process {pid}")));
             }
@@ -116,7 +117,8 @@ impl Common {
 
 /// The command as it can be repeated: without what names only this run of it.
 fn command_line(words: impl Iterator<Item = String>) -> String {
-    const OF_THIS_RUN: [&str; 5] = ["--json", "--server-pid", "--postgres-pid", "--backend-pid", "--commit"];
+    const OF_THIS_RUN: [&str; 6] =
+        ["--json", "--server-pid", "--postgres-pid", "--backend-pid", "--commit", "--started"];
     let mut out = String::from("kelvin");
     let mut words = words.peekable();
     while let Some(word) = words.next() {

@@ -67,7 +67,7 @@ fn lines(outcomes: &[Outcome]) -> Vec<Line> {
     let mut out = Vec::new();
     for scenario in in_order(outcomes.iter().map(|o| o.scenario.as_str())) {
         let figures = || outcomes.iter().filter(|o| o.scenario == scenario).flat_map(|o| &o.figures);
-        for name in in_order(figures().map(|f| f.name.as_str())) {
+        for name in in_order(figures().map(|f| f.name.as_str())).into_iter().filter(|n| !SIZES.contains(n)) {
             let unit = figures().find(|f| f.name == name).map(|f| f.unit.clone()).unwrap_or_default();
             let kelvin = spread(outcomes, scenario, "kelvin", name);
             let reference = spread(outcomes, scenario, "reference", name);
@@ -88,14 +88,13 @@ fn lines(outcomes: &[Outcome]) -> Vec<Line> {
     out
 }
 
-/// Figures that say how the run went, not how good the server is.
+/// Figures that only say how large the run was; they are in the files of the runs.
+const SIZES: [&str; 5] = ["rows", "received", "deliveries", "pokes", "processes"];
+
+/// Whether a figure says how good a server is; the others say how the run went.
 fn comparable(figure: &str) -> bool {
-    let circumstance =
-        ["rows", "received", "deliveries", "pokes", "poke_size", "commit_late_max", "receive_per_poke"];
-    !circumstance.contains(&figure)
-        && !figure.starts_with("core_")
-        && figure != "processes"
-        && figure != "generator_cpu"
+    let circumstance = ["poke_size", "commit_late_max", "receive_per_poke", "postgres_wall", "generator_cpu"];
+    !circumstance.contains(&figure) && !figure.starts_with("core_")
 }
 
 fn table(lines: &[Line]) -> String {
