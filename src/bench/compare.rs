@@ -128,7 +128,7 @@ fn remarks(outcomes: &[Outcome]) -> String {
     for o in outcomes {
         match &o.verdict {
             Verdict::Valid => {}
-            Verdict::NoVerdict(why) => text += &format!("- {}, {}: no verdict: {why}\n", o.scenario, o.label),
+            Verdict::Withheld(why) => text += &format!("- {}, {}: no verdict: {why}\n", o.scenario, o.label),
             Verdict::NotFinished(why) => {
                 text += &format!("- {}, {}: did not finish: {why}\n", o.scenario, o.label)
             }
@@ -180,7 +180,7 @@ fn judge(goal: &Goal, line: Option<&Line>, outcomes: &[Outcome]) -> (String, Str
 fn why_not(goal: &Goal, label: &str, outcomes: &[Outcome]) -> String {
     let reasons = runs(outcomes, goal.scenario, label).filter_map(|o| match &o.verdict {
         Verdict::Valid => None,
-        Verdict::NoVerdict(why) => Some(why.clone()),
+        Verdict::Withheld(why) => Some(why.clone()),
         Verdict::NotFinished(why) => Some(format!("did not finish: {why}")),
     });
     reasons.last().unwrap_or_else(|| "not run".to_owned())
@@ -234,7 +234,7 @@ mod tests {
     fn a_run_without_verdict_is_not_counted() {
         let all = [
             outcome("kelvin", 90.0, Verdict::Valid),
-            outcome("kelvin", 500.0, Verdict::NoVerdict("core 1 at 99 %".to_owned())),
+            outcome("kelvin", 500.0, Verdict::Withheld("core 1 at 99 %".to_owned())),
         ];
         assert_eq!(lines(&all)[0].kelvin, Some([1.0, 90.0, 90.0, 90.0]));
     }

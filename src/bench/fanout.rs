@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::args::{Args, Flag};
 use super::arrivals::{ARRIVALS_MAX, Arrival, Commit, latencies};
+use super::change::Change;
 use super::common::Common;
 use super::connection::Counts;
 use super::error::BenchError;
-use super::message::{MARKER_DIGITS, MARKER_TEXT, Search};
+use super::message::Search;
 use super::meter::{Meter, thread_cpu_s};
 use super::outcome::{Measured, Verdict, figure, latency_verdict, usage_figures};
 use super::query::Query;
@@ -43,8 +44,6 @@ const CONNECTING: usize = 32;
 /// Marker numbers per second of the clock: a later run never shows an earlier one's markers,
 /// as long as it commits no more often than this.
 const MARKERS_PER_SECOND: u64 = 500;
-/// Pause between the start of a measurement and the first commit that is due.
-const LEAD: Duration = Duration::from_millis(50);
 
 struct Plan {
     upstream: String,
@@ -181,10 +180,12 @@ fn commit_all(
     change: &Change,
     shared: &Shared,
 ) -> Result<(Vec<Commit>, super::meter::Usage), BenchError> {
-    let warm_up = plan.warm_up_commits();
-    commit(plan, sql, change, shared, 0..warm_up)?;
+    // The first marker belongs to commit number 0.
+    let marker = |number: u32| shared.base + 1 + u64::from(number);
+    let [from, first, end] = [0, plan.warm_up_commits(), shared.total].map(marker);
+    change.commit(sql, shared.begun, plan.rate, from..first, &shared.stop)?;
     let meter = Meter::start(common.pids);
-    let commits = commit(plan, sql, change, shared, warm_up..shared.total)?;
+    let commits = change.commit(sql, shared.begun, plan.rate, first..end, &shared.stop)?;
     let until = Instant::now() + plan.drain;
     while shared.complete.load(Ordering::Relaxed) < plan.clients
         && Instant::now() < until
@@ -193,30 +194,6 @@ fn commit_all(
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok((commits, meter.stop()))
-}
-
-/// Commits on schedule: the time at which one is due does not depend on the one before.
-fn commit(
-    plan: &Plan,
-    sql: &mut Sql,
-    change: &Change,
-    shared: &Shared,
-    numbers: std::ops::Range<u32>,
-) -> Result<Vec<Commit>, BenchError> {
-    let first_due = shared.begun.elapsed() + LEAD;
-    let mut commits = Vec::with_capacity(numbers.len());
-    for (i, number) in numbers.enumerate() {
-        let due = first_due + Duration::from_secs_f64(i as f64 / plan.rate);
-        std::thread::sleep(due.saturating_sub(shared.begun.elapsed()));
-        if shared.stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let text = change.sql(shared.base + 1 + u64::from(number));
-        let sent = shared.begun.elapsed();
-        sql.execute(&text)?;
-        commits.push(Commit { due, sent, acknowledged: shared.begun.elapsed() });
-    }
-    Ok(commits)
 }
 
 /// Receives until every client of the swarm has seen the last commit, or it is told to stop.
@@ -285,50 +262,9 @@ fn report(plan: &Plan, commits: &[Commit], received: &[Received]) -> Measured {
     Measured { figures, verdict, notes }
 }
 
-/// The change that a commit makes.
-struct Change {
-    /// The issue that is updated, or the one that new ones are modelled on.
-    id: String,
-    insert: bool,
-}
-
-impl Change {
-    /// Finds the newest issue; removes what an earlier run has inserted.
-    fn prepare(sql: &mut Sql, insert: bool) -> Result<Change, BenchError> {
-        sql.execute("delete from issues where id like 'kf%'")?;
-        let rows = sql.rows("select id from issues order by created_at desc, id limit 1")?;
-        let id = rows.into_iter().next().and_then(|r| r.into_iter().next().flatten());
-        let id =
-            id.ok_or_else(|| BenchError::Failed("there are no issues: run `kelvin bench seed`".to_owned()))?;
-        Ok(Change { id: id.replace('\'', "''"), insert })
-    }
-
-    fn sql(&self, marker: u64) -> String {
-        let text = format!("{MARKER_TEXT}{marker:0width$}", width = MARKER_DIGITS);
-        if self.insert {
-            // A project of its own: `num` is unique in a project.
-            format!(
-                "insert into issues (id, project_id, num, title, creator_id, created_at) \
-                 values ('kf{marker}', 'kf', {num}, '{text}', 'u0', timestamptz '2100-01-01' + {num} * interval '1 ms')",
-                num = marker % 1_000_000_000
-            )
-        } else {
-            format!("update issues set title = '{text}', rev = rev + 1 where id = '{}'", self.id)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn markers_have_a_fixed_length() {
-        for insert in [true, false] {
-            let change = Change { id: "i1".to_owned(), insert };
-            assert!(change.sql(7).contains("kelvin-bench:000000000007"), "{insert}");
-        }
-    }
 
     #[test]
     fn missing_deliveries_are_not_a_number_to_judge() {

@@ -11,6 +11,7 @@
 mod args;
 mod arrivals;
 mod asts;
+mod change;
 mod common;
 mod compare;
 mod connection;

@@ -28,7 +28,7 @@ pub enum Verdict {
     /// They may.
     Valid,
     /// The machine was too full for them to say anything of the server.
-    NoVerdict(String),
+    Withheld(String),
     /// There are none: the server failed, or was not done in time.
     NotFinished(String),
 }
@@ -85,7 +85,7 @@ impl Outcome {
         }
         match &self.verdict {
             Verdict::Valid => {}
-            Verdict::NoVerdict(why) => text += &format!("  no verdict: {why}\n"),
+            Verdict::Withheld(why) => text += &format!("  no verdict: {why}\n"),
             Verdict::NotFinished(why) => text += &format!("  {}: did not finish: {why}\n", self.label),
         }
         text
@@ -156,7 +156,7 @@ pub fn who_was_full(usage: &Usage) -> String {
 /// The verdict on a latency run.
 pub fn latency_verdict(usage: &Usage) -> Verdict {
     match usage.full_core() {
-        Some((core, busy)) => Verdict::NoVerdict(format!("core {core} at {:.0} %", busy * 100.0)),
+        Some((core, busy)) => Verdict::Withheld(format!("core {core} at {:.0} %", busy * 100.0)),
         None => Verdict::Valid,
     }
 }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_full_core_takes_the_verdict_away() {
         assert_eq!(latency_verdict(&usage(&[0.5, 0.94])), Verdict::Valid);
-        assert_eq!(latency_verdict(&usage(&[0.5, 0.97])), Verdict::NoVerdict("core 1 at 97 %".to_owned()));
+        assert_eq!(latency_verdict(&usage(&[0.5, 0.97])), Verdict::Withheld("core 1 at 97 %".to_owned()));
     }
 
     #[test]
