@@ -93,8 +93,9 @@ const SIZES: [&str; 5] = ["rows", "received", "deliveries", "pokes", "processes"
 
 /// Whether a figure says how good a server is; the others say how the run went.
 fn comparable(figure: &str) -> bool {
-    let circumstance = ["poke_size", "commit_late_max", "receive_per_poke", "postgres_wall", "generator_cpu"];
-    !circumstance.contains(&figure) && !figure.starts_with("core_")
+    let circumstance = ["poke_size", "commit_late_max", "receive_per_poke", "postgres_wall"];
+    !circumstance.contains(&figure)
+        && !["core_", "generator_", "backend_"].iter().any(|p| figure.starts_with(p))
 }
 
 fn table(lines: &[Line]) -> String {

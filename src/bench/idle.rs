@@ -75,7 +75,7 @@ fn measure(
     let meter = Meter::start(common.pids);
     swarm.idle(seconds)?;
     let usage = meter.stop();
-    let after = usage.server.ok_or_else(gone)?;
+    let after = usage.server().tree.ok_or_else(gone)?;
     let mut figures = vec![
         figure("memory", "MB", memory_mb(&after)),
         figure("memory_before", "MB", memory_mb(&before)),
@@ -87,7 +87,7 @@ fn measure(
         figure(
             "idle_cpu",
             "% of a core",
-            usage.server_cpu_s.unwrap_or(0.0) / usage.wall.as_secs_f64() * 100.0,
+            usage.server().cpu_s.unwrap_or(0.0) / usage.wall.as_secs_f64() * 100.0,
         ),
         figure("rows", "rows", rows as f64),
         figure("processes", "", after.processes as f64),

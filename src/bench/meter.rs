@@ -20,26 +20,34 @@ pub struct Pids {
     pub backend: Option<u32>,
 }
 
+/// One of those who take part, over a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    /// Its name in the figures: server, postgres, backend or generator.
+    pub name: &'static str,
+    /// CPU seconds; `None` when its process is not known.
+    pub cpu_s: Option<f64>,
+    /// Its processes at the end.
+    pub tree: Option<TreeUsage>,
+}
+
 /// What a run took.
 #[derive(Clone, Debug)]
 pub struct Usage {
     /// Wall time.
     pub wall: Duration,
-    /// CPU seconds of the server's processes.
-    pub server_cpu_s: Option<f64>,
-    /// CPU seconds of Postgres.
-    pub postgres_cpu_s: Option<f64>,
-    /// CPU seconds of the backend.
-    pub backend_cpu_s: Option<f64>,
-    /// CPU seconds of this process.
-    pub generator_cpu_s: f64,
-    /// The server's memory at the end.
-    pub server: Option<TreeUsage>,
+    /// The server first, then Postgres, the backend and the generator.
+    pub sides: [Side; 4],
     /// How busy each core was, from 0 to 1.
     pub cores: Vec<f64>,
 }
 
 impl Usage {
+    /// The server.
+    pub fn server(&self) -> &Side {
+        &self.sides[0]
+    }
+
     /// The first core that was full, and how busy it was.
     pub fn full_core(&self) -> Option<(usize, f64)> {
         self.cores.iter().copied().enumerate().find(|(_, busy)| *busy > FULL)
@@ -67,18 +75,18 @@ impl Meter {
         let wall = self.begun.elapsed();
         let cores = Cores::now().busy_since(&self.cores);
         let generator_cpu_s = process_cpu_s() - self.generator_s;
-        let now =
-            [self.pids.server, self.pids.postgres, self.pids.backend].map(|pid| pid.and_then(procfs::usage));
-        let cpu = |i: usize| Some(now[i]?.cpu_s - self.before[i]?.cpu_s);
-        Usage {
-            wall,
-            server_cpu_s: cpu(0),
-            postgres_cpu_s: cpu(1),
-            backend_cpu_s: cpu(2),
-            generator_cpu_s,
-            server: now[0],
-            cores,
-        }
+        let side = |i: usize, name, pid: Option<u32>| {
+            let tree = pid.and_then(procfs::usage);
+            let before: Option<TreeUsage> = self.before[i];
+            Side { name, cpu_s: tree.zip(before).map(|(now, then)| now.cpu_s - then.cpu_s), tree }
+        };
+        let sides = [
+            side(0, "server", self.pids.server),
+            side(1, "postgres", self.pids.postgres),
+            side(2, "backend", self.pids.backend),
+            Side { name: "generator", cpu_s: Some(generator_cpu_s), tree: procfs::usage(std::process::id()) },
+        ];
+        Usage { wall, sides, cores }
     }
 }
 

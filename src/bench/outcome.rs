@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::BenchError;
 use super::meter::Usage;
+use super::procfs::TreeUsage;
 
 /// One figure of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,23 +115,20 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// The figures that every scenario has.
+/// The figures that every scenario has: CPU and memory of all sides, and the cores.
 pub fn usage_figures(usage: &Usage) -> Vec<Figure> {
     let mut out = Vec::new();
-    let sides = [
-        ("server_cpu", usage.server_cpu_s),
-        ("postgres_cpu", usage.postgres_cpu_s),
-        ("backend_cpu", usage.backend_cpu_s),
-        ("generator_cpu", Some(usage.generator_cpu_s)),
-    ];
-    out.extend(sides.into_iter().filter_map(|(name, v)| Some(figure(name, "s", v?))));
+    for side in &usage.sides {
+        out.extend(side.cpu_s.map(|cpu| figure(&format!("{}_cpu", side.name), "s", cpu)));
+    }
+    for side in &usage.sides {
+        let own = |t: TreeUsage| megabytes(t.pss_anon_kib + t.pss_shmem_kib);
+        out.extend(side.tree.map(|tree| figure(&format!("{}_pss", side.name), "MB", own(tree))));
+    }
+    out.extend(usage.server().tree.map(|tree| figure("server_rss", "MB", megabytes(tree.rss_kib))));
     out.extend(
         usage.cores.iter().enumerate().map(|(i, b)| figure(&format!("core_{i}_busy"), "%", b * 100.0)),
     );
-    if let Some(memory) = usage.server {
-        out.push(figure("server_pss", "MB", megabytes(memory.pss_anon_kib + memory.pss_shmem_kib)));
-        out.push(figure("server_rss", "MB", megabytes(memory.rss_kib)));
-    }
     out
 }
 
@@ -142,13 +140,7 @@ pub fn megabytes(kib: u64) -> f64 {
 /// For a run that is made to fill a core: which side filled it.
 pub fn who_was_full(usage: &Usage) -> String {
     let wall = usage.wall.as_secs_f64();
-    let sides = [
-        ("the server", usage.server_cpu_s),
-        ("Postgres", usage.postgres_cpu_s),
-        ("the backend", usage.backend_cpu_s),
-        ("the generator", Some(usage.generator_cpu_s)),
-    ];
-    let busy = sides.iter().filter_map(|(name, cpu)| Some((*name, (*cpu)? / wall * 100.0)));
+    let busy = usage.sides.iter().filter_map(|side| Some((side.name, side.cpu_s? / wall * 100.0)));
     let text: Vec<String> = busy.map(|(name, share)| format!("{name} {share:.0} %")).collect();
     format!("of one core: {}", text.join(", "))
 }
@@ -165,18 +157,18 @@ pub fn latency_verdict(usage: &Usage) -> Verdict {
 mod tests {
     use std::time::Duration;
 
+    use super::super::meter::Side;
     use super::*;
 
     fn usage(cores: &[f64]) -> Usage {
-        Usage {
-            wall: Duration::from_secs(2),
-            server_cpu_s: Some(1.9),
-            postgres_cpu_s: None,
-            backend_cpu_s: Some(0.1),
-            generator_cpu_s: 0.5,
-            server: None,
-            cores: cores.to_vec(),
-        }
+        let side = |name, cpu_s| Side { name, cpu_s, tree: None };
+        let sides = [
+            side("server", Some(1.9)),
+            side("postgres", None),
+            side("backend", Some(0.1)),
+            side("generator", Some(0.5)),
+        ];
+        Usage { wall: Duration::from_secs(2), sides, cores: cores.to_vec() }
     }
 
     #[test]
@@ -187,10 +179,7 @@ mod tests {
 
     #[test]
     fn full_sides_are_named() {
-        assert_eq!(
-            who_was_full(&usage(&[])),
-            "of one core: the server 95 %, the backend 5 %, the generator 25 %"
-        );
+        assert_eq!(who_was_full(&usage(&[])), "of one core: server 95 %, backend 5 %, generator 25 %");
     }
 
     #[test]
