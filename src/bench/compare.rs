@@ -164,12 +164,21 @@ fn judgement(lines: &[Line], outcomes: &[Outcome]) -> (String, bool) {
 }
 
 fn judge(goal: &Goal, line: Option<&Line>, outcomes: &[Outcome]) -> (String, String, bool) {
-    let Some((line, [_, _, kelvin, _])) = line.and_then(|l| Some((l, l.kelvin?))) else {
-        return ("-".to_owned(), format!("no verdict: {}", why_not(goal, "kelvin", outcomes)), false);
+    let figure = line.and_then(|l| Some((l, l.kelvin?[2])));
+    let measured = figure.map_or("-".to_owned(), |(line, median)| {
+        let times = line.times_better.map(|t| format!(", {t:.1} times better")).unwrap_or_default();
+        format!("{} {}{times}", number(median), line.unit)
+    });
+    // One run that fails is enough: a goal is for a server that works.
+    let failed = |o: &&Outcome| matches!(o.verdict, Verdict::NotFinished(_));
+    let failures = runs(outcomes, goal.scenario, "kelvin").filter(failed).count();
+    if failures > 0 {
+        return (measured, format!("**missed**: {failures} runs did not finish"), false);
+    }
+    let Some((line, median)) = figure else {
+        return (measured, format!("no verdict: {}", why_not(goal, "kelvin", outcomes)), false);
     };
-    let times = line.times_better.map(|t| format!(", {t:.1} times better")).unwrap_or_default();
-    let measured = format!("{} {}{times}", number(kelvin), line.unit);
-    match goal.limit.kept(kelvin, line.times_better) {
+    match goal.limit.kept(median, line.times_better) {
         Some(true) => (measured, "reached".to_owned(), true),
         Some(false) => (measured, "**missed**".to_owned(), false),
         // No ratio can be formed: the absolute figure stands alone, and nothing is claimed.
@@ -249,6 +258,16 @@ mod tests {
         let (text, _) = judgement(&lines(&all), &all);
         assert!(text.contains("no ratio; reference: did not finish: it closed"), "{text}");
         assert!(text.contains("at most 120 MB | 90.0 MB | reached"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_fails_misses_the_goal() {
+        let all = [
+            outcome("kelvin", 90.0, Verdict::Valid),
+            outcome("kelvin", 0.0, Verdict::NotFinished("it closed".to_owned())),
+        ];
+        let (text, all_reached) = judgement(&lines(&all), &all);
+        assert!(!all_reached && text.contains("90.0 MB | **missed**: 1 runs did not finish"), "{text}");
     }
 
     #[test]
