@@ -30,7 +30,7 @@ test('one issue with comments, authors and labels', () =>
 
 const LISTS = {
   'by status': [{status: 'in_progress'}, "i.status = 'in_progress'"],
-  'by project and assignee': [{projectID: 'p2', assigneeID: 'u7'}, "i.project_id = 'p2' and i.assignee_id = 'u7'"],
+  'by project and assignee': [{projectID: 'p6', assigneeID: 'u7'}, "i.project_id = 'p6' and i.assignee_id = 'u7'"],
   'without assignee': [{assigneeID: 'none'}, 'i.assignee_id is null'],
   'by label': [
     {labelID: 'l3'},

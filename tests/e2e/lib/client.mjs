@@ -127,11 +127,9 @@ class Watch {
     return this.#view.data;
   }
 
-  complete(ms) {
-    return eventually('a complete result', () => {
-      if (this.type === 'error') throw new Error(`the query failed: ${JSON.stringify(this.error)}`);
-      return this.type === 'complete';
-    }, ms);
+  async complete(ms) {
+    await eventually('an answer to a query', () => this.type !== 'unknown', ms);
+    if (this.type === 'error') throw new Error(`the query failed: ${JSON.stringify(this.error)}`);
   }
 
   sees(what, test, ms) {
