@@ -1,11 +1,31 @@
 // A process that we started, and everything below it.
 import {spawn} from 'node:child_process';
+import fs from 'node:fs';
 import {setTimeout as sleep} from 'node:timers/promises';
 
 const KEPT_LINES = 60;
 
 /** Those that run. */
 export const children = new Set();
+
+/** All processes below one, whatever sessions and groups they made for themselves. */
+function below(pid) {
+  const parents = new Map();
+  for (const name of fs.readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const stat = fs.readFileSync(`/proc/${name}/stat`, 'utf8');
+      parents.set(Number(name), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
+    } catch {
+      // Gone since.
+    }
+  }
+  const found = [pid];
+  for (const above of found) {
+    for (const [child, parent] of parents) if (parent === above) found.push(child);
+  }
+  return found.slice(1);
+}
 
 export class Child {
   #process;
@@ -77,29 +97,33 @@ export class Child {
     }
   }
 
-  #signal(signal) {
-    try {
-      process.kill(-this.pid, signal);
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
   /** Asks with `signal`; insists after `ms`. Takes what it started along. */
   async stop(signal = 'SIGTERM', ms = 15_000) {
     if (this.pid === undefined) return;
+    const family = this.outcome ? [] : below(this.pid);
     if (!this.outcome) {
       process.kill(this.pid, signal);
       await Promise.race([this.ended, sleep(ms, undefined, {ref: false})]);
     }
-    this.#signal('SIGKILL');
-    await this.ended;
+    await this.#end(family);
   }
 
   /** No chance to tidy up: what a crash or a lost machine looks like. */
   async kill() {
-    this.#signal('SIGKILL');
+    if (this.pid === undefined) return;
+    await this.#end(this.outcome ? [] : below(this.pid));
+  }
+
+  async #end(family) {
+    const own = this.outcome ? [] : [this.pid];
+    // The group, for what was started since we looked.
+    for (const pid of [...own, ...family, -this.pid]) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It has ended.
+      }
+    }
     await this.ended;
   }
 }

@@ -10,6 +10,7 @@ const app = useApp({page: true});
 const browser = useBrowser();
 const commit = statement => app.stack.postgres.run(statement);
 const contexts = [];
+const pages = [];
 
 async function person(userID) {
   const context = await browser.person(userID);
@@ -17,15 +18,21 @@ async function person(userID) {
   return context;
 }
 
-async function twoPeople(hash) {
-  const [one, two] = await Promise.all([person('u1'), person('u2')]);
-  return Promise.all([IssuesPage.open(one, app, hash), IssuesPage.open(two, app, hash)]);
+async function open(userID, hash) {
+  const page = await IssuesPage.open(await person(userID), app, hash);
+  pages.push(page);
+  return page;
 }
 
-afterEach(() => Promise.all(contexts.splice(0).map(c => c.close())));
+const twoPeople = hash => Promise.all([open('u1', hash), open('u2', hash)]);
+
+afterEach(async () => {
+  await Promise.all(contexts.splice(0).map(c => c.close()));
+  assert.deepEqual(pages.splice(0).flatMap(p => p.errors), [], 'exceptions in the page');
+});
 
 test('the list is the list that SQL gives, in every filter', async () => {
-  const page = await IssuesPage.open(await person('u1'), app);
+  const page = await open('u1');
   const sees = async (what, where) => {
     const want = (await app.sql.unsafe(`select id from issues i where ${where} order by created_at desc, id limit 50`)).map(r => r.id);
     assert.ok(want.length > 0, `${what}: nothing to compare`);
@@ -48,11 +55,10 @@ test('the list is the list that SQL gives, in every filter', async () => {
   await page.page.getByRole('button', {name: 'Clear'}).click();
   await page.pick(page.page, 'Assignee', 'Chloé Moreau');
   await sees('an assignee', "assignee_id = 'u2'");
-  assert.deepEqual(page.errors, []);
 });
 
 test('pages of the list follow one another', async () => {
-  const page = await IssuesPage.open(await person('u1'), app, '#project=p2');
+  const page = await open('u1', '#project=p2');
   const want = (await app.sql`select id from issues where project_id = 'p2' order by created_at desc, id limit 150`).map(r => r.id);
   const shows = (what, from, to) =>
     eventually(what, async () => {
@@ -94,7 +100,6 @@ test('an edit in one window appears in the other', async () => {
   );
   const comments = await app.sql`select author_id from comments where issue_id = ${id} and body = 'Said in the first window'`;
   assert.deepEqual([...comments], [{author_id: 'u1'}]);
-  assert.deepEqual([...one.errors, ...two.errors], []);
 });
 
 test('a commit made with psql appears in both windows', async () => {
@@ -127,7 +132,7 @@ test('an issue made in one window opens there and is listed in the other', async
 
 test('a refused edit is undone and explained', async () => {
   const id = 'i0009970';
-  const page = await IssuesPage.open(await person('u4'), app, `#issue=${id}`);
+  const page = await open('u4', `#issue=${id}`);
   const [{title}] = await app.sql`select title from issues where id = ${id}`;
   await page.setTitle('By a guest');
   await page.page.getByText('Not saved: Guests may comment, but not edit').waitFor();

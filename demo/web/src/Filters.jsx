@@ -81,7 +81,9 @@ export function Filters() {
 function SearchBox({value, onChange}) {
   const [text, setText] = useState(value);
   // Changed from elsewhere: back button, "Clear".
-  useEffect(() => setText(value), [value]);
+  useEffect(() => {
+    setText(value);
+  }, [value]);
   useEffect(() => {
     if (text === value) return;
     const timer = setTimeout(() => onChange(text), TYPING_MS);

@@ -62,7 +62,9 @@ function Window({filter, open}) {
     setCursors(cursors.slice(0, -1));
     setLimit(STEP);
   }
-  useEffect(() => document.querySelector('.rows')?.scrollTo(0, 0), [cursors]);
+  useEffect(() => {
+    document.querySelector('.rows')?.scrollTo(0, 0);
+  }, [cursors]);
 
   return (
     <>

@@ -10,7 +10,9 @@ export function NewIssue({projectID, projects, onClose}) {
   const [title, setTitle] = useState('');
   const [body, setBody] = useState('');
 
-  useEffect(() => dialog.current.showModal(), []);
+  useEffect(() => {
+    dialog.current.showModal();
+  }, []);
 
   async function create(event) {
     event.preventDefault();
