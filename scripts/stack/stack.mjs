@@ -67,7 +67,7 @@ export class Stack {
     if (page) {
       const pagePort = ports.page ?? (await freePort());
       this.page = await this.#step(say, 'serving the page', () =>
-        Page.start({port: pagePort, server: `http://localhost:${port}`}),
+        Page.start({port: pagePort, server: this.server.url}),
       );
     }
   }

@@ -84,11 +84,11 @@ test('an edit in one window appears in the other', async () => {
   await two.pick(two.detail, 'Set priority', 'Urgent');
   await two.pick(two.detail, 'Set assignee', 'Dmitri Petrov');
   await two.pick(two.detail, 'Add label', 'accessibility');
-  for (const text of ['Urgent', 'Dmitri Petrov', 'accessibility']) {
-    await one.detail.getByText(text, {exact: true}).first().waitFor();
-  }
-  await one.detail.getByRole('button', {name: 'Remove label accessibility'}).click();
-  await two.detail.getByText('accessibility', {exact: true}).waitFor({state: 'detached'});
+  await one.shows('Set priority', 'Urgent');
+  await one.shows('Set assignee', 'Dmitri Petrov');
+  const label = page => page.detail.getByRole('button', {name: 'Remove label accessibility'});
+  await label(one).click();
+  await label(two).waitFor({state: 'detached'});
 
   await one.comment('Said in the first window');
   await two.detail.getByText('Said in the first window').waitFor();
@@ -110,7 +110,7 @@ test('a commit made with psql appears in both windows', async () => {
   await commit(`insert into issues (id, project_id, num, title, creator_id) values ('from-psql', 'p0', 300001, 'Made with psql', 'u9')`);
   for (const page of [one, two]) {
     await page.has(id, 'Written with psql');
-    await page.detail.getByText('Won’t fix').first().waitFor();
+    await page.shows('Set status', 'Won’t fix');
     await page.detail.getByText('Said with psql').waitFor();
     await page.has('from-psql', 'Made with psql');
     assert.equal((await page.rows())[0], 'from-psql');

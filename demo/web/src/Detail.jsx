@@ -29,8 +29,11 @@ export function Detail({id}) {
         <div className="scroll">
           <Title issue={issue} />
           <p className="byline">
-            <Avatar user={issue.creator} size={20} /> {issue.creator?.name ?? issue.creatorID} opened this{' '}
-            <Time at={issue.createdAt} />, updated <Time at={issue.updatedAt} />
+            <Avatar user={issue.creator} size={20} />
+            <span>
+              {issue.creator?.name ?? issue.creatorID} opened this <Time at={issue.createdAt} />, updated{' '}
+              <Time at={issue.updatedAt} />
+            </span>
           </p>
           <Fields issue={issue} />
           <Body issue={issue} />

@@ -1,17 +1,34 @@
 // A button that opens a searchable list.
-import {useEffect, useId, useRef, useState} from 'react';
+import {useEffect, useId, useLayoutEffect, useRef, useState} from 'react';
+
+const WIDTH = 250;
+const HEIGHT = 340;
+const MARGIN = 8;
+
+/** Below the button, or above it where there is no room; always inside the window. */
+function placeBy(button) {
+  const at = button.getBoundingClientRect();
+  const left = Math.max(MARGIN, Math.min(at.left, innerWidth - WIDTH - MARGIN));
+  const below = at.bottom + HEIGHT < innerHeight || at.top < HEIGHT;
+  return {width: WIDTH, left, ...(below ? {top: at.bottom + 4} : {bottom: innerHeight - at.top + 4})};
+}
 
 /**
  * `options` are {id, text, node?}. With `onSearch` the caller filters (it asks the
  * server); without, the list filters itself.
  */
-export function Picker({label, value, options, onPick, onSearch, children, align = 'left'}) {
+export function Picker({label, value, options, onPick, onSearch, children}) {
   const [open, setOpen] = useState(false);
   const [text, setText] = useState('');
   const [active, setActive] = useState(0);
   const box = useRef(null);
   const list = useRef(null);
   const id = useId();
+  const [place, setPlace] = useState();
+
+  useLayoutEffect(() => {
+    if (open) setPlace(placeBy(box.current));
+  }, [open]);
 
   useEffect(() => {
     if (!open) return;
@@ -52,12 +69,12 @@ export function Picker({label, value, options, onPick, onSearch, children, align
   }
 
   return (
-    <div className={`picker align-${align}`} ref={box}>
+    <div className="picker" ref={box}>
       <button type="button" className="picker-button" aria-label={label} aria-haspopup="listbox" aria-expanded={open} onClick={toggle}>
         {children}
       </button>
-      {open && (
-        <div className="popover" onKeyDown={key}>
+      {open && place && (
+        <div className="popover" style={place} onKeyDown={key}>
           <input
             autoFocus
             placeholder={label}

@@ -5,7 +5,7 @@ import {Avatar} from './bits.jsx';
 import {Picker} from './Picker.jsx';
 
 /** People by name; the server searches, so it works for any number of them. */
-export function UserPicker({label, value, onPick, extra = [], children, align}) {
+export function UserPicker({label, value, onPick, extra = [], children}) {
   const [text, setText] = useState('');
   const [users] = useQuery(queries.user.search({text}), {ttl: '1m'});
   const matching = extra.filter(o => o.text.toLowerCase().includes(text.toLowerCase()));
@@ -19,7 +19,7 @@ export function UserPicker({label, value, onPick, extra = [], children, align}) 
     ),
   }));
   return (
-    <Picker label={label} value={value} options={[...matching, ...options]} onPick={onPick} onSearch={setText} align={align}>
+    <Picker label={label} value={value} options={[...matching, ...options]} onPick={onPick} onSearch={setText}>
       {children}
     </Picker>
   );

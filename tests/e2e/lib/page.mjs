@@ -46,6 +46,11 @@ export class IssuesPage {
     await this.title.press('Enter');
   }
 
+  /** Until a field of the open issue has a value. */
+  async shows(field, text) {
+    await this.detail.getByRole('button', {name: field, exact: true}).filter({hasText: text}).waitFor();
+  }
+
   /** Picks from one of the lists that open below a button. */
   async pick(where, label, text) {
     await where.getByRole('button', {name: label, exact: true}).click();
