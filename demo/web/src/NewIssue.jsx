@@ -12,6 +12,7 @@ export function NewIssue({projectID, projects, onClose}) {
 
   useEffect(() => {
     dialog.current.showModal();
+    dialog.current.querySelector('input').focus();
   }, []);
 
   async function create(event) {
@@ -38,7 +39,7 @@ export function NewIssue({projectID, projects, onClose}) {
         </label>
         <label>
           Title
-          <input autoFocus required maxLength={200} value={title} onChange={e => setTitle(e.target.value)} />
+          <input required maxLength={200} value={title} onChange={e => setTitle(e.target.value)} />
         </label>
         <label>
           Description
