@@ -23,6 +23,8 @@ pub enum Kind {
     Json,
     /// bytea.
     Bytes,
+    /// inet: always with its prefix length, as a cast to text prints it.
+    Inet,
     /// Everything else: the text as it is.
     Text,
     /// An array: JSON text.
@@ -64,6 +66,7 @@ impl Kind {
         match type_oid {
             16 => Kind::Boolean,
             17 => Kind::Bytes,
+            869 => Kind::Inet,
             20 | 21 | 23 => Kind::Integer,
             700 | 701 | 1700 => Kind::Number,
             114 | 3802 => Kind::Json,

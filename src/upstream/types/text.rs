@@ -8,6 +8,7 @@ use super::{Kind, Malformed, Stored, array, millis, number, time};
 pub fn convert<'a>(kind: Kind, text: Cow<'a, str>) -> Result<Stored<'a>, Malformed> {
     Ok(match kind {
         Kind::Text | Kind::Json => Stored::Text(text),
+        Kind::Inet => Stored::Text(inet(text)),
         Kind::Integer => Stored::Integer(integer(&text)?),
         Kind::Number => number(double(&text)?),
         Kind::Boolean => Stored::Integer(i64::from(boolean(&text)?)),
@@ -18,6 +19,16 @@ pub fn convert<'a>(kind: Kind, text: Cow<'a, str>) -> Result<Stored<'a>, Malform
         Kind::Bytes => Stored::Blob(bytes(&text)?),
         Kind::Array(element) => Stored::Text(Cow::Owned(array::to_json(element, &text)?)),
     })
+}
+
+/// A host address is printed without its prefix length, and cast to text with it. Clients
+/// of the reference know the cast (`docs/spec/replication.md` §7.2).
+fn inet(text: Cow<'_, str>) -> Cow<'_, str> {
+    match (text.contains('/'), text.contains(':')) {
+        (true, _) => text,
+        (false, true) => Cow::Owned(format!("{text}/128")),
+        (false, false) => Cow::Owned(format!("{text}/32")),
+    }
 }
 
 pub(super) fn integer(text: &str) -> Result<i64, Malformed> {
@@ -65,6 +76,13 @@ mod tests {
         assert_eq!(stored(Kind::Number, "NaN"), Stored::Null);
         assert_eq!(stored(Kind::Number, "-Infinity"), Stored::Null);
         assert_eq!(stored(Kind::Integer, "9223372036854775807"), Stored::Integer(i64::MAX));
+    }
+
+    #[test]
+    fn a_host_address_has_its_prefix_length() {
+        assert_eq!(stored(Kind::Inet, "10.0.0.1"), Stored::Text("10.0.0.1/32".into()));
+        assert_eq!(stored(Kind::Inet, "::1"), Stored::Text("::1/128".into()));
+        assert_eq!(stored(Kind::Inet, "10.0.0.0/8"), Stored::Text("10.0.0.0/8".into()));
     }
 
     #[test]
