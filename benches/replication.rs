@@ -105,7 +105,8 @@ fn main() {
         database.run(SCHEMA).await;
         let base = if has("initial") { ISSUES } else { 100_000 };
         database.run(&rows(0, base)).await;
-        database.run("VACUUM ANALYZE issues; CHECKPOINT").await;
+        database.run("VACUUM ANALYZE issues").await;
+        database.run("CHECKPOINT").await;
         let (started, cpu) = (Instant::now(), cpu_seconds());
         let settings = settings(&database.target, &scratch.replica());
         let mut replicator = Replicator::start_with(settings, true);
