@@ -1,7 +1,7 @@
 //! How fast changes get from Postgres into the replica: `cargo bench --bench replication`.
 //!
 //! Postgres, which this starts by itself with fsync off, the generator and Kelvin share
-//! the machine. Arguments choose among `initial`, `large`, `small`; none means all.
+//! the machine. Arguments choose among `initial`, `large`, `small`, `backlog`; none means all.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -78,21 +78,64 @@ async fn large(database: &Database, replicator: &mut Replicator, from: u32, rows
     print("one transaction, from its commit", rows_in_it, started, cpu);
 }
 
-async fn small(database: &Database, replicator: &mut Replicator, from: u32) {
-    replicator.catch_up(database).await;
-    let (started, cpu) = (Instant::now(), cpu_seconds());
+/// Rows to insert from, so that the generator costs little: `b` numbers the transaction.
+async fn stage(database: &Database, from: u32) {
+    database
+        .run(
+            "DROP SCHEMA IF EXISTS stage CASCADE; CREATE SCHEMA stage; CREATE TABLE stage.rows (LIKE issues)",
+        )
+        .await;
+    let staged = rows(from, from + 20_000).replace("INSERT INTO issues", "INSERT INTO stage.rows");
+    database.run(&staged).await;
+    database
+        .run(
+            "ALTER TABLE stage.rows ADD b int; UPDATE stage.rows SET b = (substr(id, 2)::int) / 10;
+             CREATE INDEX ON stage.rows (b); ANALYZE stage.rows",
+        )
+        .await;
+}
+
+async fn insert_staged(database: &Database, from: u32) {
+    let columns = "id, project_id, num, title, body, status, priority, estimate, creator_id, assignee_id,
+                   meta, rev, created_at, updated_at";
+    database
+        .run(&format!("PREPARE ins AS INSERT INTO issues SELECT {columns} FROM stage.rows WHERE b = $1"))
+        .await;
     let mut pipelined = String::new();
     for transaction in 0..2_000 {
-        let first = from + transaction * 10;
-        pipelined.push_str(&format!("BEGIN; {}; COMMIT;", rows(first, first + 10)));
-        if transaction % 50 == 49 {
+        pipelined.push_str(&format!("BEGIN; EXECUTE ins({}); COMMIT;", from / 10 + transaction));
+        if transaction % 100 == 99 {
             database.run(&std::mem::take(&mut pipelined)).await;
         }
     }
+    database.run("DEALLOCATE ins").await;
+}
+
+async fn small(database: &Database, replicator: &mut Replicator, from: u32) {
+    stage(database, from).await;
+    replicator.catch_up(database).await;
+    let before = replicator.record.borrow().commits.len();
+    let (started, cpu) = (Instant::now(), cpu_seconds());
+    insert_staged(database, from).await;
     let written = started.elapsed();
     replicator.catch_up(database).await;
     print(&format!("2,000 transactions of 10 rows (written in {written:.2?})"), 20_000, started, cpu);
+    println!("  commits handed out: {}", replicator.record.borrow().commits.len() - before);
+}
+
+/// The same, with the manager away while they are written.
+async fn backlog(database: &Database, replicator: Replicator, from: u32) -> Replicator {
+    let settings = settings(&database.target, &replicator.replica);
+    stage(database, from).await;
+    replicator.stop().await;
+    insert_staged(database, from).await;
+    let mut replicator = Replicator::start_with(settings, true);
+    replicator.ready().await;
+    let (started, cpu) = (Instant::now(), cpu_seconds());
+    replicator.catch_up(database).await;
+    print("backlog of 2,000 transactions of 10 rows", 20_000, started, cpu);
     println!("  commits handed out: {}", replicator.record.borrow().commits.len());
+    replicator
 }
 
 fn main() {
@@ -122,6 +165,9 @@ fn main() {
         if has("small") {
             small(&database, &mut replicator, 3_000_000).await;
             small(&database, &mut replicator, 3_100_000).await;
+        }
+        if has("backlog") {
+            replicator = backlog(&database, replicator, 3_200_000).await;
         }
         let gauges = replicator.record.borrow().gauges.clone();
         println!("{gauges:?}, {} re-begins", replicator.record.borrow().rebegins);

@@ -68,7 +68,13 @@ impl<'c> Applier<'c> {
     }
 
     /// Changes a row; adds it if it is not there.
-    pub fn update(&mut self, id: TableId, before: Before, mut row: Row, absent: &Absent) -> Result<(), Error> {
+    pub fn update(
+        &mut self,
+        id: TableId,
+        before: Before,
+        mut row: Row,
+        absent: &Absent,
+    ) -> Result<(), Error> {
         self.rows += 1;
         let catalogue = self.catalogue.clone();
         let table = catalogue.get(id);
@@ -105,8 +111,7 @@ impl<'c> Applier<'c> {
 
     /// Writes the columns that differ; nothing if none does.
     fn write(&mut self, table: &Table, rowid: i64, old: Row, row: Row) -> Result<(), Error> {
-        let changed: ColumnSet =
-            (0..row.len()).filter(|i| old[*i] != row[*i]).map(|i| i as u16).collect();
+        let changed: ColumnSet = (0..row.len()).filter(|i| old[*i] != row[*i]).map(|i| i as u16).collect();
         if changed.is_empty() {
             return Ok(());
         }

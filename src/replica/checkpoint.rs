@@ -128,7 +128,10 @@ impl Checkpointer {
     pub async fn passive(&self) -> Result<Progress, Error> {
         let (sender, answer) = bounded(1);
         let gone = |_| Error::ThreadGone("replica-checkpoint");
-        self.requests.send(Request::Passive(sender)).await.map_err(|_| Error::ThreadGone("replica-checkpoint"))?;
+        self.requests
+            .send(Request::Passive(sender))
+            .await
+            .map_err(|_| Error::ThreadGone("replica-checkpoint"))?;
         answer.recv().await.map_err(gone)?
     }
 

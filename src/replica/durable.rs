@@ -5,6 +5,7 @@
 //! synced is acknowledged upstream; whatever a power cut takes, upstream still has.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -152,11 +153,16 @@ fn sync(path: &PathBuf, file: &mut Option<File>) -> Result<u64, Error> {
     let fail = |source| Error::Io { doing: "syncing", path: path.clone(), source };
     let log = match file {
         Some(log) => log,
-        None => {
-            let opened = File::open(path).map_err(fail)?;
-            file::sync_directory(path)?;
-            file.insert(opened)
-        }
+        None => match File::open(path) {
+            Ok(opened) => {
+                file::sync_directory(path)?;
+                file.insert(opened)
+            }
+            // There was no commit since the last checkpoint, or since the initial sync,
+            // and both have synced the database.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(fail(e)),
+        },
     };
     let length = log.metadata().map_err(fail)?.len();
     log.sync_data().map_err(fail)?;

@@ -130,9 +130,11 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|source| Error::Io { doing: "syncing the directory", path: directory.to_owned(), source })
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|source| Error::Io {
+        doing: "syncing the directory",
+        path: directory.to_owned(),
+        source,
+    })
 }
 
 /// Marks a replica so that the next start syncs anew. Opens the file by itself; call it

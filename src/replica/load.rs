@@ -36,9 +36,8 @@ fn unfinished(path: &Path) -> PathBuf {
 pub fn open(path: &Path, catalogue: &Catalogue) -> Result<Connection, Error> {
     let unfinished = unfinished(path);
     file::remove(&unfinished)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&unfinished, flags).doing("creating the replica")?;
     let doing = "preparing the new replica";
     connection
@@ -77,11 +76,8 @@ impl<'c> Loader<'c> {
             None => {
                 let table = self.catalogue.get(id);
                 let parameters = "?, ".repeat(table.columns.len());
-                let sql = format!(
-                    "INSERT INTO {} VALUES ({parameters}'{}')",
-                    quote(&table.name),
-                    self.version
-                );
+                let sql =
+                    format!("INSERT INTO {} VALUES ({parameters}'{}')", quote(&table.name), self.version);
                 let statement = self.connection.prepare(&sql).doing("preparing an insert")?;
                 slot.insert(statement)
             }
@@ -121,7 +117,9 @@ pub fn finish(
         .catalogue
         .tables
         .iter()
-        .flat_map(|table| schema::create_indexes(table).into_iter().map(|(_, sql)| (table.name.as_str(), sql)))
+        .flat_map(|table| {
+            schema::create_indexes(table).into_iter().map(|(_, sql)| (table.name.as_str(), sql))
+        })
         .collect();
     for (at, (table, sql)) in indexes.iter().enumerate() {
         progress(table, at, indexes.len());
@@ -136,8 +134,10 @@ pub fn finish(
         .doing(doing)?;
     drop(connection);
     let unfinished = unfinished(path);
-    File::open(&unfinished)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| Error::Io { doing: "syncing", path: unfinished.clone(), source })?;
+    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(|source| Error::Io {
+        doing: "syncing",
+        path: unfinished.clone(),
+        source,
+    })?;
     file::replace(&unfinished, path)
 }

@@ -152,7 +152,8 @@ pub fn read(connection: &Connection) -> Result<Option<Metadata>, Error> {
         .optional()
         .doing(doing)?;
     let Some((texts, database_oid, resync)) = row else { return Ok(None) };
-    let [catalogue, system_identifier, slot, shard, replica_version, publications, state_version, seen] = texts;
+    let [catalogue, system_identifier, slot, shard, replica_version, publications, state_version, seen] =
+        texts;
     let parsed = (
         Catalogue::from_json(&catalogue).ok(),
         serde_json::from_str(&publications).ok(),
@@ -160,7 +161,8 @@ pub fn read(connection: &Connection) -> Result<Option<Metadata>, Error> {
         StateVersion::from_lexi(&state_version),
         StateVersion::from_lexi(&seen),
     );
-    let (Some(catalogue), Some(publications), Some(replica_version), Some(state_version), Some(seen)) = parsed
+    let (Some(catalogue), Some(publications), Some(replica_version), Some(state_version), Some(seen)) =
+        parsed
     else {
         return Ok(None);
     };
@@ -202,8 +204,6 @@ pub fn follow_indexes(path: &Path, old: &Catalogue, new: &Catalogue) -> Result<(
             connection.execute_batch(sql).doing(doing)?;
         }
     }
-    connection
-        .execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [new.to_json()])
-        .doing(doing)?;
+    connection.execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [new.to_json()]).doing(doing)?;
     connection.execute_batch("COMMIT").doing(doing)
 }

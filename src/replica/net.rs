@@ -91,9 +91,8 @@ impl Net {
 }
 
 fn change_size(change: &RowChange) -> usize {
-    let values = |values: &[Value]| {
-        std::mem::size_of_val(values) + values.iter().map(Value::heap_size).sum::<usize>()
-    };
+    let values =
+        |values: &[Value]| std::mem::size_of_val(values) + values.iter().map(Value::heap_size).sum::<usize>();
     let rows = change.old.iter().chain(&change.new).map(|row| values(row)).sum::<usize>();
     std::mem::size_of::<RowChange>() + values(&change.key) + rows
 }

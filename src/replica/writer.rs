@@ -224,7 +224,11 @@ impl<'c> Session<'c> {
                 Ok(())
             }
             Op::Abort => {
-                if self.current.is_some() { self.abort() } else { self.finish() }
+                if self.current.is_some() {
+                    self.abort()
+                } else {
+                    self.finish()
+                }
             }
             _ if self.skip => Ok(()),
             Op::Insert { table, row } => self.applier.insert(table, row),

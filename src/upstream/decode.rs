@@ -183,7 +183,10 @@ impl Decoder {
     }
 
     fn table(&self, oid: u32) -> Result<TableId, Stop> {
-        self.known.get(&oid).copied().ok_or_else(|| Stop::Protocol(format!("a change of unknown relation {oid}")))
+        self.known
+            .get(&oid)
+            .copied()
+            .ok_or_else(|| Stop::Protocol(format!("a change of unknown relation {oid}")))
     }
 
     fn update(&mut self, oid: u32, old: Option<Old<'_>>, new: &Tuple<'_>) -> Result<(), Stop> {

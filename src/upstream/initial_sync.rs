@@ -53,25 +53,28 @@ pub async fn run(
     events: &Rc<dyn Events>,
 ) -> Result<Metadata, Error> {
     events.progress("initial sync: creating the replication slot");
-    let connection = connect(&settings.target, "zero-initial-sync").await.doing("connecting for the initial sync")?;
+    let connection =
+        connect(&settings.target, "zero-initial-sync").await.doing("connecting for the initial sync")?;
     let mut walsender = Walsender::connect(&settings.target, "zero-initial-sync-slot")
         .await
         .map_err(|e| check::explain_walsender(e, &settings.target.user))?;
     let slot = new_slot(&connection, &mut walsender, shard, settings).await?;
-    events.log(Level::Info, "created replication slot", &[
-        ("slot", slot.name.clone()),
-        ("version", slot.version.to_lexi()),
-    ]);
+    events.log(
+        Level::Info,
+        "created replication slot",
+        &[("slot", slot.name.clone()), ("version", slot.version.to_lexi())],
+    );
     let copied = copy_all(settings, shard, upstream, epoch, events, &slot).await;
     if copied.is_err() {
         // The session that exported the snapshot also keeps the slot busy.
         drop(walsender);
         let _ = replicas::release(&connection.client, shard, &slot.name).await;
         if let Err(e) = slot::drop_slot(&connection.client, &slot.name).await {
-            events.log(Level::Warn, "could not drop the slot of a failed initial sync", &[
-                ("slot", slot.name.clone()),
-                ("error", e.to_string()),
-            ]);
+            events.log(
+                Level::Warn,
+                "could not drop the slot of a failed initial sync",
+                &[("slot", slot.name.clone()), ("error", e.to_string())],
+            );
         }
     }
     copied
@@ -120,8 +123,7 @@ async fn copy_all(
     slot: &NewSlot,
 ) -> Result<Metadata, Error> {
     let first = snapshot_session(settings, slot).await?;
-    let published =
-        published::read(&first.client, &shard.publications(), upstream.server.version).await?;
+    let published = published::read(&first.client, &shard.publications(), upstream.server.version).await?;
     for warning in &published.warnings {
         events.log(Level::Warn, warning, &[]);
     }
@@ -163,11 +165,15 @@ async fn copy_all(
     }
     let rows = progress.rows.load(Ordering::Relaxed);
     let seconds = progress.started.elapsed().as_secs_f64();
-    events.log(Level::Info, "initial sync complete", &[
-        ("rows", rows.to_string()),
-        ("seconds", format!("{seconds:.1}")),
-        ("rowsPerSecond", format!("{:.0}", rows as f64 / seconds.max(0.001))),
-    ]);
+    events.log(
+        Level::Info,
+        "initial sync complete",
+        &[
+            ("rows", rows.to_string()),
+            ("seconds", format!("{seconds:.1}")),
+            ("rowsPerSecond", format!("{:.0}", rows as f64 / seconds.max(0.001))),
+        ],
+    );
     Ok(metadata)
 }
 
@@ -402,11 +408,7 @@ impl From<crate::replica::Error> for LoadError {
 }
 
 /// Reports progress until it is dropped.
-async fn report(
-    progress: &Progress,
-    total: u64,
-    events: &Rc<dyn Events>,
-) -> std::convert::Infallible {
+async fn report(progress: &Progress, total: u64, events: &Rc<dyn Events>) -> std::convert::Infallible {
     let mut last = (Instant::now(), 0);
     loop {
         executor::sleep(REPORT).await;
@@ -437,7 +439,7 @@ fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

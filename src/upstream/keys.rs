@@ -67,9 +67,7 @@ pub fn choose(columns: &[Column], indexes: &[UpstreamIndex], identity: char) -> 
     let primary = unique().find(|r| r.upstream.primary && r.upstream.immediate);
     let chosen = unique().find(|r| r.upstream.identity);
     let mut immediate: Vec<&Resolved<'_>> = unique().filter(|r| r.upstream.immediate).collect();
-    immediate.sort_by(|a, b| {
-        visible(b).cmp(&visible(a)).then_with(|| best_first(&a.key(), &b.key()))
-    });
+    immediate.sort_by(|a, b| visible(b).cmp(&visible(a)).then_with(|| best_first(&a.key(), &b.key())));
     let fallback = immediate.first().copied();
     let row_key = match identity {
         'i' => chosen.or(fallback),

@@ -17,9 +17,9 @@ use kelvin_io::executor;
 use kelvin_io::postgres::Target;
 
 use super::error::Error;
+use super::session;
 use super::shard::Shard;
 use super::start::{self, Ready};
-use super::session;
 use crate::changes::commit::Commit;
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::Catalogue;
@@ -180,9 +180,11 @@ async fn begin(settings: &Rc<Settings>, shard: &Rc<Shard>, events: &Rc<dyn Event
             return Err(End::Failed { message, exit_code: EXIT_CONFIGURATION });
         }
         events.progress(&format!("waiting for the upstream database: {error}"));
-        events.log(Level::Warn, "the upstream database is not available; trying again", &[
-            ("error", error.to_string()),
-        ]);
+        events.log(
+            Level::Warn,
+            "the upstream database is not available; trying again",
+            &[("error", error.to_string())],
+        );
         executor::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

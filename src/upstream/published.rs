@@ -75,6 +75,10 @@ pub async fn read(client: &Client, publications: &[String], server: i32) -> Resu
     }
     tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
     names::check_unique(tables.iter().map(|t| t.table.name.as_str()))?;
+    let mut taken = tables.iter().map(|t| t.table.name.to_ascii_lowercase()).collect();
+    for index in tables.iter_mut().flat_map(|t| t.table.indexes.iter_mut()) {
+        names::make_unique(&mut index.name, &mut taken);
+    }
     Ok(Published { tables, warnings })
 }
 
@@ -198,12 +202,7 @@ async fn columns(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<u
         let name: String = row.get(4);
         let element: Option<String> = row.get(8);
         let dimensions = row.get::<_, i32>(9).max(1) as usize;
-        let facts = TypeFacts {
-            name: &name,
-            class: first_char(row.get(5)),
-            built_in: row.get(6),
-            array,
-        };
+        let facts = TypeFacts { name: &name, class: first_char(row.get(5)), built_in: row.get(6), array };
         let upstream_type = match (array, element) {
             (true, Some(element)) => element + &"[]".repeat(dimensions),
             _ => name.clone(),
@@ -251,7 +250,8 @@ async fn indexes(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Vec<Upstr
         let numbers = |text: &str| -> Vec<i16> { text.split(' ').filter_map(|n| n.parse().ok()).collect() };
         let keys = row.get::<_, i32>(9).max(0) as usize;
         let descending = numbers(row.get(8)).into_iter().map(|option| option & 1 == 1);
-        let columns = numbers(row.get(7)).into_iter().take(keys).zip(descending.chain(std::iter::repeat(false)));
+        let columns =
+            numbers(row.get(7)).into_iter().take(keys).zip(descending.chain(std::iter::repeat(false)));
         indexes.entry(row.get(0)).or_default().push(UpstreamIndex {
             name: names::in_replica(row.get(1), row.get(2)),
             bare_name: row.get(2),
@@ -281,10 +281,8 @@ fn table(
         )));
     }
     names::check_table(&relation.schema, &relation.name)?;
-    let columns: Vec<Column> = all_columns
-        .into_iter()
-        .filter(|c| relation.columns.binary_search(&c.name).is_ok())
-        .collect();
+    let columns: Vec<Column> =
+        all_columns.into_iter().filter(|c| relation.columns.binary_search(&c.name).is_ok()).collect();
     for column in &columns {
         names::check_column(&qualified, &column.name)?;
         if column.zero_type.is_none() {
@@ -296,6 +294,7 @@ fn table(
         }
     }
     names::check_unique(columns.iter().map(|c| c.name.as_str()))?;
+    names::check_rowid(&qualified, &columns)?;
     let keys = keys::choose(&columns, &indexes, relation.identity);
     if keys.row_key.is_empty() {
         warnings.push(format!(

@@ -12,9 +12,7 @@ use kelvin_io::postgres::{Walsender, connect};
 
 use super::decode::{Decoder, Stop};
 use super::error::{Doing, Error};
-use super::manager::{
-    EXIT_CONFIGURATION, End, Events, FIRST_PAUSE, LONGEST_PAUSE, Level, Settings, Start,
-};
+use super::manager::{EXIT_CONFIGURATION, End, Events, FIRST_PAUSE, LONGEST_PAUSE, Level, Settings, Start};
 use super::shard::Shard;
 use super::start::{Ready, identify_system, slot_problem};
 use super::stream::{Ended, Statuses, Stream, report, settle};
@@ -114,9 +112,11 @@ async fn end(verdict: Verdict, settings: &Settings, events: &Rc<dyn Events>) -> 
             if let Err(e) = marked {
                 return End::failed(&Error::Replica(e));
             }
-            events.log(Level::Warn, "the replica cannot follow upstream; it will be synced anew", &[
-                ("reason", reason.clone()),
-            ]);
+            events.log(
+                Level::Warn,
+                "the replica cannot follow upstream; it will be synced anew",
+                &[("reason", reason.clone())],
+            );
             End::Resync(reason)
         }
         Verdict::CannotFollow(reason) => End::Failed {
@@ -266,10 +266,11 @@ impl Session {
             if started.elapsed() >= STABLE {
                 pause = FIRST_PAUSE;
             }
-            self.events.log(Level::Warn, "the replication stream was lost; connecting again", &[
-                ("error", lost),
-                ("pauseMs", pause.as_millis().to_string()),
-            ]);
+            self.events.log(
+                Level::Warn,
+                "the replication stream was lost; connecting again",
+                &[("error", lost), ("pauseMs", pause.as_millis().to_string())],
+            );
             executor::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -290,11 +291,13 @@ impl Session {
         if identify_system(&mut walsender).await? != self.ready.upstream.system_identifier {
             return Err(Obstructed::cannot_follow("the upstream database is another one".into()));
         }
-        let (reader, writer) = walsender.start(&self.start_command(reached.resume_at())).await.map_err(refused)?;
-        self.events.log(Level::Info, "streaming", &[
-            ("slot", self.ready.metadata.slot.clone()),
-            ("from", reached.resume_at().to_lsn()),
-        ]);
+        let (reader, writer) =
+            walsender.start(&self.start_command(reached.resume_at())).await.map_err(refused)?;
+        self.events.log(
+            Level::Info,
+            "streaming",
+            &[("slot", self.ready.metadata.slot.clone()), ("from", reached.resume_at().to_lsn())],
+        );
         let (statuses, woken) = Statuses::new();
         *self.statuses.borrow_mut() = Some(statuses.clone());
         let reporting = report(writer, statuses.clone(), woken, self.gauges.clone(), timeout);
@@ -339,10 +342,11 @@ impl Session {
         match replicas::occupant(client, &self.shard, name).await? {
             Some(instance) if instance == self.ready.instance => {}
             other => {
-                self.events.log(Level::Warn, "another process has taken over; stopping", &[
-                    ("slot", name.clone()),
-                    ("taskID", other.unwrap_or_default()),
-                ]);
+                self.events.log(
+                    Level::Warn,
+                    "another process has taken over; stopping",
+                    &[("slot", name.clone()), ("taskID", other.unwrap_or_default())],
+                );
                 return Err(Obstructed::Verdict(Verdict::Stopped));
             }
         }
@@ -353,11 +357,11 @@ impl Session {
         // Our own last connection may not have noticed yet that we left it.
         slot::take_over(client, name).await?;
         let publications = self.shard.publications();
-        let published =
-            match published::read(client, &publications, self.ready.upstream.server.version).await {
-                Err(Error::Setup(reason)) => return Err(Obstructed::cannot_follow(reason)),
-                published => published?,
-            };
+        let published = match published::read(client, &publications, self.ready.upstream.server.version).await
+        {
+            Err(Error::Setup(reason)) => return Err(Obstructed::cannot_follow(reason)),
+            published => published?,
+        };
         if let Difference::Rows(reason) = compare(&self.catalogue, &published) {
             return Err(Obstructed::cannot_follow(format!("the schema has changed: {reason}")));
         }
@@ -413,4 +417,3 @@ fn refused(e: kelvin_io::postgres::Error) -> Obstructed {
     }
     Obstructed::Error(Error::Postgres { doing: "starting to stream", source: e })
 }
-

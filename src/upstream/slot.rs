@@ -240,12 +240,12 @@ async fn create_named(walsender: &mut Walsender, name: &str, failover: bool) -> 
     let options = if failover { "(SNAPSHOT 'export', FAILOVER)" } else { "(SNAPSHOT 'export')" };
     let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote(name));
     let rows = executor::timeout(CREATE_LIMIT, walsender.query(&command)).await.unwrap_or_else(|| {
-        Err(kelvin_io::postgres::Error::Server(kelvin_io::postgres::ServerError {
+        Err(kelvin_io::postgres::Error::Server(Box::new(kelvin_io::postgres::ServerError {
             code: "55P03".into(),
             message: format!("the slot was not ready within {CREATE_LIMIT:?}"),
             hint: "a transaction that is open for long holds it up; see pg_stat_activity".into(),
             ..Default::default()
-        }))
+        })))
     });
     let rows = rows.doing(doing)?;
     let field = |at: usize| rows.first().and_then(|row| row.get(at).cloned().flatten());

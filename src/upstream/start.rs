@@ -68,7 +68,8 @@ pub async fn run(
         Existing::None => Err("there is no replica yet".to_owned()),
         Existing::Unusable(reason) => Err(reason),
         Existing::Replica(metadata) => {
-            let published = published::read(&connection.client, &shard.publications(), server.version).await?;
+            let published =
+                published::read(&connection.client, &shard.publications(), server.version).await?;
             match resumable(&connection.client, shard, &upstream, &metadata, &published).await? {
                 Ok(()) => Ok((metadata, published)),
                 Err(Obstacle { reason, by_choice }) if settings.auto_reset || by_choice => Err(reason),
@@ -127,10 +128,14 @@ async fn look_at_file(settings: &Settings, events: &Rc<dyn Events>) -> Result<Ex
         Found::Foreign => {
             let path = settings.replica_file.clone();
             let aside = executor::blocking(move || file::set_aside(&path)).await?;
-            events.log(Level::Warn, "the file at ZERO_REPLICA_FILE is not a replica of Kelvin; it was renamed", &[
-                ("file", settings.replica_file.display().to_string()),
-                ("renamedTo", aside.display().to_string()),
-            ]);
+            events.log(
+                Level::Warn,
+                "the file at ZERO_REPLICA_FILE is not a replica of Kelvin; it was renamed",
+                &[
+                    ("file", settings.replica_file.display().to_string()),
+                    ("renamedTo", aside.display().to_string()),
+                ],
+            );
             Ok(Existing::None)
         }
     }

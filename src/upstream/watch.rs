@@ -145,7 +145,11 @@ impl Watch {
             Difference::Indexes if told.indexes => {}
             Difference::Indexes => {
                 told.indexes = true;
-                self.events.log(Level::Info, "indexes changed upstream; the replica follows at the next start", &[]);
+                self.events.log(
+                    Level::Info,
+                    "indexes changed upstream; the replica follows at the next start",
+                    &[],
+                );
             }
         }
         if let Some(state) = slot::state(client, &self.slot).await? {

@@ -82,7 +82,14 @@ fn template() -> PathBuf {
             if !path.join("PG_VERSION").exists() {
                 let making = path.with_extension(format!("{}", std::process::id()));
                 run(command(&bin("initdb")).arg("-D").arg(&making).args([
-                    "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync",
+                    "-U",
+                    "postgres",
+                    "-A",
+                    "trust",
+                    "-E",
+                    "UTF8",
+                    "--locale=C.UTF-8",
+                    "--no-sync",
                 ]));
                 // Another process may have been faster.
                 if std::fs::rename(&making, &path).is_err() {
@@ -142,7 +149,8 @@ impl Cluster {
         );
         let mut tee = command(Path::new("tee"));
         let file = self.directory.join("postgresql.auto.conf");
-        let mut child = tee.arg(file).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("tee starts");
+        let mut child =
+            tee.arg(file).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("tee starts");
         std::io::Write::write_all(child.stdin.as_mut().expect("piped"), text.as_bytes()).expect("tee reads");
         assert!(child.wait().expect("tee ends").success());
     }

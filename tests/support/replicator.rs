@@ -132,7 +132,10 @@ fn keyed(connection: &rusqlite::Connection, start: &Start, name: &str) -> BTreeM
         return BTreeMap::new();
     }
     let key_table = kelvin::replica::catalogue::Table {
-        columns: table.row_key.iter().chain(&(0..table.columns.len() as u16).collect::<Vec<_>>())
+        columns: table
+            .row_key
+            .iter()
+            .chain(&(0..table.columns.len() as u16).collect::<Vec<_>>())
             .map(|c| table.columns[*c as usize].clone())
             .collect(),
         ..table.clone()
@@ -230,14 +233,18 @@ impl Replicator {
     pub async fn until(&mut self, what: &str, condition: impl Fn(&Record) -> bool) {
         let started = Instant::now();
         while !condition(&self.record.borrow()) {
-            if let Some(task) = &mut self.task {
-                if let Some(end) = executor::timeout(Duration::from_millis(2), &mut *task).await {
-                    self.task = None;
-                    self.end = Some(end.expect("the manager does not panic"));
-                }
+            if let Some(task) = &mut self.task
+                && let Some(end) = executor::timeout(Duration::from_millis(2), &mut *task).await
+            {
+                self.task = None;
+                self.end = Some(end.expect("the manager does not panic"));
             }
             if self.task.is_none() && !condition(&self.record.borrow()) {
-                panic!("waiting until {what}: it ended with {:?}; log {:#?}", self.end, self.record.borrow().log);
+                panic!(
+                    "waiting until {what}: it ended with {:?}; log {:#?}",
+                    self.end,
+                    self.record.borrow().log
+                );
             }
             assert!(started.elapsed() < LIMIT, "waiting until {what}: {:#?}", self.record.borrow().log);
         }

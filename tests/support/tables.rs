@@ -77,7 +77,8 @@ pub fn replica_values(connection: &Connection, table: &Table) -> Vec<Vec<Value>>
     let sql = format!("SELECT {} FROM {}", columns.join(", "), quote(&table.name));
     let mut statement = connection.prepare(&sql).expect("the table is there");
     let width = table.columns.len();
-    let rows = statement.query_map([], |row| Ok((0..width).map(|at| value(row.get_ref_unwrap(at))).collect()));
+    let rows =
+        statement.query_map([], |row| Ok((0..width).map(|at| value(row.get_ref_unwrap(at))).collect()));
     rows.expect("the table is read").map(|row| row.expect("a row")).collect()
 }
 

@@ -27,12 +27,9 @@ impl Framed {
     pub(super) async fn frame(&mut self) -> Result<(u8, BytesMut), Error> {
         loop {
             if self.buffer.len() >= 5 {
-                let length = u32::from_be_bytes([
-                    self.buffer[1],
-                    self.buffer[2],
-                    self.buffer[3],
-                    self.buffer[4],
-                ]) as usize;
+                let length =
+                    u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]])
+                        as usize;
                 if !(4..MAX_MESSAGE).contains(&length) {
                     return Err(Error::Protocol(format!("a message of {length} bytes")));
                 }
@@ -69,7 +66,7 @@ impl Framed {
 }
 
 /// Takes an error message of the server apart.
-pub(super) fn server_error(body: &ErrorResponseBody) -> ServerError {
+pub(super) fn server_error(body: &ErrorResponseBody) -> Box<ServerError> {
     let mut error = ServerError::default();
     let mut fields = body.fields();
     while let Ok(Some(field)) = fields.next() {
@@ -83,7 +80,7 @@ pub(super) fn server_error(body: &ErrorResponseBody) -> ServerError {
             _ => {}
         }
     }
-    error
+    Box::new(error)
 }
 
 /// Starts a logical replication session and waits until it is ready for commands.
@@ -115,7 +112,10 @@ fn encode(e: std::io::Error) -> Error {
 
 fn password(target: &Target) -> Result<&[u8], Error> {
     let password = target.password.as_deref().ok_or_else(|| {
-        Error::Authentication(format!("the server asks for a password of role {}; none is configured", target.user))
+        Error::Authentication(format!(
+            "the server asks for a password of role {}; none is configured",
+            target.user
+        ))
     })?;
     Ok(password.as_bytes())
 }

@@ -156,7 +156,11 @@ mod tests {
             (Element::Integer, "{}", "[]"),
             (Element::Integer, "{1,NULL,-3}", "[1,null,-3]"),
             (Element::Integer, "[0:1][1:1]={{1},{2}}", "[[1],[2]]"),
-            (Element::Text, r#"{a,"b c","NULL",NULL,"q\"\\","{x}","é"}"#, r#"["a","b c","NULL",null,"q\"\\","{x}","é"]"#),
+            (
+                Element::Text,
+                r#"{a,"b c","NULL",NULL,"q\"\\","{x}","é"}"#,
+                r#"["a","b c","NULL",null,"q\"\\","{x}","é"]"#,
+            ),
             (Element::Text, "{=,\"[1:1]={\"}", r#"["=","[1:1]={"]"#),
             (Element::Boolean, "{{t,f},{f,NULL}}", "[[true,false],[false,null]]"),
             (Element::Number, "{1.50,NaN,1e+21,100,-0}", "[1.5,null,1e+21,100,0]"),
