@@ -88,11 +88,11 @@ pub fn create_indexes(table: &Table) -> Vec<(String, String)> {
     all
 }
 
-/// A name for the rowid that no column of the table takes; `None` if all are taken.
-pub fn rowid_name(table: &Table) -> Option<&'static str> {
+/// A name for the rowid that no column takes; `None` if all are taken.
+pub fn rowid_name(columns: &[Column]) -> Option<&'static str> {
     ["rowid", "_rowid_", "oid"]
         .into_iter()
-        .find(|name| !table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(name)))
+        .find(|name| !columns.iter().any(|c| c.name.eq_ignore_ascii_case(name)))
 }
 
 /// `"a", "b", "c"`.

@@ -36,7 +36,7 @@ impl<'c> TableStatements<'c> {
         let doing = "preparing the statements of a table";
         let name = quote(&table.name);
         // A table whose columns take all three names is refused when it is published.
-        let rowid = rowid_name(table).unwrap_or("rowid");
+        let rowid = rowid_name(&table.columns).unwrap_or("rowid");
         let parameters = "?, ".repeat(table.columns.len());
         // DO NOTHING reports a conflict as zero rows; the old row is then read and updated.
         let insert = format!("INSERT INTO {name} VALUES ({parameters}?) ON CONFLICT DO NOTHING");

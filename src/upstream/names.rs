@@ -1,9 +1,11 @@
 //! Names: what a table is called in the replica, and which names are refused
 //! (`docs/spec/replication.md` §2).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::Error;
+use crate::replica::catalogue::Column;
+use crate::replica::schema::rowid_name;
 
 /// Column of the replica that holds the version of a row.
 pub const ROW_VERSION: &str = "_0_version";
@@ -56,6 +58,25 @@ pub fn check_unique<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+/// SQLite reaches a row by its rowid under one of three names, which columns may hide.
+pub fn check_rowid(table: &str, columns: &[Column]) -> Result<(), Error> {
+    if rowid_name(columns).is_some() {
+        return Ok(());
+    }
+    Err(Error::Setup(format!(
+        "table {table} has columns rowid, _rowid_ and oid, which leaves SQLite no name for its row ids. Rename \
+         one, or leave it out of the publication"
+    )))
+}
+
+/// Lengthens the name of an index until nothing else has it. Tables and indexes share
+/// their names in SQLite, in any case; in Postgres each schema has its own.
+pub fn make_unique(name: &mut String, taken: &mut HashSet<String>) {
+    while !taken.insert(name.to_ascii_lowercase()) {
+        name.push('_');
+    }
 }
 
 #[cfg(test)]

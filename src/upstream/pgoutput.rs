@@ -2,8 +2,6 @@
 //!
 //! Pure and borrowing: bytes in, a [`Pgoutput`] out. Nothing is copied.
 
-use smallvec::SmallVec;
-
 /// One message.
 #[derive(Debug, PartialEq)]
 pub enum Pgoutput<'a> {
@@ -83,7 +81,7 @@ pub struct RelationColumn<'a> {
 }
 
 /// The values of a row, in the order of the relation's columns.
-pub type Tuple<'a> = SmallVec<[Field<'a>; 24]>;
+pub type Tuple<'a> = Vec<Field<'a>>;
 
 /// One value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +204,7 @@ fn old<'a>(kind: u8, input: &mut Input<'a>) -> Result<Option<Old<'a>>, Invalid> 
 
 fn tuple<'a>(input: &mut Input<'a>) -> Result<Tuple<'a>, Invalid> {
     let count = input.u16()?;
-    let mut fields = Tuple::new();
+    let mut fields = Tuple::with_capacity(count as usize);
     for _ in 0..count {
         fields.push(match input.u8()? {
             b'n' => Field::Null,
@@ -283,8 +281,8 @@ mod tests {
         bytes.extend(b"N\0\x03t\0\0\0\x02\xc3\xa9un");
         let expected = Pgoutput::Update {
             oid: 7,
-            old: Some(Old::Key(Tuple::from_slice(&[Field::Text("a"), Field::Null]))),
-            new: Tuple::from_slice(&[Field::Text("é"), Field::Unchanged, Field::Null]),
+            old: Some(Old::Key(vec![Field::Text("a"), Field::Null])),
+            new: vec![Field::Text("é"), Field::Unchanged, Field::Null],
         };
         assert_eq!(parse(&bytes), Ok(expected));
         for cut in 1..bytes.len() {

@@ -75,6 +75,10 @@ pub async fn read(client: &Client, publications: &[String], server: i32) -> Resu
     }
     tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
     names::check_unique(tables.iter().map(|t| t.table.name.as_str()))?;
+    let mut taken = tables.iter().map(|t| t.table.name.to_ascii_lowercase()).collect();
+    for index in tables.iter_mut().flat_map(|t| t.table.indexes.iter_mut()) {
+        names::make_unique(&mut index.name, &mut taken);
+    }
     Ok(Published { tables, warnings })
 }
 
@@ -290,6 +294,7 @@ fn table(
         }
     }
     names::check_unique(columns.iter().map(|c| c.name.as_str()))?;
+    names::check_rowid(&qualified, &columns)?;
     let keys = keys::choose(&columns, &indexes, relation.identity);
     if keys.row_key.is_empty() {
         warnings.push(format!(

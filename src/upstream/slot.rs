@@ -113,15 +113,28 @@ fn lock_key(shard: &Shard) -> String {
     format!("replication-slot-management:{}", shard.schema())
 }
 
-/// Slots of the shard: its prefix followed by letters only.
-async fn ours(client: &Client, shard: &Shard) -> Result<Vec<(String, bool)>, Error> {
+/// A slot named like those of the shard.
+struct Named {
+    name: String,
+    active: bool,
+    /// Of this database. Slot names are common to all databases of a cluster, and another
+    /// one may hold the same app.
+    here: bool,
+}
+
+/// Slots named like those of the shard: its prefix followed by letters only.
+async fn named(client: &Client, shard: &Shard) -> Result<Vec<Named>, Error> {
     // A slot of app `zero_0` must not look like one of app `zero`, shard 0.
     let pattern = format!("^{}[a-z]+$", shard.slot_prefix());
     let rows = client
-        .query("SELECT slot_name::text, active FROM pg_replication_slots WHERE slot_name ~ $1", &[&pattern])
+        .query(
+            "SELECT slot_name::text, active, coalesce(database = current_database(), false)
+               FROM pg_replication_slots WHERE slot_name ~ $1",
+            &[&pattern],
+        )
         .await
         .doing("listing the shard's replication slots")?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(rows.iter().map(|row| Named { name: row.get(0), active: row.get(1), here: row.get(2) }).collect())
 }
 
 /// Drops the shard's slots that nobody uses and no row of `replicas` claims. Returns
@@ -133,8 +146,8 @@ pub async fn drop_unclaimed(client: &Client, shard: &Shard) -> Result<(Vec<Strin
     let claimed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let mut dropped = Vec::new();
     let mut in_use = false;
-    for (name, active) in ours(client, shard).await? {
-        if claimed.contains(&name) {
+    for Named { name, active, here } in named(client, shard).await? {
+        if !here || claimed.contains(&name) {
             continue;
         }
         if active {
@@ -200,25 +213,44 @@ pub async fn create(
     shard: &Shard,
     failover: bool,
 ) -> Result<NewSlot, Error> {
-    let taken: Vec<String> = ours(client, shard).await?.into_iter().map(|(name, _)| name).collect();
-    let name = lowest_free(&shard.slot_prefix(), &taken);
     let doing = "creating the replication slot";
     // Without it an abandoned attempt would wait on, and keep the name.
     walsender.query("SET lock_timeout = '29s'").await.doing(doing)?;
+    let mut tries = 0;
+    loop {
+        let taken: Vec<String> = named(client, shard).await?.into_iter().map(|slot| slot.name).collect();
+        let name = lowest_free(&shard.slot_prefix(), &taken);
+        tries += 1;
+        match create_named(walsender, &name, failover).await {
+            // The lock is one of this database; another one may have taken the name.
+            Err(e) if e.sqlstate() == Some(DUPLICATE) && tries < NAME_TRIES => {}
+            created => return created,
+        }
+    }
+}
+
+/// SQLSTATE of a name that is taken.
+const DUPLICATE: &str = "42710";
+
+/// Names to try when others take them at the same time.
+const NAME_TRIES: u32 = 10;
+
+async fn create_named(walsender: &mut Walsender, name: &str, failover: bool) -> Result<NewSlot, Error> {
+    let doing = "creating the replication slot";
     let options = if failover { "(SNAPSHOT 'export', FAILOVER)" } else { "(SNAPSHOT 'export')" };
-    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote(&name));
+    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote(name));
     let rows = executor::timeout(CREATE_LIMIT, walsender.query(&command)).await.unwrap_or_else(|| {
-        Err(kelvin_io::postgres::Error::Server(kelvin_io::postgres::ServerError {
+        Err(kelvin_io::postgres::Error::Server(Box::new(kelvin_io::postgres::ServerError {
             code: "55P03".into(),
             message: format!("the slot was not ready within {CREATE_LIMIT:?}"),
             hint: "a transaction that is open for long holds it up; see pg_stat_activity".into(),
             ..Default::default()
-        }))
+        })))
     });
     let rows = rows.doing(doing)?;
     let field = |at: usize| rows.first().and_then(|row| row.get(at).cloned().flatten());
     match (field(1).as_deref().and_then(StateVersion::from_lsn), field(2)) {
-        (Some(version), Some(snapshot)) => Ok(NewSlot { name, version, snapshot }),
+        (Some(version), Some(snapshot)) => Ok(NewSlot { name: name.to_owned(), version, snapshot }),
         _ => Err(Error::Postgres {
             doing,
             source: kelvin_io::postgres::Error::Protocol("no position or snapshot for the new slot".into()),

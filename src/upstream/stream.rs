@@ -97,7 +97,7 @@ impl Stream {
     fn decode(&mut self, recorded: &mut Instant) -> Result<bool, Ended> {
         let mut count = 0;
         loop {
-            match self.reader.next().map_err(Ended::Lost)? {
+            match self.reader.buffered().map_err(Ended::Lost)? {
                 None => return Ok(false),
                 Some(Message::End) => return Err(Ended::Lost(PostgresError::Closed)),
                 Some(Message::Data { payload }) => {

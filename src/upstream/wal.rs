@@ -33,8 +33,10 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Frames that may be left to copy while commits are held: some milliseconds of work.
 const FEW_FRAMES: i64 = 256;
 
-/// Passive checkpoints in a row before giving up for now: the writer is faster than they.
-const PASSES: u32 = 6;
+/// Passive checkpoints in a row before giving up for now. Each one copies what was
+/// written during the one before, so they get shorter while the disk is faster than the
+/// writer.
+const PASSES: u32 = 20;
 
 /// Runs until it is dropped, or a checkpoint fails.
 pub async fn keep_short(
@@ -88,11 +90,14 @@ async fn attempt(
 
 /// Copies beside the writer until little is left.
 async fn copy_most(checkpointer: &Checkpointer) -> Result<bool, replica::Error> {
+    let mut done = 0;
     for _ in 0..PASSES {
         let progress = checkpointer.passive().await?;
-        if progress.frames - progress.copied <= FEW_FRAMES {
+        // What the pass found new is about what the next one will find.
+        if progress.copied == progress.frames && progress.copied - done <= FEW_FRAMES {
             return Ok(true);
         }
+        done = progress.copied;
     }
     Ok(false)
 }

@@ -20,7 +20,7 @@ pub enum Error {
     /// that is not configured.
     Authentication(String),
     /// The server refused; carries its SQLSTATE.
-    Server(ServerError),
+    Server(Box<ServerError>),
     /// The server sent what the protocol does not allow here.
     Protocol(String),
     /// An established connection failed.
@@ -109,13 +109,13 @@ impl From<io::Error> for Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(e: tokio_postgres::Error) -> Self {
         if let Some(db) = e.as_db_error() {
-            return Error::Server(ServerError {
+            return Error::Server(Box::new(ServerError {
                 severity: db.severity().to_owned(),
                 code: db.code().code().to_owned(),
                 message: db.message().to_owned(),
                 detail: db.detail().unwrap_or_default().to_owned(),
                 hint: db.hint().unwrap_or_default().to_owned(),
-            });
+            }));
         }
         if e.is_closed() {
             return Error::Closed;

@@ -66,7 +66,7 @@ impl Framed {
 }
 
 /// Takes an error message of the server apart.
-pub(super) fn server_error(body: &ErrorResponseBody) -> ServerError {
+pub(super) fn server_error(body: &ErrorResponseBody) -> Box<ServerError> {
     let mut error = ServerError::default();
     let mut fields = body.fields();
     while let Ok(Some(field)) = fields.next() {
@@ -80,7 +80,7 @@ pub(super) fn server_error(body: &ErrorResponseBody) -> ServerError {
             _ => {}
         }
     }
-    error
+    Box::new(error)
 }
 
 /// Starts a logical replication session and waits until it is ready for commands.

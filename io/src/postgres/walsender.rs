@@ -204,7 +204,7 @@ impl Reader {
     }
 
     /// The next message that is wholly buffered; `None`: call [`Reader::fill`].
-    pub fn next(&mut self) -> Result<Option<Message<'_>>, Error> {
+    pub fn buffered(&mut self) -> Result<Option<Message<'_>>, Error> {
         loop {
             let Some((tag, length)) = self.header() else { return Ok(None) };
             if !(4..MAX_MESSAGE).contains(&length) {
