@@ -104,7 +104,7 @@ impl FullBuilder {
             return;
         }
         self.buffer.extend(b"]}]");
-        let (frame, skipped) = websocket::finish_frame(std::mem::take(&mut self.buffer));
+        let (frame, skipped) = websocket::finish_frame(&mut self.buffer);
         self.size += frame.len();
         let rows = std::mem::take(&mut self.rows);
         let start = websocket::MAX_HEADER + self.prefix.len() - skipped;
