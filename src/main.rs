@@ -5,4 +5,26 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-fn main() {}
+fn main() {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.peek().is_some_and(|first| first == "bench") {
+        let args: Vec<String> = args.skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+        std::process::exit(kelvin::bench::main(&args));
+    }
+    let status = match kelvin::config::load(args) {
+        Ok(kelvin::config::Outcome::Help(text)) => {
+            print!("{text}");
+            0
+        }
+        Ok(kelvin::config::Outcome::Version) => {
+            println!("kelvin {}", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        Ok(kelvin::config::Outcome::Run(parsed)) => kelvin::server::run::run(*parsed),
+        Err(error) => {
+            eprintln!("kelvin: {error}");
+            kelvin::config::ConfigError::EXIT_STATUS
+        }
+    };
+    std::process::exit(status);
+}

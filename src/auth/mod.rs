@@ -1,1 +1,3 @@
 //! Tokens and identity of connections.
+
+pub mod token;

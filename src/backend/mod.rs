@@ -1,1 +1,8 @@
 //! The app's own endpoints: query transformation and mutation push.
+//!
+//! Bodies and answers are made and read without any I/O; [`call`] performs a request.
+
+pub mod call;
+pub mod context;
+pub mod push;
+pub mod transform;

@@ -1,1 +1,16 @@
 //! Client groups: desires, cookies, poke composition.
+//!
+//! A client group is its clients and what each wants, the views it has, the label of what
+//! it was told, and its last mutation ids. It has no rows of its own. Everything here is
+//! decided from arguments; frames go out through [`sink::Sink`].
+
+pub mod catchup;
+pub mod desires;
+pub mod group;
+pub mod mutations;
+pub mod query;
+pub mod schema;
+pub mod shared;
+pub mod sink;
+pub mod step;
+pub mod syncer;

@@ -1,1 +1,17 @@
-//! What runs on which core; start, drain, stop.
+//! What runs on which core; start, drain, stop; HTTP pages.
+//!
+//! This module performs what the others decide: it owns sockets, readers and timers, and
+//! calls into the groups of its core.
+
+pub mod accept;
+pub mod batch;
+pub mod core;
+pub mod handover;
+pub mod lane;
+pub mod messages;
+pub mod outbox;
+pub mod pages;
+pub mod replication;
+pub mod run;
+pub mod session;
+pub mod status;

@@ -1,1 +1,15 @@
 //! What a query means: AST, values, plan, evaluation.
+//!
+//! Follows `docs/spec/zql.md`. A query is planned once against the catalogue and then
+//! evaluated over any snapshot of the replica. The evaluator is the definition that every
+//! faster way of keeping a view must agree with.
+
+pub mod ast;
+pub mod canonical;
+pub mod evaluate;
+pub mod key;
+pub mod like;
+pub mod plan;
+pub mod predicate;
+pub mod sql;
+pub mod test;

@@ -1,0 +1,192 @@
+//! Executors: one thread per core, tasks that never leave it, timers.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt;
+use glommio::{LocalExecutorBuilder, Placement};
+
+/// How long a task may run before `need_preempt` says that others wait.
+/// Socket work is measured in tens of microseconds, so a millisecond is the most that a
+/// slice of long work may add to somebody's latency.
+pub const PREEMPT_AFTER: Duration = Duration::from_millis(1);
+
+/// Memory registered with the ring for direct file I/O, per executor, in bytes.
+/// Kelvin reads its files elsewhere for now; the default of 10 MiB would only be locked.
+const IO_MEMORY: usize = 256 << 10;
+
+/// Least locked memory (`RLIMIT_MEMLOCK`) that an executor needs, in bytes.
+pub const MEMLOCK_NEEDED: u64 = 512 << 10;
+
+/// Why an executor could not start; the text says what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// The kernel or a sandbox refuses io_uring.
+    NoRing(String),
+    /// `RLIMIT_MEMLOCK` is below [`MEMLOCK_NEEDED`]; holds the limit in bytes.
+    LockedMemory(u64),
+    /// The thread could not be started.
+    Thread(String),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::NoRing(cause) => write!(
+                f,
+                "io_uring is not available: {cause}. Kelvin needs Linux 5.8 or newer and permission to \
+                 use io_uring. In a container, allow the system calls io_uring_setup, io_uring_enter and \
+                 io_uring_register (for Docker: --security-opt seccomp=<profile that allows them>); on a \
+                 host, check that sysctl kernel.io_uring_disabled is 0"
+            ),
+            StartError::LockedMemory(limit) => write!(
+                f,
+                "too little memory may be locked: the limit is {limit} bytes, {MEMLOCK_NEEDED} are needed \
+                 per core. Raise it (ulimit -l unlimited, LimitMEMLOCK=infinity in a systemd unit, \
+                 --ulimit memlock=-1 for a container)"
+            ),
+            StartError::Thread(cause) => write!(f, "an executor thread could not be started: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Checks that an executor can run here at all, by running one.
+pub fn probe() -> Result<(), StartError> {
+    start("probe", None, || async {})?.join()
+}
+
+/// A running executor.
+pub struct Executor<T: Send + 'static> {
+    handle: glommio::ExecutorJoinHandle<T>,
+}
+
+impl<T: Send + 'static> Executor<T> {
+    /// Waits for its main future. Blocks the calling thread; never call it on an executor.
+    pub fn join(self) -> Result<T, StartError> {
+        self.handle.join().map_err(|e| explain(&e))
+    }
+}
+
+/// Starts an executor on a thread of its own and runs `main` there until it returns.
+///
+/// `cpu` binds the thread to one CPU; `None` leaves the choice to the kernel.
+pub fn start<F, Fut, T>(name: &str, cpu: Option<usize>, main: F) -> Result<Executor<T>, StartError>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
+        .name(name)
+        .preempt_timer(PREEMPT_AFTER)
+        .io_memory(IO_MEMORY)
+        .spawn(main)
+        .map(|handle| Executor { handle })
+        .map_err(|e| explain(&e))
+}
+
+fn explain(error: &glommio::GlommioError<()>) -> StartError {
+    let text = error.to_string();
+    if text.contains("memlock") || text.contains("MemLock") {
+        let limit = text.split(|c: char| !c.is_ascii_digit()).find_map(|n| n.parse().ok()).unwrap_or(0);
+        return StartError::LockedMemory(limit);
+    }
+    if text.contains("io_uring") || text.contains("Unsupported") || text.contains("probe") {
+        return StartError::NoRing(text);
+    }
+    StartError::Thread(text)
+}
+
+/// A task of this executor. Dropping it cancels the task.
+#[must_use = "dropping a task cancels it; detach() lets it run on"]
+pub struct Task<T> {
+    task: glommio::Task<Option<T>>,
+}
+
+impl<T: 'static> Task<T> {
+    /// Lets the task run on without a handle.
+    pub fn detach(self) {
+        drop(self.task.detach());
+    }
+
+    /// Cancels the task and waits until it is gone.
+    pub async fn cancel(self) {
+        self.task.cancel().await;
+    }
+}
+
+impl<T> Future for Task<T> {
+    /// `None`: the task panicked. The panic hook has logged it.
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.task.poll(cx)
+    }
+}
+
+/// Runs a future on this executor. A panic in it ends the task, never the core.
+///
+/// The future is first polled inside this call, so hold no `RefCell` borrow across it.
+pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    let guarded = AssertUnwindSafe(future).catch_unwind();
+    Task { task: glommio::spawn_local(async move { guarded.await.ok() }) }
+}
+
+/// Waits for the given time.
+pub async fn sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
+}
+
+/// Lets other tasks of this executor run.
+pub async fn yield_now() {
+    futures_lite::future::yield_now().await;
+}
+
+/// The monotonic clock.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Waits for `future` at most `limit`; `None` when the time is up.
+pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let timer = async {
+        sleep(limit).await;
+        None
+    };
+    async { Some(future.await) }.or(timer).await
+}
+
+/// Runs blocking work on a thread beside the executor and waits for its result.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panicking_task_does_not_take_the_core_with_it() {
+        let executor = start("test", None, || async {
+            let bad = spawn(async { panic!("on purpose") });
+            let result: Option<()> = bad.await;
+            let good = spawn(async { 7 }).await;
+            (result, good)
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_timeout_ends_a_future_that_never_does() {
+        let executor = start("test", None, || async {
+            timeout(Duration::from_millis(5), std::future::pending::<()>()).await
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! HTTP requests to the app's endpoints: hyper over this crate's sockets, with a pool of
+//! kept-alive connections per core.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_lite::{AsyncRead, AsyncWrite};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use url::Url;
+
+use crate::executor::{spawn, timeout};
+use crate::socket::TcpStream;
+
+/// Most idle connections kept per origin. More than that many requests at a time to one
+/// app from one core are rare, and connecting again costs a millisecond.
+const MAX_IDLE: usize = 16;
+
+/// Most bytes of an answer. The app's answers hold queries and results, not data.
+pub const MAX_RESPONSE: usize = 64 << 20;
+
+/// Longest wait for a connection to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for an answer. The reference sets none; a request that hangs for ever would
+/// hold its group's mutations for ever.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Most redirects followed.
+const MAX_REDIRECTS: usize = 5;
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub enum FetchError {
+    /// The URL cannot be used.
+    Url(String),
+    /// The connection failed: worth another try.
+    Connection(String),
+    /// No answer in time.
+    Timeout,
+    /// The answer is too large or malformed.
+    Response(String),
+}
+
+impl std::fmt::Display for FetchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FetchError::Url(what) => write!(f, "the URL cannot be used: {what}"),
+            FetchError::Connection(what) => write!(f, "fetch failed: {what}"),
+            FetchError::Timeout => write!(f, "no answer within {} s", RESPONSE_TIMEOUT.as_secs()),
+            FetchError::Response(what) => write!(f, "the answer cannot be read: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for FetchError {}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct FetchResponse {
+    /// Status code.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Sends requests; one per core, cheap to clone.
+#[derive(Clone, Default)]
+pub struct HttpClient {
+    idle: Rc<RefCell<HashMap<String, Vec<Sender>>>>,
+    tls: Rc<RefCell<Option<Arc<rustls::ClientConfig>>>>,
+}
+
+impl HttpClient {
+    /// POSTs a JSON body. Redirects that keep the method are followed.
+    pub async fn post(
+        &self,
+        url: &Url,
+        headers: &[(String, String)],
+        body: Bytes,
+    ) -> Result<FetchResponse, FetchError> {
+        let request = async {
+            let mut url = url.clone();
+            for _ in 0..=MAX_REDIRECTS {
+                let (response, location) = self.once(&url, headers, body.clone()).await?;
+                match location.filter(|_| matches!(response.status, 307 | 308)) {
+                    None => return Ok(response),
+                    Some(location) => {
+                        url = url.join(&location).map_err(|e| FetchError::Response(e.to_string()))?;
+                    }
+                }
+            }
+            Err(FetchError::Response("too many redirects".to_owned()))
+        };
+        timeout(RESPONSE_TIMEOUT, request).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn once(
+        &self,
+        url: &Url,
+        headers: &[(String, String)],
+        body: Bytes,
+    ) -> Result<(FetchResponse, Option<String>), FetchError> {
+        let origin = url.origin().ascii_serialization();
+        // A kept connection may have been closed meanwhile: that is no failure of the app.
+        if let Some(mut sender) = self.take_idle(&origin).await
+            && let Ok(response) = sender.send_request(build(url, headers, body.clone())?).await
+        {
+            return self.finish(origin, sender, response).await;
+        }
+        let mut sender = self.connect(url).await?;
+        let response = sender
+            .send_request(build(url, headers, body)?)
+            .await
+            .map_err(|e| FetchError::Connection(e.to_string()))?;
+        self.finish(origin, sender, response).await
+    }
+
+    async fn take_idle(&self, origin: &str) -> Option<Sender> {
+        loop {
+            let mut sender = self.idle.borrow_mut().get_mut(origin)?.pop()?;
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        origin: String,
+        sender: Sender,
+        response: hyper::Response<hyper::body::Incoming>,
+    ) -> Result<(FetchResponse, Option<String>), FetchError> {
+        let status = response.status().as_u16();
+        let location = response.headers().get("location").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let body = Limited::new(response.into_body(), MAX_RESPONSE)
+            .collect()
+            .await
+            .map_err(|e| FetchError::Response(e.to_string()))?
+            .to_bytes();
+        if !sender.is_closed() {
+            let mut idle = self.idle.borrow_mut();
+            let kept = idle.entry(origin).or_default();
+            if kept.len() < MAX_IDLE {
+                kept.push(sender);
+            }
+        }
+        Ok((FetchResponse { status, body }, location))
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Sender, FetchError> {
+        let host = url.host_str().ok_or_else(|| FetchError::Url(format!("{url} names no host")))?.to_owned();
+        let port = url.port_or_known_default().unwrap_or(80);
+        let open = async {
+            let stream = TcpStream::connect(&host, port).await?;
+            match url.scheme() {
+                "https" => self.secure(&host, stream).await,
+                _ => handshake(stream).await,
+            }
+        };
+        match timeout(CONNECT_TIMEOUT, open).await {
+            None => Err(FetchError::Connection(format!("{host}:{port} did not answer in time"))),
+            Some(Err(e)) => Err(FetchError::Connection(format!("{host}:{port}: {e}"))),
+            Some(Ok(sender)) => Ok(sender),
+        }
+    }
+
+    async fn secure(&self, host: &str, stream: TcpStream) -> io::Result<Sender> {
+        let config = self.tls.borrow_mut().get_or_insert_with(crate::tls::verifying).clone();
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = futures_rustls::TlsConnector::from(config).connect(name, stream).await?;
+        handshake(stream).await
+    }
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S) -> io::Result<Sender> {
+    let (sender, connection) = http1::handshake(HyperIo(stream)).await.map_err(io::Error::other)?;
+    // Errors of the connection show in the requests that use it.
+    spawn(async move {
+        let _ = connection.await;
+    })
+    .detach();
+    Ok(sender)
+}
+
+fn build(
+    url: &Url,
+    headers: &[(String, String)],
+    body: Bytes,
+) -> Result<hyper::Request<Full<Bytes>>, FetchError> {
+    let mut target = url.path().to_owned();
+    if let Some(query) = url.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let host = match url.port() {
+        Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
+        None => url.host_str().unwrap_or_default().to_owned(),
+    };
+    let mut request = hyper::Request::post(target).header("host", host);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request.body(Full::new(body)).map_err(|e| FetchError::Url(e.to_string()))
+}
+
+/// Our streams as hyper wants them.
+struct HyperIo<S>(S);
+
+impl<S: AsyncRead + Unpin> Read for HyperIo<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut chunk = [0u8; 8192];
+        let limit = buf.remaining().min(chunk.len());
+        match Pin::new(&mut self.0).poll_read(cx, &mut chunk[..limit]) {
+            Poll::Ready(Ok(count)) => {
+                buf.put_slice(&chunk[..count]);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Write for HyperIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}

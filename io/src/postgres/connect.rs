@@ -1,0 +1,105 @@
+//! Ordinary connections.
+
+use std::io;
+use std::time::Duration;
+
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, NoTls};
+
+use super::error::Error;
+use super::stream::Stream;
+use crate::executor::{self, Task};
+
+/// Longest time for name lookup, TCP, TLS and authentication together. A host that drops
+/// packets would otherwise hold a connection attempt for minutes.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+
+/// How a connection is encrypted, as libpq's `sslmode` means it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    Disable,
+    /// If the server offers it; certificates are not checked.
+    Prefer,
+    /// Always; certificates are not checked.
+    Require,
+    /// Always, and the certificate must be valid for the host.
+    Verify,
+}
+
+/// A server and a database on it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Password; `None` if the server trusts us.
+    pub password: Option<String>,
+    /// Database name.
+    pub database: String,
+    /// Encryption.
+    pub tls: TlsMode,
+}
+
+impl std::fmt::Debug for Target {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}:{}/{} tls={:?}", self.user, self.host, self.port, self.database, self.tls)
+    }
+}
+
+/// An open connection. Dropping it closes it.
+pub struct Connection {
+    /// Statements go through this.
+    pub client: Client,
+    /// Moves bytes between the client and the socket.
+    pub task: Task<()>,
+}
+
+/// Session settings that fix how values look as text. `search_path` is emptied so that
+/// no object of the user can stand in for one of the system.
+pub(super) const SESSION: [(&str, &str); 6] = [
+    ("DateStyle", "ISO"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("IntervalStyle", "postgres"),
+    ("search_path", "pg_catalog"),
+];
+
+/// Connects and authenticates; the session prints values in one fixed way.
+pub async fn connect(target: &Target, application_name: &str) -> Result<Connection, Error> {
+    executor::timeout(CONNECT_LIMIT, open(target, application_name))
+        .await
+        .unwrap_or_else(|| Err(timed_out(target)))
+}
+
+pub(super) fn timed_out(target: &Target) -> Error {
+    Error::Connect {
+        host: target.host.clone(),
+        port: target.port,
+        source: io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_LIMIT:?}")),
+    }
+}
+
+async fn open(target: &Target, application_name: &str) -> Result<Connection, Error> {
+    let stream = Stream::open(target).await?;
+    let mut config = tokio_postgres::Config::new();
+    // The stream is encrypted already, or may not be.
+    config.ssl_mode(SslMode::Disable);
+    config.user(&target.user).dbname(&target.database).application_name(application_name);
+    if let Some(password) = &target.password {
+        config.password(password);
+    }
+    let options: Vec<String> = SESSION.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
+    config.options(options.join(" "));
+    let (client, connection) = config.connect_raw(stream, NoTls).await?;
+    let task = executor::spawn(async move {
+        // A failure reaches whoever waits for a statement.
+        let _ = connection.await;
+    });
+    Ok(Connection { client, task })
+}

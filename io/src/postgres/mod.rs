@@ -1,0 +1,15 @@
+//! Postgres: ordinary connections through `tokio-postgres`, and the replication protocol,
+//! which that crate lacks.
+//!
+//! Both share one way to a connected, possibly encrypted stream ([`Target`]) and one
+//! [`Error`]. Nothing here knows what is replicated or why.
+
+mod connect;
+mod error;
+mod startup;
+mod stream;
+mod walsender;
+
+pub use connect::{Connection, Target, TlsMode, connect};
+pub use error::{Error, ServerError};
+pub use walsender::{Message, Reader, SimpleRow, Walsender, Writer};

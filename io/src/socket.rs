@@ -1,0 +1,225 @@
+//! TCP sockets: listening on one port from every core, reading and writing in halves,
+//! and handing a connection to another core.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// Connections that may wait to be accepted. A thousand tabs that come back together after
+/// a restart must not see refusals; the kernel caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Whether the port can be had at all.
+///
+/// `SO_REUSEPORT` lets our own cores share a port, and would silently share it with
+/// another process of the same user too; so one plain bind comes first.
+pub fn check_port_free(port: u16) -> io::Result<()> {
+    let socket = new_socket()?;
+    socket.bind(&any_address(port).into())
+}
+
+fn new_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn any_address(port: u16) -> SocketAddr {
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))
+}
+
+/// Listens on a port, both stacks, together with the other cores.
+pub struct Listener {
+    listener: glommio::net::TcpListener,
+}
+
+impl Listener {
+    /// Binds with `SO_REUSEPORT`. Port 0 takes a free one.
+    pub fn bind(port: u16) -> io::Result<Listener> {
+        use std::os::fd::{FromRawFd, IntoRawFd};
+        let socket = new_socket()?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&any_address(port).into())?;
+        socket.listen(BACKLOG)?;
+        // SAFETY: the descriptor was just taken out of `socket`, so the listener is its only owner.
+        let listener = unsafe { glommio::net::TcpListener::from_raw_fd(socket.into_raw_fd()) };
+        Ok(Listener { listener })
+    }
+
+    /// The address that was bound.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr().map_err(io_error)
+    }
+
+    /// Waits for a connection; it has TCP_NODELAY.
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        let stream = self.listener.accept().await.map_err(io_error)?;
+        stream.set_nodelay(true).map_err(io_error)?;
+        Ok(TcpStream { stream })
+    }
+}
+
+fn io_error(error: glommio::GlommioError<()>) -> io::Error {
+    error.into()
+}
+
+/// A connection that belongs to no executor at the moment, and may be sent to one.
+pub struct DetachedStream {
+    accepted: glommio::net::AcceptedTcpStream,
+}
+
+impl DetachedStream {
+    /// Takes the connection over on this executor.
+    pub fn attach(self) -> TcpStream {
+        TcpStream { stream: self.accepted.bind_to_executor() }
+    }
+}
+
+/// A connected socket of this executor.
+pub struct TcpStream {
+    stream: glommio::net::TcpStream,
+}
+
+impl TcpStream {
+    /// Connects. Names are resolved beside the executor.
+    pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address for host {host}"));
+        for address in resolve(host, port).await? {
+            match glommio::net::TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true).map_err(io_error)?;
+                    return Ok(TcpStream { stream });
+                }
+                Err(e) => last = io_error(e),
+            }
+        }
+        Err(last)
+    }
+
+    /// Releases the connection so that another executor can take it. Nothing may be in
+    /// flight: no reader and no writer may be waiting on it.
+    pub fn detach(self) -> DetachedStream {
+        DetachedStream { accepted: self.stream.into_accepted() }
+    }
+
+    /// Splits into halves that two tasks of this executor may use.
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
+        let shared = Rc::new(RefCell::new(self));
+        (ReadHalf { stream: shared.clone() }, WriteHalf { stream: shared })
+    }
+
+    /// Address of the other side.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr().map_err(io_error)
+    }
+
+    fn with_socket<T>(&self, f: impl FnOnce(SockRef<'_>) -> T) -> T {
+        // SAFETY: the descriptor stays open while `self` is borrowed, which outlives the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
+        f(SockRef::from(&fd))
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    // getaddrinfo blocks.
+    crate::executor::blocking(move || {
+        use std::net::ToSocketAddrs;
+        (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    })
+    .await
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+/// The reading half. The `RefCell` is borrowed only inside a poll, never across an await.
+pub struct ReadHalf {
+    stream: Rc<RefCell<TcpStream>>,
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+/// The writing half.
+pub struct WriteHalf {
+    stream: Rc<RefCell<TcpStream>>,
+}
+
+impl WriteHalf {
+    /// Sends what the socket takes at once, without waiting. Zero when it is full.
+    pub fn try_send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let sent = self.stream.borrow().with_socket(|s| s.send_vectored_with_flags(bufs, flags));
+        match sent {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Ends both directions at once; a waiting reader wakes with an end of file.
+    pub fn shutdown(&self) {
+        let _ = self.stream.borrow().with_socket(|s| s.shutdown(std::net::Shutdown::Both));
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_close(cx)
+    }
+}

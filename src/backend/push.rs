@@ -1,0 +1,339 @@
+//! Custom mutations: queue of a group, requests to the app, its answers
+//! (`docs/spec/view-syncer.md` §9).
+//!
+//! One request of a group is under way at a time; what queues up meanwhile is joined per
+//! sending connection, so that the order of each client is kept.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::call::CallError;
+use super::context::Context;
+use super::transform::present;
+use crate::groups::sink::ConnectionId;
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::upstream::Push;
+
+/// Most bytes of mutations that one group may have queued. Beyond it the sender is not read
+/// from until the app has caught up.
+pub const MAX_QUEUED: usize = 16 << 20;
+
+/// Mutations of one connection on their way.
+#[derive(Debug)]
+pub struct Batch {
+    /// Sender.
+    pub connection: ConnectionId,
+    /// What it brings along; captured when the mutations came.
+    pub context: Context,
+    envelope: Value,
+    mutations: Vec<Box<str>>,
+    /// Client and number of each.
+    pub ids: Vec<(String, u64)>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Makes a batch of one message.
+    pub fn new(connection: ConnectionId, context: Context, push: &Push) -> Batch {
+        let mut envelope = json!({
+            "clientGroupID": push.group_id,
+            "pushVersion": push.push_version,
+            "timestamp": push.timestamp,
+            "requestID": push.request_id,
+        });
+        if let Some(version) = push.schema_version {
+            envelope["schemaVersion"] = json!(version);
+        }
+        let mutations: Vec<Box<str>> = push.mutations.iter().map(|m| m.raw.get().into()).collect();
+        Batch {
+            connection,
+            context,
+            envelope,
+            bytes: mutations.iter().map(|m| m.len()).sum(),
+            mutations,
+            ids: push.mutations.iter().map(|m| (m.client_id.clone(), m.id)).collect(),
+        }
+    }
+
+    /// The request's body.
+    pub fn body(&self) -> Bytes {
+        let mut out = self.envelope.to_string();
+        out.pop();
+        out.push_str(",\"mutations\":[");
+        out.push_str(&self.mutations.join(","));
+        out.push_str("]}");
+        Bytes::from(out)
+    }
+}
+
+/// The pushes of one group.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: VecDeque<Batch>,
+    bytes: usize,
+    /// A request is under way.
+    pub busy: bool,
+}
+
+impl Queue {
+    /// Adds mutations; joins them to waiting ones of the same connection and identity.
+    pub fn push(&mut self, batch: Batch) {
+        self.bytes += batch.bytes;
+        let same = |waiting: &&mut Batch| {
+            waiting.connection == batch.connection
+                && waiting.context == batch.context
+                && waiting.envelope["pushVersion"] == batch.envelope["pushVersion"]
+                && waiting.envelope["schemaVersion"] == batch.envelope["schemaVersion"]
+        };
+        match self.waiting.iter_mut().find(same) {
+            Some(waiting) => {
+                waiting.mutations.extend(batch.mutations);
+                waiting.ids.extend(batch.ids);
+                waiting.bytes += batch.bytes;
+            }
+            None => self.waiting.push_back(batch),
+        }
+    }
+
+    /// The next request, in order of arrival.
+    pub fn pop(&mut self) -> Option<Batch> {
+        let batch = self.waiting.pop_front()?;
+        self.bytes -= batch.bytes;
+        Some(batch)
+    }
+
+    /// Whether senders have to wait.
+    pub fn is_full(&self) -> bool {
+        self.bytes > MAX_QUEUED
+    }
+}
+
+/// What the app said of a request.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// User that the app says the request is of.
+    pub user_id: Option<Option<String>>,
+    /// Errors to tell, by client.
+    pub errors: Vec<(String, ProtocolError)>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(rename = "userID", default, deserialize_with = "present")]
+    user_id: Option<Option<String>>,
+    #[serde(default)]
+    mutations: Vec<MutationAnswer>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    status: Option<u16>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    origin: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    details: Option<Value>,
+    #[serde(rename = "mutationIDs", default)]
+    mutation_ids: Option<Vec<MutationId>>,
+}
+
+#[derive(Deserialize)]
+struct MutationAnswer {
+    id: MutationId,
+    #[serde(default)]
+    result: Value,
+}
+
+#[derive(Deserialize, Clone)]
+struct MutationId {
+    #[serde(rename = "clientID")]
+    client_id: String,
+    id: u64,
+}
+
+/// Reads an answer to a request with these mutations.
+pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<Outcome, CallError> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|e| {
+        CallError::internal("parse", format!("the mutate endpoint's answer is not as expected: {e}"))
+    })?;
+    if let Some(error) = failure(&answer) {
+        let listed: Vec<(String, u64)> = match &answer.mutation_ids {
+            Some(listed) => listed.iter().map(|m| (m.client_id.clone(), m.id)).collect(),
+            None => ids.to_vec(),
+        };
+        return Ok(Outcome { user_id: answer.user_id, errors: per_client(&error, &listed) });
+    }
+    if answer.kind.is_some_and(|k| k != "MutateResponse") {
+        return Err(CallError::internal("parse", "the mutate endpoint's answer is of an unknown kind"));
+    }
+    // Results come back through replication. Only a legacy answer says here that a mutation
+    // came too early.
+    let early = answer.mutations.iter().find(|m| m.result["error"] == "oooMutation");
+    let errors = early.map(|early| {
+        let listed: Vec<(String, u64)> = answer
+            .mutations
+            .iter()
+            .filter(|m| m.id.client_id == early.id.client_id)
+            .map(|m| (m.id.client_id.clone(), m.id.id))
+            .collect();
+        let error = server_error("oooMutation", "mutations arrived out of order");
+        per_client(&error, &listed)
+    });
+    Ok(Outcome { user_id: answer.user_id, errors: errors.unwrap_or_default() })
+}
+
+fn failure(answer: &Answer) -> Option<CallError> {
+    if answer.kind.as_deref() == Some("PushFailed") {
+        let origin = if answer.origin.as_deref() == Some("zeroCache") { "zeroCache" } else { "server" };
+        return Some(CallError {
+            reason: answer.reason.clone().unwrap_or_else(|| "internal".into()),
+            origin,
+            status: answer.status,
+            preview: None,
+            message: answer.message.clone().unwrap_or_else(|| "the mutate endpoint failed".into()),
+            details: answer.details.clone(),
+        });
+    }
+    let details = answer.details.as_ref().map(|d| d.as_str().map_or_else(|| d.to_string(), str::to_owned));
+    Some(match answer.error.as_deref()? {
+        "http" => CallError {
+            reason: "http".into(),
+            status: answer.status,
+            preview: details,
+            ..CallError::internal("http", "the mutate endpoint reported an HTTP failure")
+        },
+        "unsupportedPushVersion" => {
+            server_error("unsupportedPushVersion", "the app does not support this push version")
+        }
+        other => server_error("internal", details.as_deref().unwrap_or(other)),
+    })
+}
+
+fn server_error(reason: &str, message: &str) -> CallError {
+    CallError { origin: "server", ..CallError::internal(reason, message) }
+}
+
+/// The errors of a failed request, one for each client with mutations in it.
+pub fn per_client(error: &CallError, ids: &[(String, u64)]) -> Vec<(String, ProtocolError)> {
+    let mut clients: Vec<&String> = ids.iter().map(|(client, _)| client).collect();
+    clients.sort();
+    clients.dedup();
+    clients
+        .into_iter()
+        .map(|client| {
+            let listed: Vec<Value> = ids
+                .iter()
+                .filter(|(c, _)| c == client)
+                .map(|(c, id)| json!({"id": id, "clientID": c}))
+                .collect();
+            (client.clone(), error.to_protocol(Kind::PushFailed, ("mutationIDs", Value::Array(listed))))
+        })
+        .collect()
+}
+
+/// Body of the request that lets the app forget results: those of one client up to a
+/// mutation, or all of several clients.
+pub fn cleanup(group_id: &str, request_id: &str, now_ms: u64, what: Cleanup) -> Bytes {
+    let (client, argument) = match what {
+        Cleanup::UpTo { client_id, id } => (
+            client_id,
+            json!({"type": "single", "clientGroupID": group_id, "clientID": client_id, "upToMutationID": id}),
+        ),
+        Cleanup::Clients(ids) => (
+            ids.first().map_or("", String::as_str),
+            json!({"type": "bulk", "clientGroupID": group_id, "clientIDs": ids}),
+        ),
+    };
+    let body = json!({
+        "clientGroupID": group_id,
+        "mutations": [{
+            "type": "custom",
+            "id": 0,
+            "clientID": client,
+            "name": "_zero_cleanupResults",
+            "args": [argument],
+            "timestamp": now_ms,
+        }],
+        "pushVersion": 1,
+        "timestamp": now_ms,
+        "requestID": request_id,
+    });
+    Bytes::from(body.to_string())
+}
+
+/// Results that clients have taken note of.
+#[derive(Debug, Clone, Copy)]
+pub enum Cleanup<'a> {
+    /// All of a client up to this one.
+    UpTo {
+        /// The client.
+        client_id: &'a str,
+        /// Last mutation.
+        id: u64,
+    },
+    /// All of these clients.
+    Clients(&'a [String]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::upstream::{Upstream, parse};
+
+    fn batch(connection: u64, id: u64) -> Batch {
+        let text = format!(
+            r#"["push",{{"clientGroupID":"g","mutations":[{{"type":"custom","id":{id},"clientID":"c{connection}","name":"m","args":[1.0],"timestamp":1}}],"pushVersion":1,"timestamp":1,"requestID":"r{id}"}}]"#
+        );
+        let Ok(Upstream::Push(push)) = parse(&text) else { panic!() };
+        Batch::new(ConnectionId(connection), Context::default(), &push)
+    }
+
+    #[test]
+    fn pushes_that_wait_are_joined_per_connection_in_order() {
+        let mut queue = Queue::default();
+        [batch(1, 1), batch(2, 1), batch(1, 2), batch(1, 3)].into_iter().for_each(|b| queue.push(b));
+        let first = queue.pop().unwrap();
+        let body: Value = serde_json::from_slice(&first.body()).unwrap();
+        let ids: Vec<_> = body["mutations"].as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert_eq!(body["requestID"], "r1");
+        assert!(std::str::from_utf8(&first.body()).unwrap().contains("\"args\":[1.0]"));
+        assert_eq!(queue.pop().unwrap().ids, [("c2".to_owned(), 1)]);
+        assert!(queue.pop().is_none());
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn answers_of_all_ages_are_understood() {
+        let ids = [("c".to_owned(), 4), ("d".to_owned(), 1)];
+        let outcome = |body: &str| response(body.as_bytes(), &ids).unwrap();
+        assert!(
+            outcome(r#"{"kind":"MutateResponse","mutations":[{"id":{"clientID":"c","id":4},"result":{}}]}"#)
+                .errors
+                .is_empty()
+        );
+        assert_eq!(
+            outcome(r#"{"kind":"MutateResponse","userID":"u","mutations":[]}"#).user_id,
+            Some(Some("u".into()))
+        );
+        let early =
+            outcome(r#"{"mutations":[{"id":{"clientID":"c","id":4},"result":{"error":"oooMutation"}}]}"#);
+        assert_eq!(early.errors[0].1.fields["reason"], "oooMutation");
+        let failed = outcome(
+            r#"{"kind":"PushFailed","origin":"server","reason":"database","message":"m","mutationIDs":[{"clientID":"d","id":1}]}"#,
+        );
+        assert_eq!(failed.errors.len(), 1);
+        assert_eq!(failed.errors[0].0, "d");
+        let http = outcome(r#"{"error":"http","status":401,"details":"no"}"#);
+        assert_eq!(http.errors.len(), 2);
+        assert!(http.errors[0].1.is_auth());
+        assert!(response(b"nope", &ids).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! Named queries: what is asked of the app and what it answers
+//! (`docs/spec/view-syncer.md` §8).
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::call::CallError;
+use crate::groups::syncer::{Named, Transformed};
+use crate::zql::ast::{self, Strictness};
+
+/// Answer of the app to one request.
+pub struct Transformation {
+    /// User that the app says the request is of; `None`: it does not say.
+    pub user_id: Option<Option<String>>,
+    /// By hash.
+    pub queries: Vec<(String, Transformed)>,
+}
+
+/// The request for these queries; none at all asks only whether the caller is let in.
+pub fn request(queries: &[Named]) -> Bytes {
+    let mut out = String::from("[\"transform\",[");
+    for (i, query) in queries.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        let (id, name) = (Value::from(query.hash.as_str()), Value::from(query.name.as_str()));
+        // Arguments keep their spelling.
+        out.push_str(&format!("{{\"id\":{id},\"name\":{name},\"args\":{}}}", query.args));
+    }
+    out.push_str("]]");
+    Bytes::from(out)
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    kind: String,
+    #[serde(rename = "userID", default, deserialize_with = "present")]
+    user_id: Option<Option<String>>,
+    #[serde(borrow, default)]
+    queries: Vec<&'a RawValue>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    details: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(borrow, default)]
+    ast: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// Tells an absent field from one that is null.
+pub(super) fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(d).map(Some)
+}
+
+/// Reads an answer.
+pub fn response(body: &[u8]) -> Result<Transformation, CallError> {
+    let text = std::str::from_utf8(body).map_err(|e| malformed(&e.to_string()))?;
+    if text.trim_start().starts_with('[') {
+        return legacy(text);
+    }
+    let answer: Answer = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    match answer.kind.as_str() {
+        "QueryResponse" => Ok(Transformation { user_id: answer.user_id, queries: entries(&answer.queries)? }),
+        "TransformFailed" => Err(refused(answer)),
+        other => Err(malformed(&format!("unknown kind {other:?}"))),
+    }
+}
+
+fn legacy(text: &str) -> Result<Transformation, CallError> {
+    let (kind, body): (&str, &RawValue) =
+        serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    match kind {
+        "transformed" => {
+            let queries: Vec<&RawValue> =
+                serde_json::from_str(body.get()).map_err(|e| malformed(&e.to_string()))?;
+            Ok(Transformation { user_id: None, queries: entries(&queries)? })
+        }
+        "transformFailed" => {
+            let mut answer: Value =
+                serde_json::from_str(body.get()).map_err(|e| malformed(&e.to_string()))?;
+            if let Some(object) = answer.as_object_mut() {
+                object.insert("kind".into(), json!("TransformFailed"));
+            }
+            let text = answer.to_string();
+            Err(refused(serde_json::from_str(&text).map_err(|e| malformed(&e.to_string()))?))
+        }
+        other => Err(malformed(&format!("unknown kind {other:?}"))),
+    }
+}
+
+fn entries(raw: &[&RawValue]) -> Result<Vec<(String, Transformed)>, CallError> {
+    raw.iter().map(|text| entry(text.get())).collect()
+}
+
+fn entry(text: &str) -> Result<(String, Transformed), CallError> {
+    let entry: Entry = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    match (entry.ast, entry.error.as_deref()) {
+        (_, Some("app" | "parse")) => {
+            let error: Value = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+            Ok((entry.id, Transformed::Refused(error)))
+        }
+        (_, Some(other)) => Err(malformed(&format!("unknown error {other:?} of query {:?}", entry.name))),
+        (Some(ast), None) => match ast::parse(ast.get(), Strictness::Tolerant) {
+            Ok(ast) => Ok((entry.id, Transformed::Ast(Box::new(ast)))),
+            Err(e) => Err(malformed(&format!("the query for {:?} is not one: {e}", entry.name))),
+        },
+        (None, None) => Err(malformed(&format!("the answer for {:?} holds no query", entry.name))),
+    }
+}
+
+fn refused(answer: Answer) -> CallError {
+    CallError {
+        reason: answer.reason.unwrap_or_else(|| "internal".into()),
+        origin: "server",
+        status: None,
+        preview: None,
+        message: answer.message.unwrap_or_else(|| "the query endpoint failed".into()),
+        details: answer.details,
+    }
+}
+
+fn malformed(what: &str) -> CallError {
+    CallError::internal("parse", format!("the query endpoint's answer is not as expected: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_passed_on_as_they_are_spelled() {
+        let queries =
+            [Named { hash: "h".into(), name: "q\"".into(), args: "[1.0,{\"b\":1,\"a\":2}]".into() }];
+        assert_eq!(
+            std::str::from_utf8(&request(&queries)).unwrap(),
+            r#"["transform",[{"id":"h","name":"q\"","args":[1.0,{"b":1,"a":2}]}]]"#
+        );
+        assert_eq!(&request(&[])[..], br#"["transform",[]]"#);
+    }
+
+    #[test]
+    fn all_shapes_of_answers_are_read() {
+        let body = br#"{"kind":"QueryResponse","userID":null,"queries":[{"id":"a","name":"n","ast":{"table":"t","new":1}},{"error":"app","id":"b","name":"n","message":"no","details":{"x":1}}]}"#;
+        let answer = response(body).unwrap();
+        assert_eq!(answer.user_id, Some(None));
+        assert!(matches!(&answer.queries[0], (id, Transformed::Ast(_)) if id == "a"));
+        let (_, Transformed::Refused(error)) = &answer.queries[1] else { panic!() };
+        assert_eq!(error["details"]["x"], 1);
+        let answer = response(br#"["transformed",[{"id":"a","name":"n","ast":{"table":"t"}}]]"#).unwrap();
+        assert_eq!((answer.user_id, answer.queries.len()), (None, 1));
+        let failed = br#"{"kind":"TransformFailed","origin":"server","reason":"database","message":"m","queryIDs":[]}"#;
+        assert_eq!(response(failed).err().unwrap().reason, "database");
+        assert_eq!(response(b"<html>").err().unwrap().reason, "parse");
+        assert_eq!(
+            response(br#"{"kind":"QueryResponse","queries":[{"id":"a","error":"zero"}]}"#)
+                .err()
+                .unwrap()
+                .reason,
+            "parse"
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! What Kelvin has set itself, and how a measurement stands to it.
+
+/// What is asked of a figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// So many times better than the reference.
+    TimesBetter(f64),
+    /// No more than this, in the figure's unit.
+    AtMost(f64),
+    /// No less than this.
+    AtLeast(f64),
+}
+
+/// One goal.
+#[derive(Debug)]
+pub struct Goal {
+    /// The scenario, with its sizes.
+    pub scenario: &'static str,
+    /// The figure.
+    pub figure: &'static str,
+    /// What is asked of it.
+    pub limit: Limit,
+}
+
+const fn goal(scenario: &'static str, figure: &'static str, limit: Limit) -> Goal {
+    Goal { scenario, figure, limit }
+}
+
+/// All the goals that `make bench` judges.
+pub const GOALS: &[Goal] = &[
+    goal("hydrate 1 x 100000 different", "rows_rate", Limit::TimesBetter(10.0)),
+    goal("hydrate 20 x 1000 different", "rows_rate", Limit::TimesBetter(10.0)),
+    goal("hydrate 20 x 1000 same", "rows_rate", Limit::TimesBetter(20.0)),
+    goal("fanout 100 clients 5/s update", "latency_p99", Limit::AtMost(50.0)),
+    goal("fanout 500 clients 10/s update", "latency_p99", Limit::AtMost(100.0)),
+    goal("write 100000 rows in 1", "rows_rate", Limit::AtLeast(30_000.0)),
+    goal("write 20000 rows in 2000", "rows_rate", Limit::AtLeast(15_000.0)),
+    goal("initial-sync 1000000 issues", "rows_rate", Limit::AtLeast(100_000.0)),
+    goal("idle 200 x 5", "memory", Limit::TimesBetter(15.0)),
+    goal("idle 200 x 5", "memory", Limit::AtMost(120.0)),
+];
+
+impl Limit {
+    /// Whether it is kept, by Kelvin's figure and how many times better than the reference
+    /// that is. `None`: there is nothing to judge by.
+    pub fn kept(self, kelvin: f64, times_better: Option<f64>) -> Option<bool> {
+        match self {
+            Limit::TimesBetter(least) => times_better.map(|t| t >= least),
+            Limit::AtMost(most) => Some(kelvin <= most),
+            Limit::AtLeast(least) => Some(kelvin >= least),
+        }
+    }
+
+    /// In words.
+    pub fn text(self, unit: &str) -> String {
+        match self {
+            Limit::TimesBetter(n) => format!("at least {n} times better than the reference"),
+            Limit::AtMost(n) => format!("at most {n} {unit}"),
+            Limit::AtLeast(n) => format!("at least {n} {unit}"),
+        }
+    }
+}
+
+/// Whether more of this unit is better.
+pub fn more_is_better(unit: &str) -> bool {
+    unit == "rows/s"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits() {
+        assert_eq!(Limit::AtMost(50.0).kept(50.0, None), Some(true));
+        assert_eq!(Limit::AtMost(50.0).kept(50.1, None), Some(false));
+        assert_eq!(Limit::AtLeast(30.0).kept(29.0, None), Some(false));
+        assert_eq!(Limit::TimesBetter(10.0).kept(1.0, Some(10.0)), Some(true));
+        assert_eq!(Limit::TimesBetter(10.0).kept(1.0, None), None);
+    }
+}

@@ -1,0 +1,177 @@
+//! Many connections on one thread: one epoll loop, one read buffer.
+
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+
+use super::connection::{Connection, Counts};
+use super::error::BenchError;
+use super::handshake::Target;
+use super::message::{Needles, Poke, Search};
+use super::query::Query;
+
+/// Bytes that one read takes. A hydration comes in as large pieces as the kernel has.
+const READ_BUFFER: usize = 256 << 10;
+/// Events that one wait takes.
+const EVENTS: usize = 256;
+/// How often the connections are looked at for pings that are due. A stock client's timer is
+/// exact; a quarter of a second on five changes no figure.
+const TICK: Duration = Duration::from_millis(250);
+/// Most connections of one swarm: descriptors and ports of one machine.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// The connections of one thread.
+pub struct Swarm {
+    epoll: OwnedFd,
+    buffer: Vec<u8>,
+    needles: Needles,
+    next_tick: Instant,
+    open_writes: bool,
+    /// What is looked for in pokes.
+    pub search: Search,
+    /// The connections, in the order in which they were added.
+    pub connections: Vec<Connection>,
+}
+
+impl Swarm {
+    /// An empty swarm.
+    pub fn new(search: Search) -> Result<Swarm, BenchError> {
+        Ok(Swarm {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| BenchError::at("epoll", e))?,
+            buffer: vec![0; READ_BUFFER],
+            needles: Needles::new(),
+            next_tick: Instant::now(),
+            open_writes: false,
+            search,
+            connections: Vec::new(),
+        })
+    }
+
+    /// Opens a connection of a new client in a new group.
+    pub fn add(&mut self, target: &Target, queries: &[Query]) -> Result<(), BenchError> {
+        if self.connections.len() >= CONNECTIONS_MAX {
+            return Err(BenchError::Usage(format!("at most {CONNECTIONS_MAX} connections")));
+        }
+        let connection = Connection::open(target, queries)
+            .map_err(|e| BenchError::NotFinished(format!("connecting to {}: {e}", target.host)))?;
+        let index = epoll::EventData::new_u64(self.connections.len() as u64);
+        // Edge-triggered: level-triggered, the kernel would look at each socket a second time
+        // to see that it has been read empty.
+        epoll::add(&self.epoll, connection.socket(), index, epoll::EventFlags::IN | epoll::EventFlags::ET)
+            .map_err(|e| BenchError::at("epoll", e))?;
+        self.connections.push(connection);
+        Ok(())
+    }
+
+    /// Waits for events until `until` at the latest, and handles them.
+    pub fn turn(
+        &mut self,
+        until: Instant,
+        on_poke: &mut impl FnMut(&mut Connection, &Poke, Instant),
+    ) -> Result<(), BenchError> {
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.tick(now)?;
+        }
+        let wait = until.min(self.next_tick).saturating_duration_since(now);
+        let timeout = Timespec::try_from(wait).map_err(|e| BenchError::at("epoll timeout", e))?;
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let ready = match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok((ready, _)) => ready,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(e) => return Err(BenchError::at("epoll", e)),
+        };
+        for event in ready {
+            let index = event.data.u64() as usize;
+            let connection = &mut self.connections[index];
+            if connection.wants_to_write() {
+                connection.writable();
+            }
+            // A read that does not fill the buffer has emptied the socket; what comes after it
+            // is a new edge.
+            while connection.readable(&mut self.buffer, self.search, &self.needles, on_poke) == READ_BUFFER {}
+            if let Some(reason) = connection.closed() {
+                return Err(BenchError::NotFinished(format!("client {index}: {reason}")));
+            }
+            self.open_writes |= connection.wants_to_write();
+        }
+        // Rare: a first message larger than the socket's buffer. The next tick writes on.
+        if self.open_writes {
+            self.next_tick = Instant::now() + Duration::from_millis(1);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Instant) -> Result<(), BenchError> {
+        self.next_tick = now + TICK;
+        self.open_writes = false;
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            connection.tick(now);
+            if connection.wants_to_write() {
+                connection.writable();
+                self.open_writes |= connection.wants_to_write();
+            }
+            if let Some(reason) = connection.closed() {
+                return Err(BenchError::NotFinished(format!("client {index}: {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns until `done` says so; a scenario that is not done at `deadline` did not finish.
+    pub fn run_until(
+        &mut self,
+        deadline: Instant,
+        what: &str,
+        mut done: impl FnMut(&Swarm) -> bool,
+        mut on_poke: impl FnMut(&mut Connection, &Poke, Instant),
+    ) -> Result<(), BenchError> {
+        while !done(self) {
+            if Instant::now() >= deadline {
+                return Err(BenchError::NotFinished(format!("{what}: the time limit is over")));
+            }
+            self.turn(deadline, &mut on_poke)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the connections of `groups`, at most `window` at a time that have not got their
+    /// queries, and waits until all have got them.
+    pub fn gather(
+        &mut self,
+        target: &Target,
+        groups: &[Vec<Query>],
+        window: usize,
+        deadline: Instant,
+    ) -> Result<(), BenchError> {
+        let before = self.connections.len();
+        let waiting = |s: &Swarm| s.connections.iter().filter(|c| !c.missing.is_empty()).count();
+        for queries in groups {
+            let what = format!("{} of {} groups connected", self.connections.len() - before, groups.len());
+            self.run_until(deadline, &what, |s| waiting(s) < window, |_, _, _| ())?;
+            self.add(target, queries)?;
+        }
+        self.run_until(deadline, "waiting for the queries of all groups", |s| waiting(s) == 0, |_, _, _| ())
+    }
+
+    /// Turns for so long and does nothing else: pings are sent, pokes are read.
+    pub fn idle(&mut self, time: Duration) -> Result<(), BenchError> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.turn(until, &mut |_, _, _| ())?;
+        }
+        Ok(())
+    }
+
+    /// What came over all the connections.
+    pub fn counts(&self) -> Counts {
+        self.connections.iter().fold(Counts::default(), |sum, c| Counts {
+            pokes: sum.pokes + c.counts.pokes,
+            bytes: sum.bytes + c.counts.bytes,
+            rows: sum.rows + c.counts.rows,
+            late_pongs: sum.late_pongs + c.counts.late_pongs,
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! The unit of replication that every core hears of (rule 1).
+
+use std::collections::HashMap;
+
+use super::version::StateVersion;
+use crate::replica::catalogue::TableId;
+use crate::replica::value::Value;
+
+/// All columns of one row, in catalogue order, without `_0_version`.
+pub type Row = Box<[Value]>;
+
+/// Values of a table's row key, in key order.
+pub type RowKey = Box<[Value]>;
+
+/// Net change of one row by one transaction. A change of the key is a removal of the
+/// old row and an addition of the new one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowChange {
+    /// Key by which the replica knows the row.
+    pub key: RowKey,
+    /// The whole row before the transaction, unchanged TOAST values merged in.
+    pub old: Option<Row>,
+    /// The whole row after it.
+    pub new: Option<Row>,
+}
+
+/// What happened to one table.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TableChange {
+    /// Every changed row.
+    Rows(Vec<RowChange>),
+    /// Too much or too general to list: truncation, or more rows than
+    /// [`MAX_ROWS_PER_TABLE`]. Whoever uses the table looks at all of it again.
+    Bulk,
+}
+
+/// One or several upstream transactions, applied to the replica as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Commit {
+    /// State of the replica after it.
+    pub version: StateVersion,
+    /// State before it. A receiver whose last version differs has a gap.
+    pub previous: StateVersion,
+    /// Epoch of the catalogue that the rows follow.
+    pub schema_epoch: u64,
+    /// Changed tables, net over the commit.
+    pub tables: HashMap<TableId, TableChange>,
+    /// The permissions row changed: queries of clients are transformed again.
+    pub permissions_changed: bool,
+    /// Approximate size of the rows in bytes, for queue budgets.
+    pub size: usize,
+}
+
+/// Most rows of one table that a commit lists; above it the table is `Bulk`.
+///
+/// Looking at ten thousand rows one by one costs about as much as evaluating a large
+/// query again, and a commit is held in memory until the slowest core has taken it.
+pub const MAX_ROWS_PER_TABLE: usize = 10_000;

@@ -1,0 +1,30 @@
+//! Cores, queries, start-up.
+
+use super::super::option::{Opt, boolean, number, text, whole};
+use super::options;
+
+options! {
+    NUM_SYNC_WORKERS = whole("num-sync-workers", 0, 1_024).derived("cores - 1, at least 1").doc(
+        "Number of cores that serve clients. 0 makes the process a replication manager: it serves no \
+         clients, only other nodes.");
+    YIELD_THRESHOLD_MS = number("yield-threshold-ms").default("10").doc(
+        "Longest time for which a core works on one client group's queries before it looks after the \
+         others. At least 2.");
+    LAZY_STARTUP = boolean("lazy-startup").default("false").doc(
+        "Open the port at once, and begin replicating at the first client. Single node only.");
+    ENABLE_QUERY_PLANNER = boolean("enable-query-planner").default("true")
+        .not_yet("the order of joins never changes an answer, and there is no switch for it.")
+        .doc("Choose the order of joins by cost.");
+    QUERY_HYDRATION_STATS = boolean("query-hydration-stats").default("false")
+        .not_yet("rows are not counted per query.")
+        .doc("Log the number of rows that slow queries looked at.");
+    ENABLE_QUERY_COVERING = boolean("enable-query-covering").default("true")
+        .ignored("it only logs statistics of the reference's engine.")
+        .doc("Statistics of queries that cover each other.");
+    STORAGE_DB_TMP_DIR = text("storage-db-tmp-dir").derived("the system's")
+        .ignored("Kelvin's views do not spill to disk.")
+        .doc("Directory for temporary files of query operators.");
+    TARGET_CLIENT_ROW_COUNT = number("target-client-row-count").default("20000").hidden()
+        .ignored("the reference does not use it either.")
+        .doc("Number of rows that a client should hold.");
+}

@@ -1,0 +1,289 @@
+//! Bringing one connection to its group's state: a tab that was away, a tab that has
+//! nothing, a socket that was slow (rules 19 to 22).
+//!
+//! A catch-up is one poke, written in slices between batches. Each slice gives rows as
+//! they are when it is written; at the end comes the net of everything that happened
+//! meanwhile, and the poke ends at the group's label of that moment.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::group::Group;
+use super::shared::{RowOp, Shared, flush, start_frame};
+use super::sink::{ConnectionId, Phase};
+use super::step::failed;
+use crate::changes::version::StateVersion;
+use crate::protocol::cookie::Cookie;
+use crate::protocol::downstream::{PokeBody, QueryPatch};
+use crate::protocol::error::ProtocolError;
+use crate::views::rows::{RowId, RowSet};
+
+/// Rows per slice: a few milliseconds of reading by key.
+pub const SLICE: usize = 1_000;
+
+/// What a tab holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    /// Nothing.
+    Nothing,
+    /// The group's state at this label, which history still covers.
+    Label(Cookie),
+    /// Something that cannot be proved: everything is cleared first (rule 21).
+    Unknown(Cookie),
+}
+
+/// A catch-up under way.
+pub struct CatchUp {
+    connection: ConnectionId,
+    base: Base,
+    poke_id: String,
+    /// Label whose state the rows written and still to be written add up to.
+    reached: Option<Cookie>,
+    /// Version of that state.
+    version: StateVersion,
+    /// Rows still to be written; holds references.
+    rows: VecDeque<RowId>,
+    started: bool,
+}
+
+/// What to do after a slice.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Call again when the socket takes more and no batch is running.
+    More,
+    /// The connection is live.
+    Done,
+    /// The group has to be hydrated, or the replica has to come so far, first.
+    Wait,
+}
+
+impl CatchUp {
+    /// Prepares the catch-up of a connection. Nothing is sent yet.
+    pub fn new(group: &Group, shared: &Shared, connection: ConnectionId, serial: u64) -> Option<CatchUp> {
+        let label = group.connections.iter().find(|c| c.id == connection)?.label;
+        let base = match label {
+            None => Base::Nothing,
+            Some(cookie) if provable(group, shared, cookie) => Base::Label(cookie),
+            Some(cookie) => Base::Unknown(cookie),
+        };
+        Some(CatchUp {
+            connection,
+            base,
+            poke_id: format!("c{serial}"),
+            reached: match base {
+                Base::Label(cookie) => Some(cookie),
+                _ => None,
+            },
+            version: StateVersion::ZERO,
+            rows: VecDeque::new(),
+            started: false,
+        })
+    }
+
+    /// Whether the poke is open on the connection.
+    pub fn is_open(&self) -> bool {
+        self.started
+    }
+
+    /// Writes the next slice. Must be called between batches.
+    pub fn slice(&mut self, group: &mut Group, shared: &mut Shared) -> Result<Progress, ProtocolError> {
+        if group.is_held() {
+            return Ok(Progress::Wait);
+        }
+        if let Base::Unknown(cookie) = self.base {
+            let behind = cookie.major > shared.version.0;
+            if (behind || group.is_waiting()) && !self.started {
+                return Ok(Progress::Wait);
+            }
+        }
+        let mut frames = Vec::new();
+        if !self.started {
+            self.begin(group, shared, &mut frames)?;
+        }
+        self.write_rows(group, shared, &mut frames)?;
+        if self.rows.is_empty() {
+            self.collect(group, shared);
+        }
+        let done = self.rows.len() <= SLICE;
+        if done {
+            self.write_rows(group, shared, &mut frames)?;
+            self.finish(group, shared, &mut frames);
+        }
+        let label = group.label;
+        if let Some(connection) = group.connection(self.connection) {
+            connection.sink.send(&frames);
+            if done {
+                connection.label = Some(label);
+                connection.phase = Phase::Live;
+            }
+        }
+        Ok(if done { Progress::Done } else { Progress::More })
+    }
+
+    fn begin(
+        &mut self,
+        group: &mut Group,
+        shared: &mut Shared,
+        frames: &mut Vec<Bytes>,
+    ) -> Result<(), ProtocolError> {
+        self.started = true;
+        let base = match self.base {
+            Base::Nothing => None,
+            Base::Label(cookie) | Base::Unknown(cookie) => Some(cookie),
+        };
+        if let Base::Unknown(cookie) = self.base {
+            // The label must be after what the tab has, or it would ignore the poke.
+            while group.label <= cookie {
+                group.next_label(shared.version, shared.epoch)?;
+            }
+        }
+        frames.push(start_frame(&self.poke_id, base.map(|c| c.to_string()).as_deref()));
+        if let Base::Unknown(_) = self.base {
+            // Alone in its part: the client forgets everything before it in the same part.
+            let mut body = PokeBody::default();
+            body.push_row(b"{\"op\":\"clear\"}");
+            flush(&mut body, &self.poke_id, frames);
+        }
+        Ok(())
+    }
+
+    /// Finds the rows that may differ between the state reached and the state now.
+    fn collect(&mut self, group: &Group, shared: &mut Shared) {
+        let mut rows: Vec<RowId> = match self.reached {
+            None => all_rows(group, shared),
+            Some(cookie) => touched(group, shared, cookie, self.version),
+        };
+        rows.sort_unstable();
+        rows.dedup();
+        let mut numbers = shared.rows.borrow_mut();
+        rows.iter().for_each(|id| numbers.acquire(*id));
+        self.rows = rows.into();
+        self.reached = Some(group.label);
+        self.version = shared.version;
+    }
+
+    fn write_rows(
+        &mut self,
+        group: &Group,
+        shared: &mut Shared,
+        frames: &mut Vec<Bytes>,
+    ) -> Result<(), ProtocolError> {
+        let count = self.rows.len().min(SLICE);
+        let rows: Vec<RowId> = self.rows.drain(..count).collect();
+        let alive = |id: RowId| {
+            group.views.keys().any(|v| shared.views.get(*v).is_some_and(|v| v.state.contains(id)))
+        };
+        let ops: Vec<RowOp> =
+            rows.iter().map(|id| if alive(*id) { RowOp::Put(*id) } else { RowOp::Del(*id) }).collect();
+        let encoded = shared.encode(&self.poke_id, &ops);
+        shared.rows.borrow_mut().release_all(&rows);
+        frames.extend(encoded.map_err(failed)?);
+        Ok(())
+    }
+
+    fn finish(&self, group: &Group, shared: &mut Shared, frames: &mut Vec<Bytes>) {
+        let since = match self.base {
+            Base::Label(cookie) => Some(cookie),
+            Base::Nothing | Base::Unknown(_) => None,
+        };
+        let mut body = config_since(group, since);
+        flush(&mut body, &self.poke_id, frames);
+        frames.push(shared.end_frame(&self.poke_id, &group.label.to_string()));
+    }
+
+    /// Gives up; call it when the connection goes in the middle.
+    pub fn abandon(self, shared: &Shared) {
+        shared.rows.borrow_mut().release_all(&self.rows.into_iter().collect::<Vec<_>>());
+    }
+}
+
+/// Whether everything that happened since this cookie is known.
+fn provable(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
+    let major = StateVersion(cookie.major);
+    cookie.epoch() == shared.epoch
+        && cookie <= group.label
+        && cookie >= group.floor
+        && group.views.iter().all(|(view, (since, _))| {
+            *since > cookie || shared.views.get(*view).is_some_and(|v| v.journal.reaches(major))
+        })
+}
+
+fn all_rows(group: &Group, shared: &Shared) -> Vec<RowId> {
+    let mut rows = RowSet::default();
+    for view in group.views.keys().filter_map(|v| shared.views.get(*v)) {
+        rows.extend(view.state.members.iter().copied());
+    }
+    rows.into_iter().collect()
+}
+
+/// Rows that may differ from the state at `cookie` (rule 19). `version`: the data version
+/// of that state if it is known; else its major is a lower bound.
+fn touched(group: &Group, shared: &Shared, cookie: Cookie, version: StateVersion) -> Vec<RowId> {
+    let mut rows = Vec::new();
+    let since = version.max(StateVersion(cookie.major));
+    for (id, (got_since, _)) in &group.views {
+        let Some(view) = shared.views.get(*id) else { continue };
+        if *got_since > cookie {
+            rows.extend(view.state.members.iter().copied());
+        }
+        rows.extend(view.journal.since(since).flat_map(|d| d.rows()));
+    }
+    for left in group.left.iter().filter(|l| l.until > cookie && l.since <= cookie) {
+        rows.extend(left.rows.iter().copied());
+    }
+    rows
+}
+
+/// Everything beside rows that changed since then, or all of it.
+fn config_since(group: &Group, since: Option<Cookie>) -> PokeBody {
+    let newer = |label: Cookie| since.is_none_or(|since| label > since);
+    let mut body = PokeBody::default();
+    for (client, record) in &group.clients {
+        let mut patches = Vec::new();
+        for (hash, desire) in record.desires.iter().filter(|(_, d)| newer(d.changed)) {
+            if desire.desired {
+                patches.push(QueryPatch::Put(hash.clone()));
+            } else if since.is_some() {
+                patches.push(QueryPatch::Del(hash.clone()));
+            }
+        }
+        if !patches.is_empty() {
+            body.desired.push((client.clone(), patches));
+        }
+    }
+    for (hash, query) in group.queries.iter().filter(|(_, q)| newer(q.got_changed)) {
+        if query.got {
+            body.got.push(QueryPatch::Put(hash.clone()));
+        }
+    }
+    if let Some(since) = since {
+        for (hash, _) in group.removed_queries.iter().filter(|(_, label)| *label > since) {
+            if !group.queries.get(hash).is_some_and(|q| q.got) {
+                body.got.push(QueryPatch::Del(hash.clone()));
+            }
+        }
+    }
+    body.lmids = group.lmids.iter().map(|(client, id)| (client.clone(), *id)).collect();
+    body.mutations = match since {
+        None => group.results.iter().map(|((client, id), json)| result_put(client, *id, json)).collect(),
+        Some(since) => {
+            group.result_changes.iter().filter(|(l, _)| *l > since).map(|(_, json)| json.clone()).collect()
+        }
+    };
+    body
+}
+
+/// Patch operation that gives a mutation's result.
+pub fn result_put(client: &str, id: u64, result: &str) -> String {
+    let client = serde_json::Value::from(client);
+    format!(
+        "{{\"op\":\"put\",\"mutation\":{{\"id\":{{\"clientID\":{client},\"id\":{id}}},\"result\":{result}}}}}"
+    )
+}
+
+/// Patch operation that takes a mutation's result away.
+pub fn result_del(client: &str, id: u64) -> String {
+    let client = serde_json::Value::from(client);
+    format!("{{\"op\":\"del\",\"id\":{{\"clientID\":{client},\"id\":{id}}}}}")
+}

@@ -1,0 +1,442 @@
+//! A client group: its clients, what they want, what they have been told
+//! (`docs/spec/view-syncer.md` §2, §3; rules 12, 14, 17).
+//!
+//! State and small decisions only; the steps that change what clients hold are in
+//! [`super::step`] and [`super::catchup`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use super::desires::{Client, Desire, MAX_DESIRED, clamp_ttl};
+use super::query::{Query, Spec};
+use super::schema::ClientKeys;
+use super::sink::{Connection, ConnectionId};
+use crate::changes::version::StateVersion;
+use crate::protocol::client_schema::ClientSchema;
+use crate::protocol::cookie::{Cookie, MAX_STEP};
+use crate::protocol::downstream::QueryPatch;
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::upstream::{QueryBody, QueryOp};
+use crate::views::rows::RowId;
+use crate::views::view::ViewId;
+
+/// Most queries of one group, wanted or within their time to live.
+pub const MAX_QUERIES: usize = 10_000;
+
+/// Most clients that one group remembers. A browser profile has tens of tabs.
+pub const MAX_CLIENTS: usize = 1_000;
+
+/// Most queries that one client's record names, wanted or not: above it those that are over
+/// are forgotten.
+pub const MAX_REMEMBERED: usize = 2 * MAX_DESIRED;
+
+/// Most row keys kept of views that a group has left, for tabs that were away.
+pub const MAX_LEFT_KEYS: usize = 100_000;
+
+/// Most removed queries kept for tabs that were away.
+pub const MAX_REMOVED_QUERIES: usize = 10_000;
+
+/// Most changes of mutation results kept for tabs that were away.
+pub const MAX_RESULT_CHANGES: usize = 1_000;
+
+/// A view that the group had and has no more: what a tab may still hold because of it.
+#[derive(Debug)]
+pub struct LeftView {
+    /// Label since which the group had it.
+    pub since: Cookie,
+    /// Label at which it left.
+    pub until: Cookie,
+    /// Its members at the end and all that its journal named. Holds references.
+    pub rows: Vec<RowId>,
+}
+
+/// One client group.
+pub struct Group {
+    /// Its id.
+    pub id: Rc<str>,
+    /// What its clients believe the tables to be.
+    pub schema: ClientSchema,
+    /// That schema, resolved.
+    pub keys: ClientKeys,
+    /// User that the group belongs to, once a connection was validated.
+    pub user: Option<Option<String>>,
+    /// Clients by id.
+    pub clients: BTreeMap<String, Client>,
+    /// Queries by hash.
+    pub queries: BTreeMap<String, Query>,
+    /// Queries that are gone, with the label at which clients were told; oldest first.
+    pub removed_queries: VecDeque<(String, Cookie)>,
+    /// Got views, with the label since which and the number of queries that they answer.
+    pub views: BTreeMap<ViewId, (Cookie, usize)>,
+    /// Views left of late, oldest first.
+    pub left: VecDeque<LeftView>,
+    /// Last label issued.
+    pub label: Cookie,
+    /// Data version of the state that the last label stands for.
+    pub version: StateVersion,
+    /// Cookies below this cannot be served from history.
+    pub floor: Cookie,
+    /// Last mutation ids by client.
+    pub lmids: BTreeMap<String, u64>,
+    /// Mutation results that were not cleaned up yet: JSON by client and mutation.
+    pub results: BTreeMap<(String, u64), String>,
+    /// Changed last mutation ids that no step has told yet.
+    pub pending_lmids: BTreeMap<String, u64>,
+    /// Changed results that no step has told yet: JSON of the patch operations.
+    pub pending_results: Vec<String>,
+    /// Told changes of results, with their labels.
+    pub result_changes: VecDeque<(Cookie, String)>,
+    /// Whether last mutation ids and results have been read from the replica.
+    pub attached: bool,
+    /// Open connections.
+    pub connections: Vec<Connection>,
+    /// Group's clock: milliseconds with at least one connection.
+    clock: f64,
+    clock_runs_since: Option<f64>,
+    /// When the last connection went, in milliseconds of the process.
+    pub idle_since: Option<f64>,
+    /// Counts transformations requested.
+    pub transformations: u64,
+}
+
+/// What a change of the configuration did.
+#[derive(Debug, Default)]
+pub struct ConfigChange {
+    /// Patches to tell, by client.
+    pub desired: Vec<(String, Vec<QueryPatch>)>,
+    /// A client was registered: the label moves even without patches.
+    pub registered: bool,
+}
+
+impl ConfigChange {
+    /// Whether the label has to move.
+    pub fn is_change(&self) -> bool {
+        self.registered || !self.desired.is_empty()
+    }
+
+    fn push(&mut self, client: &str, patch: QueryPatch) {
+        match self.desired.iter_mut().find(|(c, _)| c == client) {
+            Some((_, patches)) => patches.push(patch),
+            None => self.desired.push((client.to_owned(), vec![patch])),
+        }
+    }
+}
+
+impl Group {
+    /// A group that nobody has been told anything of.
+    pub fn new(id: Rc<str>, schema: ClientSchema, keys: ClientKeys) -> Group {
+        let zero = Cookie { major: 0, config: 0 };
+        Group {
+            id,
+            schema,
+            keys,
+            user: None,
+            clients: BTreeMap::new(),
+            queries: BTreeMap::new(),
+            removed_queries: VecDeque::new(),
+            views: BTreeMap::new(),
+            left: VecDeque::new(),
+            label: zero,
+            version: StateVersion::ZERO,
+            floor: zero,
+            lmids: BTreeMap::new(),
+            results: BTreeMap::new(),
+            pending_lmids: BTreeMap::new(),
+            pending_results: Vec::new(),
+            result_changes: VecDeque::new(),
+            attached: false,
+            connections: Vec::new(),
+            clock: 0.0,
+            clock_runs_since: None,
+            idle_since: None,
+            transformations: 0,
+        }
+    }
+
+    /// Issues the next label; `major`: data version of the state that it stands for.
+    /// An error when a group made a million steps at one version: its clients start anew.
+    pub fn next_label(&mut self, major: StateVersion, epoch: u64) -> Result<Cookie, ProtocolError> {
+        let label = if major.0 > self.label.major {
+            Cookie::label(major.0, epoch, 0)
+        } else if self.label.epoch() < epoch {
+            Cookie::label(self.label.major, epoch, 1)
+        } else if self.label.step() < MAX_STEP {
+            Cookie { config: self.label.config + 1, ..self.label }
+        } else {
+            return Err(ProtocolError::new(
+                Kind::ClientNotFound,
+                "the client group has no labels left at this version; it has to start anew",
+            ));
+        };
+        self.label = label;
+        Ok(label)
+    }
+
+    /// Registers a client. Comes before any change of what it wants.
+    pub fn register(&mut self, client: &str, change: &mut ConfigChange) -> Result<(), ProtocolError> {
+        if let Some(known) = self.clients.get_mut(client) {
+            change.registered |= std::mem::take(&mut known.deleted);
+            return Ok(());
+        }
+        if self.clients.len() >= MAX_CLIENTS {
+            // Deleted clients are kept only for tabs that were away.
+            self.clients.retain(|_, c| !c.deleted);
+        }
+        if self.clients.len() >= MAX_CLIENTS {
+            return Err(ProtocolError::new(
+                Kind::Internal,
+                format!("the client group has more than {MAX_CLIENTS} clients; close some tabs"),
+            ));
+        }
+        self.clients.insert(client.to_owned(), Client::default());
+        change.registered = true;
+        Ok(())
+    }
+
+    /// Applies changes of a client's desired set, in order.
+    pub fn desire(
+        &mut self,
+        client: &str,
+        ops: &[QueryOp],
+        now: f64,
+        change: &mut ConfigChange,
+    ) -> Result<(), ProtocolError> {
+        let clock = self.clock(now);
+        for op in ops {
+            match op {
+                QueryOp::Put { hash, ttl, query } => self.put(client, hash, *ttl, query, change)?,
+                QueryOp::Del { hash } => self.deactivate(client, hash, Some(clock), change),
+                QueryOp::Clear => {
+                    for hash in self.desired_hashes(client) {
+                        self.deactivate(client, &hash, None, change);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        client: &str,
+        hash: &str,
+        ttl: Option<f64>,
+        body: &Option<QueryBody>,
+        change: &mut ConfigChange,
+    ) -> Result<(), ProtocolError> {
+        // Ids of the reference's internal queries.
+        if matches!(hash, "lmids" | "mutationResults") {
+            return Ok(());
+        }
+        let known = self.queries.contains_key(hash);
+        if !known && self.queries.len() >= MAX_QUERIES {
+            return Err(too_many(format!("the client group has more than {MAX_QUERIES} queries")));
+        }
+        let spec = match body {
+            Some(QueryBody::Ast(ast)) => Some(Spec::Ast(ast.get().to_owned())),
+            Some(QueryBody::Named { name, args }) => {
+                Some(Spec::Named { name: name.clone(), args: args.get().to_owned() })
+            }
+            None => None,
+        };
+        match (known, spec) {
+            (true, spec) => {
+                if let Some(query) = self.queries.get_mut(hash)
+                    && std::mem::take(&mut query.failed)
+                    && let Some(spec) = spec
+                {
+                    query.refusal_told = false;
+                    query.spec = spec;
+                }
+            }
+            (false, Some(spec)) => {
+                self.queries.insert(hash.to_owned(), Query::new(spec));
+            }
+            (false, None) => {
+                return Err(ProtocolError::new(
+                    Kind::Internal,
+                    format!("query {hash} is not known here; its put must say what it is"),
+                ));
+            }
+        }
+        let ttl = clamp_ttl(ttl);
+        let Some(record) = self.clients.get_mut(client) else { return Ok(()) };
+        if !record.needs(hash, ttl) {
+            return Ok(());
+        }
+        if !record.desires.contains_key(hash) && record.desired_count() >= MAX_DESIRED {
+            return Err(too_many(format!("the client wants more than {MAX_DESIRED} queries at a time")));
+        }
+        if record.desires.len() >= MAX_REMEMBERED {
+            // Tabs that were away since before now learn of these by a clear poke.
+            record
+                .desires
+                .retain(|_, d| d.desired || d.inactive_since.is_some_and(|s| s + d.ttl > self.clock));
+            self.floor = self.label;
+        }
+        let desire = Desire { ttl, inactive_since: None, desired: true, changed: self.label };
+        record.desires.insert(hash.to_owned(), desire);
+        change.push(client, QueryPatch::Put(hash.to_owned()));
+        Ok(())
+    }
+
+    /// Takes a query out of a client's desired set. It stays for its time to live from
+    /// `since` on, or not at all.
+    fn deactivate(&mut self, client: &str, hash: &str, since: Option<f64>, change: &mut ConfigChange) {
+        let Some(record) = self.clients.get_mut(client) else { return };
+        let Some(desire) = record.desires.get_mut(hash).filter(|d| d.desired) else { return };
+        desire.desired = false;
+        desire.inactive_since = since;
+        change.push(client, QueryPatch::Del(hash.to_owned()));
+    }
+
+    fn desired_hashes(&self, client: &str) -> Vec<String> {
+        let Some(record) = self.clients.get(client) else { return Vec::new() };
+        record.desires.iter().filter(|(_, d)| d.desired).map(|(hash, _)| hash.clone()).collect()
+    }
+
+    /// Deletes a client: what it wanted goes on for its time to live.
+    pub fn delete_client(&mut self, client: &str, now: f64, change: &mut ConfigChange) {
+        let clock = self.clock(now);
+        for hash in self.desired_hashes(client) {
+            self.deactivate(client, &hash, Some(clock), change);
+        }
+        if let Some(record) = self.clients.get_mut(client) {
+            record.deleted = true;
+        }
+    }
+
+    /// Stamps the changes with the label that tells them.
+    pub fn stamp(&mut self, change: &ConfigChange, label: Cookie) {
+        for (client, patches) in &change.desired {
+            let Some(record) = self.clients.get_mut(client) else { continue };
+            for patch in patches {
+                let (QueryPatch::Put(hash) | QueryPatch::Del(hash)) = patch;
+                if let Some(desire) = record.desires.get_mut(hash) {
+                    desire.changed = label;
+                }
+            }
+        }
+    }
+
+    /// Queries that nobody wants any more and whose time is over.
+    pub fn expired(&self, now: f64) -> Vec<String> {
+        let clock = self.clock(now);
+        let expired = |hash: &String| {
+            let mut desires = self.clients.values().filter_map(|c| c.desires.get(hash));
+            desires.all(|d| d.is_expired(clock))
+        };
+        self.queries.keys().filter(|hash| expired(hash)).cloned().collect()
+    }
+
+    /// Time until the next query may expire, in milliseconds; `None` if none will.
+    pub fn next_expiry(&self, now: f64) -> Option<f64> {
+        let clock = self.clock(now);
+        self.clock_runs_since?;
+        let inactive = self.clients.values().flat_map(|c| &c.desires);
+        inactive
+            .filter(|(hash, _)| self.queries.contains_key(*hash))
+            .filter_map(|(_, d)| d.inactive_since.map(|since| (since + d.ttl - clock).max(0.0)))
+            .min_by(f64::total_cmp)
+    }
+
+    /// The group's clock: it stands while nobody is connected.
+    pub fn clock(&self, now: f64) -> f64 {
+        self.clock + self.clock_runs_since.map_or(0.0, |since| (now - since).max(0.0))
+    }
+
+    /// Starts or stops the clock when the first connection comes or the last one goes.
+    pub fn connections_changed(&mut self, now: f64) {
+        self.clock = self.clock(now);
+        let connected = !self.connections.is_empty();
+        self.clock_runs_since = connected.then_some(now);
+        self.idle_since = (!connected).then_some(now);
+    }
+
+    /// A connection of the group.
+    pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|c| c.id == id)
+    }
+
+    /// Whether rows must wait: a got query is being replaced (rule 16).
+    pub fn is_held(&self) -> bool {
+        self.queries.values().any(Query::is_swapping)
+    }
+
+    /// Whether some query that clients believe to have, or wait for, has no answer yet.
+    pub fn is_waiting(&self) -> bool {
+        self.queries.values().any(Query::is_waiting)
+    }
+}
+
+fn too_many(what: String) -> ProtocolError {
+    ProtocolError::new(Kind::InvalidMessage, format!("{what}; close views that are not needed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group() -> Group {
+        Group::new("g".into(), ClientSchema { tables: BTreeMap::new() }, ClientKeys::default())
+    }
+
+    fn put(hash: &str, ttl: f64) -> QueryOp<'static> {
+        let args = serde_json::from_str::<&serde_json::value::RawValue>("[]").unwrap();
+        let query = Some(QueryBody::Named { name: "q".into(), args });
+        QueryOp::Put { hash: hash.into(), ttl: Some(ttl), query }
+    }
+
+    #[test]
+    fn labels_only_grow_and_the_step_starts_over_with_the_major() {
+        let mut group = group();
+        let a = group.next_label(StateVersion::ZERO, 3).unwrap();
+        let b = group.next_label(StateVersion::ZERO, 3).unwrap();
+        let c = group.next_label(StateVersion(9), 3).unwrap();
+        let d = group.next_label(StateVersion(9), 3).unwrap();
+        assert!(a < b && b < c && c < d);
+        assert_eq!((c.step(), d.step()), (0, 1));
+        group.label = Cookie::label(9, 3, MAX_STEP);
+        assert!(group.next_label(StateVersion(9), 3).is_err());
+    }
+
+    #[test]
+    fn a_put_that_changes_nothing_is_no_change() {
+        let mut group = group();
+        let mut change = ConfigChange::default();
+        group.register("c", &mut change).unwrap();
+        group.desire("c", &[put("1", 1000.0)], 0.0, &mut change).unwrap();
+        assert_eq!(change.desired.len(), 1);
+        let mut again = ConfigChange::default();
+        group.register("c", &mut again).unwrap();
+        group.desire("c", &[put("1", 500.0)], 0.0, &mut again).unwrap();
+        assert!(!again.is_change());
+        group.desire("c", &[put("1", 2000.0)], 0.0, &mut again).unwrap();
+        assert!(again.is_change(), "a longer time to live is one");
+    }
+
+    #[test]
+    fn a_query_expires_only_while_somebody_is_connected() {
+        let mut group = group();
+        let mut change = ConfigChange::default();
+        group.register("c", &mut change).unwrap();
+        group.desire("c", &[put("1", 100.0)], 0.0, &mut change).unwrap();
+        assert!(group.expired(1e9).is_empty(), "wanted queries never expire");
+        group.desire("c", &[QueryOp::Del { hash: "1".into() }], 0.0, &mut change).unwrap();
+        assert!(group.expired(1e9).is_empty(), "the clock stands");
+        assert!(group.next_expiry(0.0).is_none());
+        group.clock_runs_since = Some(0.0);
+        assert_eq!(group.next_expiry(40.0), Some(60.0));
+        assert_eq!(group.expired(100.0), ["1"]);
+    }
+
+    #[test]
+    fn ten_thousand_desired_queries_are_refused() {
+        let mut group = group();
+        let mut change = ConfigChange::default();
+        group.register("c", &mut change).unwrap();
+        let ops: Vec<QueryOp> = (0..10_000).map(|i| put(&i.to_string(), 0.0)).collect();
+        let error = group.desire("c", &ops, 0.0, &mut change).unwrap_err();
+        assert_eq!(error.kind, Kind::InvalidMessage);
+    }
+}

@@ -1,0 +1,70 @@
+//! One query of a group, from the name that a client sent to the view that answers it.
+
+use crate::protocol::cookie::Cookie;
+use crate::views::view::ViewId;
+
+/// What a client asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spec {
+    /// Spelled out by the client: JSON text of the AST.
+    Ast(String),
+    /// Known to the app by name: JSON text of the arguments.
+    Named {
+        /// Name.
+        name: String,
+        /// JSON array.
+        args: String,
+    },
+}
+
+/// One query. Shared by all clients of the group that want it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// What was asked for.
+    pub spec: Spec,
+    /// View whose rows the group has for it.
+    pub current: Option<ViewId>,
+    /// View that is being made for it; takes the place of `current` when it is ready.
+    pub pending: Option<ViewId>,
+    /// Transformation is under way; counts requests, so that only the newest is used.
+    pub transforming: Option<u64>,
+    /// Refused by the app or the planner, until a client asks again.
+    pub failed: bool,
+    /// Clients have been told that they do not have it because it was refused.
+    pub refusal_told: bool,
+    /// Whether clients have been told that they have it.
+    pub got: bool,
+    /// Label of the last change of `got`.
+    pub got_changed: Cookie,
+}
+
+impl Query {
+    /// A query that nothing is known of yet.
+    pub fn new(spec: Spec) -> Query {
+        Query {
+            spec,
+            current: None,
+            pending: None,
+            transforming: None,
+            failed: false,
+            refusal_told: false,
+            got: false,
+            got_changed: Cookie { major: 0, config: 0 },
+        }
+    }
+
+    /// Whether it still has to be transformed.
+    pub fn is_missing(&self) -> bool {
+        self.current.is_none() && self.pending.is_none() && self.transforming.is_none() && !self.failed
+    }
+
+    /// Whether its clients wait for a first answer.
+    pub fn is_waiting(&self) -> bool {
+        !self.failed && self.current.is_none()
+    }
+
+    /// Whether its rows are about to be replaced (rule 16).
+    pub fn is_swapping(&self) -> bool {
+        self.current.is_some() && self.pending.is_some()
+    }
+}

@@ -1,0 +1,138 @@
+//! The client schema against the catalogue (`docs/spec/sync-protocol.md` §12).
+
+use std::collections::HashMap;
+
+use crate::protocol::client_schema::{ClientSchema, ClientTable};
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, TableId};
+use crate::zql::plan::Keys;
+
+/// Key columns by which a group's clients know their tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientKeys(HashMap<TableId, Vec<ColumnIndex>>);
+
+impl Keys for ClientKeys {
+    fn client_key(&self, table: &Table) -> Option<Vec<ColumnIndex>> {
+        self.0.get(&table.id).cloned()
+    }
+}
+
+impl ClientKeys {
+    /// Appends what distinguishes these keys for the given tables (rule 11).
+    pub fn write(&self, tables: &[TableId], out: &mut Vec<u8>) {
+        for table in tables {
+            out.extend(table.0.to_be_bytes());
+            match self.0.get(table) {
+                None => out.push(0xff),
+                Some(key) => {
+                    out.push(key.len() as u8);
+                    key.iter().for_each(|c| out.extend(c.to_be_bytes()));
+                }
+            }
+        }
+    }
+}
+
+/// Resolves a client schema. All problems are told at once, a line each.
+pub fn resolve(schema: &ClientSchema, catalogue: &Catalogue) -> Result<ClientKeys, ProtocolError> {
+    if catalogue.tables.is_empty() {
+        return Err(ProtocolError::new(Kind::Internal, "no tables are replicated"));
+    }
+    let mut keys = HashMap::new();
+    let mut problems = Vec::new();
+    for name in schema.tables.keys() {
+        if catalogue.table(name).is_none() {
+            problems.push(missing_table(name, catalogue));
+        }
+    }
+    for (name, client) in &schema.tables {
+        if let Some(table) = catalogue.table(name)
+            && let Some(key) = check_table(table, client, &mut problems)
+        {
+            keys.insert(table.id, key);
+        }
+    }
+    if problems.is_empty() {
+        return Ok(ClientKeys(keys));
+    }
+    Err(ProtocolError::new(Kind::SchemaVersionNotSupported, problems.join("\n")))
+}
+
+fn missing_table(name: &str, catalogue: &Catalogue) -> String {
+    let known = quoted(catalogue.tables.iter().filter(|t| t.is_syncable()).map(|t| t.name.as_str()));
+    let mut text =
+        format!("The table \"{name}\" does not exist upstream or is not replicated; synced tables: {known}.");
+    if name.contains('.') {
+        text.push_str(
+            " Tables outside the schema \"public\" are replicated when a publication with them is named in \
+             ZERO_APP_PUBLICATIONS.",
+        );
+    }
+    text
+}
+
+fn check_table(table: &Table, client: &ClientTable, problems: &mut Vec<String>) -> Option<Vec<ColumnIndex>> {
+    if !table.is_syncable() {
+        problems.push(format!(
+            "The table \"{}\" cannot be synced: it needs a primary key or a unique index over NOT NULL \
+             columns of supported types.",
+            table.name
+        ));
+        return None;
+    }
+    let before = problems.len();
+    for name in client.columns.keys() {
+        check_known(table, name, problems);
+    }
+    for (name, column) in &client.columns {
+        let known = table.column(name).and_then(|c| table.columns[c as usize].zero_type);
+        if let Some(known) = known.filter(|k| k.name() != column.kind) {
+            problems.push(format!(
+                "The column \"{}\".\"{name}\" is of type \"{}\" upstream, not \"{}\".",
+                table.name,
+                known.name(),
+                column.kind
+            ));
+        }
+    }
+    let mut key: Vec<ColumnIndex> = client.primary_key.iter().filter_map(|n| table.column(n)).collect();
+    let mut sorted = key.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let is_key = table.candidate_keys.iter().any(|candidate| {
+        let mut candidate = candidate.clone();
+        candidate.sort_unstable();
+        candidate == sorted
+    });
+    if !is_key || sorted.len() != client.primary_key.len() {
+        problems.push(format!(
+            "The primary key of the table \"{}\" is <{}> in the client schema, which is not one of its \
+             unique keys over NOT NULL columns.",
+            table.name,
+            client.primary_key.join(",")
+        ));
+    }
+    key.sort_by(|a, b| table.columns[*a as usize].name.cmp(&table.columns[*b as usize].name));
+    (problems.len() == before).then_some(key)
+}
+
+fn check_known(table: &Table, name: &str, problems: &mut Vec<String>) {
+    match table.column(name).map(|c| &table.columns[c as usize]) {
+        None => problems.push(format!(
+            "The column \"{}\".\"{name}\" does not exist upstream or is not replicated; columns: {}.",
+            table.name,
+            quoted(table.visible_columns().map(|(_, c)| c.name.as_str()))
+        )),
+        Some(column) if column.zero_type.is_none() => problems.push(format!(
+            "The column \"{}\".\"{name}\" cannot be synced: its type is \"{}\".",
+            table.name, column.upstream_type
+        )),
+        Some(_) => {}
+    }
+}
+
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<String> = names.map(|n| format!("\"{n}\"")).collect();
+    names.sort();
+    names.join(",")
+}

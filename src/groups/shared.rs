@@ -1,0 +1,160 @@
+//! What all groups of a core share: views, contents, frames.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
+use kelvin_io::websocket::text_frame;
+
+use crate::changes::version::StateVersion;
+use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
+use crate::protocol::lexi;
+use crate::replica::catalogue::Catalogue;
+use crate::replica::reader::{ReadError, Reader};
+use crate::views::contents::Contents;
+use crate::views::full::{Full, PART_SIZE, PATCHES_PER_PART};
+use crate::views::registry::Views;
+use crate::views::rows::{RowId, Rows};
+use crate::views::view::ViewId;
+
+/// Most bytes of shared frames kept for one version.
+const MAX_SHARED: usize = 16 << 20;
+
+/// One row operation of a poke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowOp {
+    /// The row as it is now.
+    Put(RowId),
+    /// The row is gone.
+    Del(RowId),
+}
+
+/// What the groups of one core share.
+pub struct Shared {
+    /// Row numbers.
+    pub rows: Rc<RefCell<Rows>>,
+    /// Views.
+    pub views: Views,
+    /// Contents of rows at `version`.
+    pub contents: Contents,
+    /// The live reader of the core, on the snapshot of `version`.
+    pub reader: Rc<Reader>,
+    /// Version that every got view is at, between batches.
+    pub version: StateVersion,
+    /// Epoch of this process (rule 18).
+    pub epoch: u64,
+    /// Tables.
+    pub catalogue: Arc<Catalogue>,
+    /// Groups that have a view, and groups that wait for it.
+    pub interested: HashMap<ViewId, HashSet<Rc<str>>>,
+    /// Encoded views, for as long as somebody may need them.
+    pub fulls: HashMap<ViewId, Rc<Full>>,
+    frames: HashMap<Box<[RowOp]>, Rc<[Bytes]>>,
+    shared_bytes: usize,
+    ends: HashMap<String, Bytes>,
+}
+
+impl Shared {
+    /// Nothing yet, at the version of the live reader's snapshot.
+    pub fn new(
+        rows: Rc<RefCell<Rows>>,
+        reader: Rc<Reader>,
+        version: StateVersion,
+        epoch: u64,
+        catalogue: Arc<Catalogue>,
+    ) -> Shared {
+        Shared {
+            views: Views::new(rows.clone()),
+            contents: Contents::new(reader.clone(), catalogue.clone(), rows.clone()),
+            rows,
+            reader,
+            version,
+            epoch,
+            catalogue,
+            interested: HashMap::new(),
+            fulls: HashMap::new(),
+            frames: HashMap::new(),
+            shared_bytes: 0,
+            ends: HashMap::new(),
+        }
+    }
+
+    /// Takes the new version: everything that was encoded for the old one is forgotten.
+    pub fn moved(&mut self, version: StateVersion) {
+        self.version = version;
+        self.contents.moved();
+        self.frames.clear();
+        self.ends.clear();
+        self.shared_bytes = 0;
+    }
+
+    /// The encoded form of a view, if the view can tell all that happened since.
+    pub fn full(&self, view: ViewId) -> Option<&Rc<Full>> {
+        let full = self.fulls.get(&view)?;
+        self.views.get(view)?.journal.reaches(full.at).then_some(full)
+    }
+
+    /// `pokeID` of pokes whose frames are shared at this version.
+    pub fn poke_id(&self) -> String {
+        lexi::encode(self.version.0)
+    }
+
+    /// Frames with the parts for these operations; made once per version.
+    pub fn row_frames(&mut self, ops: &[RowOp]) -> Result<Rc<[Bytes]>, ReadError> {
+        if let Some(found) = self.frames.get(ops) {
+            return Ok(found.clone());
+        }
+        let frames: Rc<[Bytes]> = self.encode(&self.poke_id(), ops)?.into();
+        let size: usize = frames.iter().map(Bytes::len).sum();
+        if self.shared_bytes + size <= MAX_SHARED {
+            self.shared_bytes += size;
+            self.frames.insert(ops.into(), frames.clone());
+        }
+        Ok(frames)
+    }
+
+    /// Parts for these operations under a poke id of the caller's.
+    pub fn encode(&mut self, poke_id: &str, ops: &[RowOp]) -> Result<Vec<Bytes>, ReadError> {
+        let mut out = Vec::new();
+        let mut body = PokeBody::default();
+        for op in ops {
+            let fragment = match op {
+                RowOp::Put(id) => self.contents.put(*id, &mut self.views)?,
+                RowOp::Del(id) => Some(self.contents.del(*id, &mut self.views)),
+            };
+            if let Some(fragment) = fragment {
+                push_row(&mut body, &fragment, poke_id, &mut out);
+            }
+        }
+        flush(&mut body, poke_id, &mut out);
+        Ok(out)
+    }
+
+    /// `pokeEnd`, shared by the groups that reach the same label.
+    pub fn end_frame(&mut self, poke_id: &str, cookie: &str) -> Bytes {
+        let key = format!("{poke_id} {cookie}");
+        self.ends.entry(key).or_insert_with(|| text_frame(&poke_end(poke_id, cookie))).clone()
+    }
+}
+
+/// `pokeStart`.
+pub fn start_frame(poke_id: &str, base: Option<&str>) -> Bytes {
+    text_frame(&poke_start(poke_id, base))
+}
+
+/// Adds a row operation; closes the part when it is full.
+pub fn push_row(body: &mut PokeBody, fragment: &[u8], poke_id: &str, out: &mut Vec<Bytes>) {
+    body.push_row(fragment);
+    if body.row_count == PATCHES_PER_PART || body.rows.len() >= PART_SIZE {
+        flush(body, poke_id, out);
+    }
+}
+
+/// Closes the part, if there is anything in it.
+pub fn flush(body: &mut PokeBody, poke_id: &str, out: &mut Vec<Bytes>) {
+    if !body.is_empty() {
+        out.push(text_frame(&std::mem::take(body).part(poke_id)));
+    }
+}

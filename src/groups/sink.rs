@@ -1,0 +1,51 @@
+//! Where frames for one connection go. Implemented by the server's sockets, and by tests.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::protocol::cookie::Cookie;
+use crate::protocol::error::ProtocolError;
+
+/// Number of a connection on this core; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// One socket's way out.
+pub trait Sink {
+    /// Queues finished frames. Never blocks and never fails: a socket that broke drops them.
+    fn send(&self, frames: &[Bytes]);
+    /// Whether the socket has fallen so far behind that it must not be given more for now.
+    /// It is caught up from its cookie when it has drained.
+    fn is_behind(&self) -> bool;
+    /// Drops what is queued, sends the error, closes.
+    fn fail(&self, error: &ProtocolError);
+    /// Closes without an error: the client comes back by itself.
+    fn close(&self);
+}
+
+/// One connection of a group.
+pub struct Connection {
+    /// Its number.
+    pub id: ConnectionId,
+    /// Tab behind it.
+    pub client_id: String,
+    /// Way out.
+    pub sink: Rc<dyn Sink>,
+    /// Last label sent on it; before the first poke, the cookie it came with. `None`: the
+    /// tab has nothing.
+    pub label: Option<Cookie>,
+    /// What it is being sent.
+    pub phase: Phase,
+}
+
+/// How a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It is at its label and takes part in the group's steps.
+    Live,
+    /// It is behind: a catch-up is due, as soon as its socket has drained.
+    Behind,
+    /// A catch-up poke is open on it.
+    CatchingUp,
+}

@@ -1,0 +1,457 @@
+//! Steps of a group: what changes together under one label (rules 13 to 17).
+//!
+//! A step happens between batches, when every got view is at the core's version. It sums
+//! up what happened to the rows since the group's last step: for each row that is named by
+//! a journal, came with a joined view or went with a removed one, whether some got view
+//! held it before, and whether one does now.
+
+use bytes::Bytes;
+
+use super::group::{Group, LeftView, MAX_LEFT_KEYS, MAX_REMOVED_QUERIES, MAX_RESULT_CHANGES};
+use super::shared::{RowOp, Shared, flush, push_row, start_frame};
+use super::sink::{Connection, Phase};
+use crate::changes::version::StateVersion;
+use crate::protocol::cookie::Cookie;
+use crate::protocol::downstream::{PokeBody, QueryPatch};
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::replica::reader::ReadError;
+use crate::views::rows::{RowId, RowMap};
+use crate::views::view::{View, ViewId};
+
+/// Changes of the got set that a step brings about.
+#[derive(Debug, Default)]
+pub struct Transition {
+    /// Queries whose pending view is ready: joined, or swapped if they had one.
+    pub ready: Vec<String>,
+    /// Queries that go: expired or refused.
+    pub removed: Vec<String>,
+}
+
+/// What journals say of a row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Noted {
+    edited: bool,
+}
+
+/// An error while a step was composed: the group cannot go on.
+pub fn failed(error: ReadError) -> ProtocolError {
+    ProtocolError::new(Kind::Internal, error.to_string())
+}
+
+/// Takes a step at the core's version. Returns how many row operations were told.
+pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Result<usize, ProtocolError> {
+    let since = group.version;
+    let before: Vec<ViewId> = group.views.keys().copied().collect();
+    let provable = before.iter().all(|v| shared.views.get(*v).is_none_or(|v| v.journal.reaches(since)));
+    let moved = apply(group, shared, transition);
+    let after: Vec<ViewId> = group.views.keys().copied().collect();
+    let fresh = before.is_empty() && moved.left.is_empty();
+    let ops = if fresh { Vec::new() } else { operations(shared, &before, &after, &moved, since) };
+    let nothing = ops.is_empty()
+        && moved.got.is_empty()
+        && moved.joined.is_empty()
+        && group.pending_lmids.is_empty()
+        && group.pending_results.is_empty();
+    group.version = shared.version;
+    if nothing {
+        for (view, _) in &moved.left {
+            give_up(group, shared, *view);
+        }
+        return Ok(0);
+    }
+    let previous = group.label;
+    let label = group.next_label(shared.version, shared.epoch)?;
+    remember(group, shared, &moved, label);
+    if !provable {
+        // Rows may have gone that no journal names any more.
+        group.floor = label;
+    }
+    let told = compose(group, shared, &moved, fresh, &ops).map_err(failed)?;
+    deliver(group, shared, provable.then_some(previous), label, &told);
+    Ok(told.rows)
+}
+
+/// What a transition did to the group's views.
+#[derive(Default)]
+struct Moved {
+    joined: Vec<ViewId>,
+    /// With the label since which the group had them.
+    left: Vec<(ViewId, Cookie)>,
+    got: Vec<(String, bool)>,
+}
+
+fn apply(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Moved {
+    let mut moved = Moved::default();
+    for hash in &transition.ready {
+        let Some(query) = group.queries.get_mut(hash) else { continue };
+        let Some(pending) = query.pending.take() else { continue };
+        if let Some(old) = query.current.replace(pending) {
+            leave(group, shared, old, &mut moved);
+        }
+        match group.views.get_mut(&pending) {
+            Some((_, queries)) => *queries += 1,
+            None => {
+                group.views.insert(pending, (group.label, 1));
+                moved.joined.push(pending);
+            }
+        }
+        let Some(query) = group.queries.get_mut(hash) else { continue };
+        if !std::mem::replace(&mut query.got, true) {
+            moved.got.push((hash.clone(), true));
+        }
+    }
+    for hash in &transition.removed {
+        let Some(query) = group.queries.get_mut(hash) else { continue };
+        let current = query.current.take();
+        let pending = query.pending.take();
+        // A refused query is told even if it never was got.
+        if std::mem::take(&mut query.got) || query.failed {
+            moved.got.push((hash.clone(), false));
+        }
+        if let Some(pending) = pending {
+            give_up(group, shared, pending);
+        }
+        if let Some(old) = current {
+            leave(group, shared, old, &mut moved);
+        }
+    }
+    // A view that one query left and another joined stayed.
+    let rejoined: Vec<ViewId> =
+        moved.left.iter().map(|(v, _)| *v).filter(|v| group.views.contains_key(v)).collect();
+    moved.joined.retain(|v| !rejoined.contains(v));
+    for (view, since) in &moved.left {
+        if rejoined.contains(view)
+            && let Some(entry) = group.views.get_mut(view)
+        {
+            entry.0 = *since;
+        }
+    }
+    for view in rejoined {
+        moved.left.retain(|(v, _)| *v != view);
+        // One subscription was counted for the old query, one for the new.
+        shared.views.unsubscribe(view);
+    }
+    moved
+}
+
+/// One query of the group does not need the view any more.
+fn leave(group: &mut Group, shared: &mut Shared, view: ViewId, moved: &mut Moved) {
+    let Some((since, queries)) = group.views.get_mut(&view) else { return };
+    *queries -= 1;
+    if *queries == 0 {
+        // Its subscription is kept until the step has looked at its rows.
+        moved.left.push((view, *since));
+        group.views.remove(&view);
+    } else {
+        shared.views.unsubscribe(view);
+    }
+}
+
+/// Ends one subscription of a group.
+pub fn give_up(group: &Group, shared: &mut Shared, view: ViewId) {
+    let wanted = group.views.contains_key(&view) || group.queries.values().any(|q| q.pending == Some(view));
+    if !wanted && let Some(groups) = shared.interested.get_mut(&view) {
+        groups.remove(&group.id);
+    }
+    if shared.views.unsubscribe(view) {
+        shared.interested.remove(&view);
+        shared.fulls.remove(&view);
+    }
+}
+
+/// Row operations of the step, in order of row numbers.
+fn operations(
+    shared: &Shared,
+    before: &[ViewId],
+    after: &[ViewId],
+    moved: &Moved,
+    since: StateVersion,
+) -> Vec<RowOp> {
+    let view = |id: &ViewId| shared.views.get(*id);
+    let mut touched: RowMap<Noted> = RowMap::default();
+    let before: Vec<(&View, RowMap<bool>)> =
+        before.iter().filter_map(view).map(|v| (v, note_journal(v, since, &mut touched))).collect();
+    for joined in moved.joined.iter().filter_map(view) {
+        for id in &joined.state.members {
+            touched.entry(*id).or_default();
+        }
+    }
+    for (left, _) in &moved.left {
+        for id in view(left).map(|v| &*v.state.members).unwrap_or_default() {
+            touched.entry(*id).or_default();
+        }
+    }
+    let after: Vec<&View> = after.iter().filter_map(view).collect();
+    let mut ops = Vec::new();
+    for (id, noted) in touched {
+        let held = |(v, first): &(&View, RowMap<bool>)| {
+            first.get(&id).copied().unwrap_or_else(|| v.state.contains(id))
+        };
+        let alive_before = before.iter().any(held);
+        let alive_after = after.iter().any(|v| v.state.contains(id));
+        match (alive_before, alive_after) {
+            (false, true) => ops.push(RowOp::Put(id)),
+            (true, true) if noted.edited => ops.push(RowOp::Put(id)),
+            (true, false) => ops.push(RowOp::Del(id)),
+            _ => {}
+        }
+    }
+    ops.sort_unstable_by_key(|op| match op {
+        RowOp::Put(id) | RowOp::Del(id) => *id,
+    });
+    ops
+}
+
+/// Notes the rows that the journal names since then. Returns for each whether the view
+/// held it at the beginning: the first that happened to it tells.
+fn note_journal(view: &View, since: StateVersion, touched: &mut RowMap<Noted>) -> RowMap<bool> {
+    let mut first = RowMap::default();
+    for delta in view.journal.since(since) {
+        for id in &delta.entered {
+            first.entry(*id).or_insert(false);
+            touched.entry(*id).or_default();
+        }
+        for id in delta.left.iter().chain(&delta.edited) {
+            first.entry(*id).or_insert(true);
+            // A row that left may come back changed.
+            touched.entry(*id).or_default().edited = true;
+        }
+    }
+    first
+}
+
+/// Keeps what tabs that were away need, and ends subscriptions of views that were left.
+fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
+    for joined in &moved.joined {
+        if let Some(entry) = group.views.get_mut(joined) {
+            entry.0 = label;
+        }
+    }
+    for (hash, got) in &moved.got {
+        if let Some(query) = group.queries.get_mut(hash) {
+            query.got_changed = label;
+        }
+        if !got {
+            group.removed_queries.push_back((hash.clone(), label));
+        }
+    }
+    while group.removed_queries.len() > MAX_REMOVED_QUERIES {
+        if let Some((_, dropped)) = group.removed_queries.pop_front() {
+            group.floor = group.floor.max(dropped);
+        }
+    }
+    for (id, since) in &moved.left {
+        if let Some(view) = shared.views.get(*id) {
+            let mut rows = view.state.members.to_vec();
+            rows.extend(view.journal.since(StateVersion::ZERO).flat_map(|d| d.rows()));
+            rows.sort_unstable();
+            rows.dedup();
+            if !view.journal.reaches(StateVersion(since.major)) {
+                group.floor = group.floor.max(Cookie { major: view.journal.floor().0, config: 0 });
+            }
+            let mut numbers = shared.rows.borrow_mut();
+            rows.iter().for_each(|row| numbers.acquire(*row));
+            drop(numbers);
+            group.left.push_back(LeftView { since: *since, until: label, rows });
+        }
+        give_up(group, shared, *id);
+    }
+    while group.left.iter().map(|l| l.rows.len()).sum::<usize>() > MAX_LEFT_KEYS {
+        let Some(dropped) = group.left.pop_front() else { break };
+        group.floor = group.floor.max(dropped.until);
+        shared.rows.borrow_mut().release_all(&dropped.rows);
+    }
+}
+
+/// The frames of a step beside its start and its end.
+struct Told {
+    poke_id: String,
+    frames: Vec<Bytes>,
+    rows: usize,
+}
+
+fn compose(
+    group: &mut Group,
+    shared: &mut Shared,
+    moved: &Moved,
+    fresh: bool,
+    ops: &[RowOp],
+) -> Result<Told, ReadError> {
+    let mut body = PokeBody::default();
+    for (hash, got) in &moved.got {
+        let hash = hash.clone();
+        body.got.push(if *got { QueryPatch::Put(hash) } else { QueryPatch::Del(hash) });
+    }
+    body.mutations = std::mem::take(&mut group.pending_results);
+    for change in &body.mutations {
+        group.result_changes.push_back((group.label, change.clone()));
+    }
+    while group.result_changes.len() > MAX_RESULT_CHANGES {
+        if let Some((label, _)) = group.result_changes.pop_front() {
+            group.floor = group.floor.max(label);
+        }
+    }
+    body.lmids = std::mem::take(&mut group.pending_lmids).into_iter().collect();
+    let mut frames = Vec::new();
+    if fresh {
+        let poke_id = lead_poke_id(shared, &moved.joined);
+        flush(&mut body, &poke_id, &mut frames);
+        let rows = join_fresh(shared, &moved.joined, &poke_id, &mut frames)?;
+        return Ok(Told { poke_id, frames, rows });
+    }
+    let poke_id = shared.poke_id();
+    flush(&mut body, &poke_id, &mut frames);
+    if moved.joined.iter().any(|v| shared.full(*v).is_some()) {
+        encode_joined(shared, &moved.joined, ops, &poke_id, &mut frames)?;
+    } else {
+        frames.extend(shared.row_frames(ops)?.iter().cloned());
+    }
+    Ok(Told { poke_id, frames, rows: ops.len() })
+}
+
+/// The poke takes the id of the largest encoded view, whose frames can then go as they are.
+fn lead_poke_id(shared: &Shared, joined: &[ViewId]) -> String {
+    let fulls = joined.iter().filter_map(|v| shared.full(*v));
+    fulls.max_by_key(|f| f.size).map_or_else(|| shared.poke_id(), |f| f.poke_id.clone())
+}
+
+/// Rows of views joined by a group that had none: everything is new, so nothing has to be
+/// looked up; a row that two views hold is sent once.
+fn join_fresh(
+    shared: &mut Shared,
+    joined: &[ViewId],
+    poke_id: &str,
+    frames: &mut Vec<Bytes>,
+) -> Result<usize, ReadError> {
+    let mut order: Vec<ViewId> = joined.to_vec();
+    // The view that lends its id first: its frames go out whole.
+    order.sort_by_key(|v| shared.full(*v).is_none_or(|f| f.poke_id != poke_id));
+    let mut told = 0;
+    for (position, id) in order.iter().enumerate() {
+        let Some(view) = shared.views.get(*id) else { continue };
+        let state = view.state.clone();
+        let earlier: Vec<_> =
+            order[..position].iter().filter_map(|v| shared.views.get(*v)).map(|v| v.state.clone()).collect();
+        let seen = |row: RowId| earlier.iter().any(|s| s.contains(row));
+        let mut rest: Vec<RowOp> = Vec::new();
+        match shared.full(*id).cloned() {
+            None => rest.extend(state.members.iter().filter(|r| !seen(**r)).map(|r| RowOp::Put(*r))),
+            Some(full) => {
+                let stale: Vec<RowId> = stale(view, full.at);
+                let whole = full.poke_id == poke_id && earlier.is_empty();
+                let mut body = PokeBody::default();
+                for part in &full.parts {
+                    if whole && !part.rows.iter().any(|(r, _)| stale.binary_search(r).is_ok()) {
+                        frames.push(part.frame.clone());
+                        continue;
+                    }
+                    for (row, fragment) in part.fragments() {
+                        if stale.binary_search(&row).is_err() && !seen(row) {
+                            push_row(&mut body, fragment, poke_id, frames);
+                        }
+                    }
+                }
+                flush(&mut body, poke_id, frames);
+                let alive = stale.iter().filter(|r| state.contains(**r) && !seen(**r));
+                rest.extend(alive.map(|r| RowOp::Put(*r)));
+            }
+        }
+        frames.extend(shared.encode(poke_id, &rest)?);
+        told += state.members.len();
+    }
+    Ok(told)
+}
+
+/// Rows that the journal names after the version at which the view was encoded.
+fn stale(view: &View, encoded_at: StateVersion) -> Vec<RowId> {
+    let mut rows: Vec<RowId> = view.journal.since(encoded_at).flat_map(|d| d.rows()).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+/// Operations of a step with joined views that are encoded already: fragments are copied.
+fn encode_joined(
+    shared: &mut Shared,
+    joined: &[ViewId],
+    ops: &[RowOp],
+    poke_id: &str,
+    frames: &mut Vec<Bytes>,
+) -> Result<(), ReadError> {
+    let mut wanted: RowMap<()> = RowMap::default();
+    wanted.extend(ops.iter().filter_map(|op| match op {
+        RowOp::Put(id) => Some((*id, ())),
+        RowOp::Del(_) => None,
+    }));
+    let mut body = PokeBody::default();
+    for id in joined {
+        let (Some(view), Some(full)) = (shared.views.get(*id), shared.full(*id)) else { continue };
+        let stale = stale(view, full.at);
+        for (row, fragment) in full.parts.iter().flat_map(|p| p.fragments()) {
+            if stale.binary_search(&row).is_err() && wanted.remove(&row).is_some() {
+                push_row(&mut body, fragment, poke_id, frames);
+            }
+        }
+    }
+    flush(&mut body, poke_id, frames);
+    let rest: Vec<RowOp> = ops
+        .iter()
+        .filter(|op| match op {
+            RowOp::Put(id) => wanted.contains_key(id),
+            RowOp::Del(_) => true,
+        })
+        .copied()
+        .collect();
+    frames.extend(shared.encode(poke_id, &rest)?);
+    Ok(())
+}
+
+/// Sends a step to every connection that is exactly at the label before it; to nobody if
+/// there is no such label. The others are brought there by a catch-up.
+fn deliver(group: &mut Group, shared: &mut Shared, previous: Option<Cookie>, label: Cookie, told: &Told) {
+    let end = shared.end_frame(&told.poke_id, &label.to_string());
+    for connection in &mut group.connections {
+        let in_step = previous == Some(connection.label.unwrap_or(ZERO));
+        if connection.phase != Phase::Live || !in_step || connection.sink.is_behind() {
+            fall_behind(connection);
+            continue;
+        }
+        let base = connection.label.map(|l| l.to_string());
+        let mut frames = Vec::with_capacity(told.frames.len() + 2);
+        frames.push(start_frame(&told.poke_id, base.as_deref()));
+        frames.extend(told.frames.iter().cloned());
+        frames.push(end.clone());
+        connection.label = Some(label);
+        connection.sink.send(&frames);
+    }
+}
+
+/// The cookie of a client that has nothing, as labels compare.
+pub const ZERO: Cookie = Cookie { major: 0, config: 0 };
+
+fn fall_behind(connection: &mut Connection) {
+    if connection.phase == Phase::Live {
+        connection.phase = Phase::Behind;
+    }
+}
+
+/// Tells a change of the configuration: no rows, so it may happen at any time (rule 14).
+pub fn config_step(
+    group: &mut Group,
+    shared: &mut Shared,
+    change: &super::group::ConfigChange,
+) -> Result<(), ProtocolError> {
+    if !change.is_change() {
+        return Ok(());
+    }
+    let previous = group.label;
+    // The major stays: no data came with it.
+    let label = group.next_label(StateVersion(previous.major), shared.epoch)?;
+    group.stamp(change, label);
+    let poke_id = label.to_string();
+    let body = PokeBody { desired: change.desired.clone(), ..PokeBody::default() };
+    let mut frames = Vec::new();
+    flush(&mut { body }, &poke_id, &mut frames);
+    deliver(group, shared, Some(previous), label, &Told { poke_id, frames, rows: 0 });
+    Ok(())
+}

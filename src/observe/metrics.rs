@@ -1,0 +1,336 @@
+//! What is counted, and how: every metric has one method here, with its unit.
+//!
+//! Each core has its own [`Metrics`], so that counting never waits for another core; they are merged when
+//! somebody looks (`exposition`).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::histogram::Histogram;
+
+/// The kinds of errors that clients are sent (`docs/spec/sync-protocol.md` §17). Any other kind counts as
+/// the last.
+const ERROR_KINDS: [&str; 20] = [
+    "AuthInvalidated",
+    "ClientNotFound",
+    "Internal",
+    "InvalidConnectionRequest",
+    "InvalidConnectionRequestBaseCookie",
+    "InvalidConnectionRequestClientDeleted",
+    "InvalidConnectionRequestLastMutationID",
+    "InvalidMessage",
+    "InvalidPush",
+    "MutationFailed",
+    "MutationRateLimited",
+    "PushFailed",
+    "Rebalance",
+    "Rehome",
+    "SchemaVersionNotSupported",
+    "ServerOverloaded",
+    "TransformFailed",
+    "Unauthorized",
+    "VersionNotSupported",
+    "other",
+];
+
+/// How the values of several cores become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Only grows; summed.
+    Counter,
+    /// A level; summed.
+    Gauge,
+    /// A level that is shown for each core.
+    CoreGauge,
+}
+
+/// A number of each core, and its name to the outside.
+pub(super) struct Series {
+    pub(super) kind: Kind,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) get: fn(&Metrics) -> u64,
+}
+
+/// A histogram of each core. Times are counted in nanoseconds and shown in seconds.
+pub(super) struct Times {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) get: fn(&Metrics) -> &Histogram,
+}
+
+macro_rules! metrics {
+    (
+        numbers { $($field:ident: $kind:ident, $name:literal, $help:literal;)+ }
+        times { $($time:ident: $time_name:literal, $time_help:literal;)+ }
+    ) => {
+        /// The counts of one core. Every method may be called from any thread and costs a few
+        /// nanoseconds.
+        #[derive(Default)]
+        pub struct Metrics {
+            core: usize,
+            $($field: AtomicU64,)+
+            $($time: Histogram,)+
+            errors_sent: [AtomicU64; ERROR_KINDS.len()],
+        }
+
+        pub(super) static NUMBERS: &[Series] = &[$(Series {
+            kind: Kind::$kind,
+            name: concat!("kelvin_", $name),
+            help: $help,
+            get: |metrics| metrics.$field.load(Ordering::Relaxed),
+        }),+];
+
+        pub(super) static TIMES: &[Times] = &[$(Times {
+            name: concat!("kelvin_", $time_name, "_seconds"),
+            help: $time_help,
+            get: |metrics| &metrics.$time,
+        }),+];
+    };
+}
+
+metrics! {
+    numbers {
+        accepted: Counter, "connections_accepted_total", "Client connections accepted.";
+        closed: Counter, "connections_closed_total", "Client connections closed.";
+        handed_over: Counter, "sockets_handed_over_total", "Sockets given to the core of their client group.";
+        received: Counter, "sockets_received_total", "Sockets taken from the core that accepted them.";
+        messages_in: Counter, "messages_in_total", "Messages from clients.";
+        bytes_in: Counter, "bytes_in_total", "Bytes of messages from clients.";
+        pokes: Counter, "pokes_out_total", "Pokes sent to clients.";
+        bytes_out: Counter, "bytes_out_total", "Bytes of frames sent to clients.";
+        catch_ups: Counter, "slow_socket_catch_ups_total", "Slow sockets sent the sum of what they missed.";
+        groups: CoreGauge, "client_groups", "Client groups in memory.";
+        clients: CoreGauge, "clients", "Connected clients.";
+        queries: CoreGauge, "queries", "Queries that client groups desire.";
+        views: CoreGauge, "views", "Views in memory.";
+        commits: Counter, "commits_applied_total", "Upstream commits applied to the replica.";
+        rows: Counter, "rows_applied_total", "Rows that they changed.";
+        batched_commits: Counter, "batched_commits_total", "Commits that views were advanced by.";
+        overflows: Counter, "queue_overflows_total", "Times a core fell too far behind (gaps).";
+        watermark: Gauge, "replica_watermark_lsn", "Position of the replica in the upstream log.";
+        synced_watermark: Gauge, "replica_synced_watermark_lsn", "Position up to which it is durable.";
+        wal_bytes: Gauge, "replica_wal_bytes", "Size of the replica's write-ahead log.";
+        wal_synced_bytes: Counter, "replica_wal_synced_bytes_total", "Bytes of that log made durable.";
+        slot_lag_bytes: Gauge, "slot_lag_bytes", "Log that Postgres keeps for the replication slot.";
+        sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync.";
+        sync_total: Gauge, "initial_sync_rows_expected", "Rows that it expects.";
+        reconnects: Counter, "upstream_reconnects_total", "Times the replication stream was connected anew.";
+        transforms: Counter, "transform_requests_total", "Calls of the query endpoint.";
+        transform_failures: Counter, "transform_failures_total", "Those that failed.";
+        pushes: Counter, "push_requests_total", "Calls of the mutate endpoint.";
+        push_failures: Counter, "push_failures_total", "Those that failed.";
+    }
+    times {
+        slice: "slice", "How long a core ran without yielding.";
+        hydration: "hydration", "First evaluation of a view.";
+        batch: "batch", "Advancing the views of a core by one batch of commits.";
+        apply: "commit_apply", "Applying one upstream commit to the replica.";
+        broadcast: "commit_to_broadcast", "From the arrival of a commit to its broadcast to the cores.";
+        transform: "transform", "One call of the query endpoint.";
+        push: "push", "One call of the mutate endpoint.";
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+fn set(gauge: &AtomicU64, value: u64) {
+    gauge.store(value, Ordering::Relaxed);
+}
+
+impl Metrics {
+    /// Metrics that no list knows: for tests and simulated cores.
+    pub fn new(core: usize) -> Metrics {
+        Metrics { core, ..Metrics::default() }
+    }
+
+    /// Number of the core.
+    pub fn core(&self) -> usize {
+        self.core
+    }
+
+    /// This core accepted a connection.
+    pub fn connection_accepted(&self) {
+        add(&self.accepted, 1);
+    }
+
+    /// A connection of this core is closed.
+    pub fn connection_closed(&self) {
+        add(&self.closed, 1);
+    }
+
+    /// A connection left this core for the one that owns its client group.
+    pub fn socket_handed_over(&self) {
+        add(&self.handed_over, 1);
+    }
+
+    /// A connection came from the core that accepted it.
+    pub fn socket_received(&self) {
+        add(&self.received, 1);
+    }
+
+    /// Connections that this core has now.
+    pub fn connections_open(&self) -> u64 {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (get(&self.accepted) + get(&self.received)).saturating_sub(get(&self.closed) + get(&self.handed_over))
+    }
+
+    /// A message of `bytes` came from a client.
+    pub fn message_in(&self, bytes: usize) {
+        add(&self.messages_in, 1);
+        add(&self.bytes_in, bytes as u64);
+    }
+
+    /// A whole poke, of `bytes` in all its frames, was given to a socket.
+    pub fn poke_sent(&self, bytes: usize) {
+        add(&self.pokes, 1);
+        add(&self.bytes_out, bytes as u64);
+    }
+
+    /// A frame of `bytes` that is no part of a poke was given to a socket.
+    pub fn frame_sent(&self, bytes: usize) {
+        add(&self.bytes_out, bytes as u64);
+    }
+
+    /// A slow socket drained and was sent the sum of what it missed.
+    pub fn slow_socket_caught_up(&self) {
+        add(&self.catch_ups, 1);
+    }
+
+    /// An error of the protocol's `kind` was sent to a client.
+    pub fn error_sent(&self, kind: &str) {
+        let index = ERROR_KINDS.iter().position(|known| *known == kind).unwrap_or(ERROR_KINDS.len() - 1);
+        add(&self.errors_sent[index], 1);
+    }
+
+    /// Errors sent, by kind; only kinds that occurred.
+    pub fn errors_sent(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.errors_sent.iter().map(|count| count.load(Ordering::Relaxed));
+        ERROR_KINDS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+
+    /// This core holds `n` client groups.
+    pub fn set_groups(&self, n: usize) {
+        set(&self.groups, n as u64);
+    }
+
+    /// This core serves `n` connected clients.
+    pub fn set_clients(&self, n: usize) {
+        set(&self.clients, n as u64);
+    }
+
+    /// The groups of this core desire `n` queries, each counted once per group.
+    pub fn set_queries(&self, n: usize) {
+        set(&self.queries, n as u64);
+    }
+
+    /// This core holds `n` views.
+    pub fn set_views(&self, n: usize) {
+        set(&self.views, n as u64);
+    }
+
+    /// A view was evaluated for the first time, in `took_ns` from its start to its got.
+    pub fn hydration_done(&self, took_ns: u64) {
+        self.hydration.record(took_ns);
+    }
+
+    /// The views were advanced by a batch of `commits`, in `took_ns`.
+    pub fn batch_done(&self, commits: usize, took_ns: u64) {
+        add(&self.batched_commits, commits as u64);
+        self.batch.record(took_ns);
+    }
+
+    /// The core ran for `ran_ns` without yielding. See [`super::slice::SliceTimer`].
+    pub fn slice_done(&self, ran_ns: u64) {
+        self.slice.record(ran_ns);
+    }
+
+    /// The longest slice so far, in nanoseconds.
+    pub fn longest_slice_ns(&self) -> u64 {
+        self.slice.max()
+    }
+
+    /// An upstream commit that changed `rows` was applied to the replica, in `took_ns`.
+    pub fn commit_applied(&self, rows: usize, took_ns: u64) {
+        add(&self.commits, 1);
+        add(&self.rows, rows as u64);
+        self.apply.record(took_ns);
+    }
+
+    /// A commit was broadcast `took_ns` after it arrived.
+    pub fn commit_broadcast(&self, took_ns: u64) {
+        self.broadcast.record(took_ns);
+    }
+
+    /// This core's queue of commits overflowed: its views are evaluated anew.
+    pub fn queue_overflowed(&self) {
+        add(&self.overflows, 1);
+    }
+
+    /// The replica is at this position of the upstream log.
+    pub fn set_replica_watermark(&self, lsn: u64) {
+        set(&self.watermark, lsn);
+    }
+
+    /// The replica is durable up to this position of the upstream log.
+    pub fn set_replica_synced_watermark(&self, lsn: u64) {
+        set(&self.synced_watermark, lsn);
+    }
+
+    /// The replica's write-ahead log has this size.
+    pub fn set_replica_wal_bytes(&self, bytes: u64) {
+        set(&self.wal_bytes, bytes);
+    }
+
+    /// `bytes` more of it were made durable.
+    pub fn replica_wal_synced(&self, bytes: u64) {
+        add(&self.wal_synced_bytes, bytes);
+    }
+
+    /// Postgres keeps this much log for the replication slot.
+    pub fn set_slot_lag_bytes(&self, bytes: u64) {
+        set(&self.slot_lag_bytes, bytes);
+    }
+
+    /// The initial sync has copied `rows` of about `total`.
+    pub fn set_initial_sync(&self, rows: u64, total: u64) {
+        set(&self.sync_rows, rows);
+        set(&self.sync_total, total);
+    }
+
+    /// The replication stream was connected anew.
+    pub fn upstream_reconnected(&self) {
+        add(&self.reconnects, 1);
+    }
+
+    /// A call of the query endpoint ended, after `took_ns` with all its attempts.
+    pub fn transform_done(&self, ok: bool, took_ns: u64) {
+        add(&self.transforms, 1);
+        add(&self.transform_failures, u64::from(!ok));
+        self.transform.record(took_ns);
+    }
+
+    /// A call of the mutate endpoint ended, after `took_ns` with all its attempts.
+    pub fn push_done(&self, ok: bool, took_ns: u64) {
+        add(&self.pushes, 1);
+        add(&self.push_failures, u64::from(!ok));
+        self.push.record(took_ns);
+    }
+}
+
+/// The metrics of all cores of this process.
+static CORES: Mutex<Vec<Arc<Metrics>>> = Mutex::new(Vec::new());
+
+/// New metrics for a core, in the list that [`all`] gives.
+pub fn register(core: usize) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::new(core));
+    CORES.lock().unwrap_or_else(PoisonError::into_inner).push(metrics.clone());
+    metrics
+}
+
+/// The metrics of all cores that were registered.
+pub fn all() -> Vec<Arc<Metrics>> {
+    CORES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}

@@ -1,0 +1,422 @@
+//! Messages of clients (`docs/spec/sync-protocol.md` §5, §7). Validation is strict, as the
+//! reference's: an unknown key anywhere is an error.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client_schema::ClientSchema;
+
+/// Most query operations in one message.
+pub const MAX_QUERY_OPS: usize = 20_000;
+
+/// Most mutations in one push. Clients send one per message.
+pub const MAX_MUTATIONS: usize = 10_000;
+
+/// Longest hash, name of a query or a mutator, and header, in bytes.
+pub const MAX_NAME: usize = 1_024;
+
+/// A message of a client.
+#[derive(Debug)]
+pub enum Upstream<'m> {
+    /// First message of a connection.
+    InitConnection(Box<InitConnection<'m>>),
+    /// Change of what the client wants.
+    ChangeDesiredQueries(Vec<QueryOp<'m>>),
+    /// Clients that are gone.
+    DeleteClients(Vec<String>),
+    /// Mutations.
+    Push(Box<Push<'m>>),
+    /// Keepalive.
+    Ping,
+    /// A new token.
+    UpdateAuth(String),
+    /// Results of mutations have arrived.
+    AckMutationResponses {
+        /// Client whose results.
+        client_id: String,
+        /// Up to this mutation.
+        id: u64,
+    },
+    /// Accepted and ignored.
+    Ignored,
+    /// Inspector request: operation and id.
+    Inspect {
+        /// Operation.
+        op: String,
+        /// Id to repeat in the answer.
+        id: String,
+    },
+}
+
+/// One change of a desired set.
+#[derive(Debug)]
+pub enum QueryOp<'m> {
+    /// Wanted.
+    Put {
+        /// Opaque id of the query in its group.
+        hash: String,
+        /// Time to live in milliseconds once it is not wanted; negative: for ever.
+        ttl: Option<f64>,
+        /// What it is, if the server should not know it yet.
+        query: Option<QueryBody<'m>>,
+    },
+    /// Not wanted any more.
+    Del {
+        /// Id.
+        hash: String,
+    },
+    /// Nothing is wanted any more.
+    Clear,
+}
+
+/// What a query is.
+#[derive(Debug)]
+pub enum QueryBody<'m> {
+    /// Spelled out by the client.
+    Ast(&'m RawValue),
+    /// Known to the app by name.
+    Named {
+        /// Name.
+        name: String,
+        /// JSON array of arguments.
+        args: &'m RawValue,
+    },
+}
+
+/// Body of `initConnection`.
+#[derive(Debug)]
+pub struct InitConnection<'m> {
+    /// Changes of the desired set.
+    pub desired: Vec<QueryOp<'m>>,
+    /// Sent iff the client's cookie is null.
+    pub client_schema: Option<ClientSchema>,
+    /// Clients that are gone.
+    pub deleted: Option<Vec<String>>,
+    /// Override of the mutate endpoint.
+    pub push_url: Option<String>,
+    /// Headers for it.
+    pub push_headers: BTreeMap<String, String>,
+    /// Override of the query endpoint.
+    pub query_url: Option<String>,
+    /// Headers for it.
+    pub query_headers: BTreeMap<String, String>,
+    /// All live tabs; others are deleted. Absent: nobody is.
+    pub active_clients: Option<Vec<String>>,
+}
+
+/// Body of `push`.
+#[derive(Debug)]
+pub struct Push<'m> {
+    /// Group that the mutations belong to.
+    pub group_id: String,
+    /// The mutations.
+    pub mutations: Vec<Mutation<'m>>,
+    /// Version of the push format.
+    pub push_version: f64,
+    /// Legacy.
+    pub schema_version: Option<f64>,
+    /// Client time in milliseconds.
+    pub timestamp: f64,
+    /// Opaque.
+    pub request_id: String,
+}
+
+/// One mutation.
+#[derive(Debug)]
+pub struct Mutation<'m> {
+    /// Its JSON text, forwarded as it is.
+    pub raw: &'m RawValue,
+    /// Legacy CRUD mutation.
+    pub crud: bool,
+    /// Number within its client.
+    pub id: u64,
+    /// Client that made it; not always the sender.
+    pub client_id: String,
+}
+
+/// Why a message cannot be taken.
+pub type Invalid = String;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInit<'m> {
+    #[serde(rename = "desiredQueriesPatch", borrow)]
+    desired: Vec<RawOp<'m>>,
+    #[serde(rename = "clientSchema")]
+    client_schema: Option<ClientSchema>,
+    deleted: Option<RawDeleted>,
+    #[serde(rename = "userPushURL")]
+    push_url: Option<String>,
+    #[serde(rename = "userPushHeaders")]
+    push_headers: Option<BTreeMap<String, String>>,
+    #[serde(rename = "userQueryURL")]
+    query_url: Option<String>,
+    #[serde(rename = "userQueryHeaders")]
+    query_headers: Option<BTreeMap<String, String>>,
+    #[serde(rename = "activeClients")]
+    active_clients: Option<Vec<String>>,
+    #[serde(rename = "traceparent")]
+    _traceparent: Option<String>,
+    // Clients of protocol 30 (ruling 13).
+    #[serde(rename = "userPushParams", borrow)]
+    _push_params: Option<&'m RawValue>,
+    #[serde(rename = "userQueryParams", borrow)]
+    _query_params: Option<&'m RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDeleted {
+    #[serde(rename = "clientIDs")]
+    client_ids: Option<Vec<String>>,
+    #[serde(rename = "clientGroupIDs")]
+    _group_ids: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOp<'m> {
+    op: String,
+    hash: Option<String>,
+    ttl: Option<f64>,
+    #[serde(borrow)]
+    ast: Option<&'m RawValue>,
+    name: Option<String>,
+    #[serde(borrow)]
+    args: Option<&'m RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChange<'m> {
+    #[serde(rename = "desiredQueriesPatch", borrow)]
+    desired: Vec<RawOp<'m>>,
+    #[serde(rename = "traceparent")]
+    _traceparent: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPush<'m> {
+    #[serde(rename = "clientGroupID")]
+    group_id: String,
+    #[serde(borrow)]
+    mutations: Vec<&'m RawValue>,
+    #[serde(rename = "pushVersion")]
+    push_version: f64,
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<f64>,
+    timestamp: f64,
+    #[serde(rename = "requestID")]
+    request_id: String,
+    #[serde(rename = "auth")]
+    _auth: Option<String>,
+    #[serde(rename = "traceparent")]
+    _traceparent: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMutation<'m> {
+    #[serde(rename = "type")]
+    kind: String,
+    id: f64,
+    #[serde(rename = "clientID")]
+    client_id: String,
+    name: String,
+    #[serde(rename = "args", borrow)]
+    _args: Vec<&'m RawValue>,
+    #[serde(rename = "timestamp")]
+    _timestamp: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuth {
+    auth: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAck {
+    id: f64,
+    #[serde(rename = "clientID")]
+    client_id: String,
+}
+
+#[derive(Deserialize)]
+struct RawInspect {
+    op: String,
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+/// Reads one message.
+pub fn parse(message: &str) -> Result<Upstream<'_>, Invalid> {
+    let (kind, body): (&str, &RawValue) =
+        serde_json::from_str(message).map_err(|e| format!("not a message: {e}"))?;
+    let body = body.get();
+    match kind {
+        "initConnection" => init(read(body, kind)?).map(|i| Upstream::InitConnection(Box::new(i))),
+        "changeDesiredQueries" => {
+            let raw: RawChange = read(body, kind)?;
+            Ok(Upstream::ChangeDesiredQueries(ops(raw.desired)?))
+        }
+        "deleteClients" => {
+            let raw: RawDeleted = read(body, kind)?;
+            Ok(Upstream::DeleteClients(raw.client_ids.unwrap_or_default()))
+        }
+        "push" => push(read(body, kind)?).map(|p| Upstream::Push(Box::new(p))),
+        "ping" => read::<Empty>(body, kind).map(|_| Upstream::Ping),
+        "updateAuth" => Ok(Upstream::UpdateAuth(read::<RawAuth>(body, kind)?.auth)),
+        "ackMutationResponses" => {
+            let raw: RawAck = read(body, kind)?;
+            Ok(Upstream::AckMutationResponses { client_id: raw.client_id, id: whole(raw.id, "id")? })
+        }
+        "pull" | "closeConnection" => Ok(Upstream::Ignored),
+        "inspect" => {
+            let raw: RawInspect = read(body, kind)?;
+            Ok(Upstream::Inspect { op: raw.op, id: raw.id })
+        }
+        other => Err(format!("unknown type of message {:?}", short(other))),
+    }
+}
+
+fn read<'m, T: Deserialize<'m>>(body: &'m str, kind: &str) -> Result<T, Invalid> {
+    serde_json::from_str(body).map_err(|e| format!("invalid {kind} message: {e}"))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn whole(n: f64, what: &str) -> Result<u64, Invalid> {
+    if n.fract() == 0.0 && (0.0..=9_007_199_254_740_991.0).contains(&n) {
+        return Ok(n as u64);
+    }
+    Err(format!("{what} must be a whole number, got {n}"))
+}
+
+fn name(text: String, what: &str) -> Result<String, Invalid> {
+    if text.len() > MAX_NAME {
+        return Err(format!("{what} is longer than {MAX_NAME} bytes"));
+    }
+    Ok(text)
+}
+
+fn ops(raw: Vec<RawOp<'_>>) -> Result<Vec<QueryOp<'_>>, Invalid> {
+    if raw.len() > MAX_QUERY_OPS {
+        return Err(format!("more than {MAX_QUERY_OPS} query operations in one message"));
+    }
+    raw.into_iter().map(op).collect()
+}
+
+fn op(raw: RawOp<'_>) -> Result<QueryOp<'_>, Invalid> {
+    let hash = |hash: Option<String>| match hash {
+        Some(hash) => name(hash, "hash"),
+        None => Err("a query operation lacks its hash".to_owned()),
+    };
+    match raw.op.as_str() {
+        "put" => {
+            let query = match (raw.ast, raw.name, raw.args) {
+                (None, None, None) => None,
+                (Some(ast), None, None) => Some(QueryBody::Ast(ast)),
+                (None, Some(query), Some(args)) if args.get().starts_with('[') => {
+                    Some(QueryBody::Named { name: name(query, "name of a query")?, args })
+                }
+                _ => return Err("a put needs either ast, or name and args".to_owned()),
+            };
+            Ok(QueryOp::Put { hash: hash(raw.hash)?, ttl: raw.ttl, query })
+        }
+        "del" => Ok(QueryOp::Del { hash: hash(raw.hash)? }),
+        "clear" => Ok(QueryOp::Clear),
+        other => Err(format!("unknown query operation {:?}", short(other))),
+    }
+}
+
+fn init(raw: RawInit<'_>) -> Result<InitConnection<'_>, Invalid> {
+    Ok(InitConnection {
+        desired: ops(raw.desired)?,
+        client_schema: raw.client_schema.map(ClientSchema::normalised),
+        deleted: raw.deleted.map(|d| d.client_ids.unwrap_or_default()),
+        push_url: raw.push_url.filter(|u| !u.is_empty()),
+        push_headers: raw.push_headers.unwrap_or_default(),
+        query_url: raw.query_url.filter(|u| !u.is_empty()),
+        query_headers: raw.query_headers.unwrap_or_default(),
+        active_clients: raw.active_clients,
+    })
+}
+
+fn push(raw: RawPush<'_>) -> Result<Push<'_>, Invalid> {
+    if raw.mutations.len() > MAX_MUTATIONS {
+        return Err(format!("more than {MAX_MUTATIONS} mutations in one push"));
+    }
+    let mut mutations = Vec::with_capacity(raw.mutations.len());
+    for text in raw.mutations {
+        let mutation: RawMutation = read(text.get(), "mutation of a push")?;
+        let crud = match mutation.kind.as_str() {
+            "crud" => true,
+            "custom" => false,
+            other => return Err(format!("unknown type of mutation {:?}", short(other))),
+        };
+        name(mutation.name, "name of a mutator")?;
+        mutations.push(Mutation {
+            raw: text,
+            crud,
+            id: whole(mutation.id, "id of a mutation")?,
+            client_id: name(mutation.client_id, "clientID")?,
+        });
+    }
+    Ok(Push {
+        group_id: raw.group_id,
+        mutations,
+        push_version: raw.push_version,
+        schema_version: raw.schema_version,
+        timestamp: raw.timestamp,
+        request_id: raw.request_id,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_stock_clients_are_read() {
+        let init = r#"["initConnection",{"desiredQueriesPatch":[{"op":"put","hash":"1","name":"q","args":[],"ttl":300000},{"op":"del","hash":"2"}],"clientSchema":{"tables":{"t":{"columns":{"id":{"type":"string"}},"primaryKey":["id"]}}},"activeClients":["c"]}]"#;
+        let Ok(Upstream::InitConnection(init)) = parse(init) else { panic!() };
+        assert_eq!(init.desired.len(), 2);
+        assert!(init.deleted.is_none());
+        let push = r#"["push",{"clientGroupID":"g","mutations":[{"type":"custom","id":4,"clientID":"c","name":"m","args":[{"a":1}],"timestamp":1.5}],"pushVersion":1,"timestamp":1,"requestID":"r"}]"#;
+        let Ok(Upstream::Push(push)) = parse(push) else { panic!() };
+        assert_eq!(push.mutations[0].id, 4);
+        assert!(push.mutations[0].raw.get().contains("\"timestamp\":1.5"));
+        assert!(matches!(parse(r#"["ping",{}]"#), Ok(Upstream::Ping)));
+        assert!(matches!(parse(r#"["closeConnection",[]]"#), Ok(Upstream::Ignored)));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"["noSuchMessage",{}]"#,
+            r#"["ping",{"a":1}]"#,
+            r#"["ping",{}"#,
+            r#"["initConnection",{}]"#,
+            r#"["initConnection",{"desiredQueriesPatch":[],"surprise":1}]"#,
+            r#"["changeDesiredQueries",{"desiredQueriesPatch":[{"op":"put","hash":"1","name":"q"}]}]"#,
+            r#"["changeDesiredQueries",{"desiredQueriesPatch":[{"op":"put","hash":"1","name":"q","args":{}}]}]"#,
+            r#"["changeDesiredQueries",{"desiredQueriesPatch":[{"op":"move","hash":"1"}]}]"#,
+            r#"["ackMutationResponses",{"id":1.5,"clientID":"c"}]"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

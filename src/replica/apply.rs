@@ -1,0 +1,195 @@
+//! Applying upstream's changes to the replica's tables, and noting their net effect.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::catalogue::{Catalogue, Table, TableId};
+use super::error::Error;
+use super::net::Net;
+use super::statements::{ColumnSet, TableStatements};
+use super::value::Value;
+use super::work::{Absent, Before};
+use crate::changes::commit::{Row, RowKey};
+use crate::changes::version::StateVersion;
+
+/// Applies changes within a transaction that somebody else begins and ends.
+pub struct Applier<'c> {
+    connection: &'c Connection,
+    catalogue: Arc<Catalogue>,
+    statements: Vec<Option<TableStatements<'c>>>,
+    /// `_0_version` of the rows that are written now.
+    version: Value,
+    /// Effect since the last [`Net::take`].
+    pub net: Net,
+    /// Changed rows since they were last counted.
+    pub rows: u64,
+    /// Changes that missed their row, or met one unexpectedly.
+    pub surprises: u64,
+}
+
+impl<'c> Applier<'c> {
+    /// Prepares nothing yet; statements are made when a table is first touched.
+    pub fn new(connection: &'c Connection, catalogue: Arc<Catalogue>) -> Self {
+        Applier {
+            connection,
+            statements: catalogue.tables.iter().map(|_| None).collect(),
+            catalogue,
+            version: Value::Null,
+            net: Net::default(),
+            rows: 0,
+            surprises: 0,
+        }
+    }
+
+    /// Version of the rows written from here on.
+    pub fn begin(&mut self, version: StateVersion) {
+        self.version = Value::Text(version.to_lexi().into_boxed_str());
+    }
+
+    /// Adds a row, or puts it in the place of the one with its key.
+    pub fn insert(&mut self, id: TableId, row: Row) -> Result<(), Error> {
+        self.rows += 1;
+        let catalogue = self.catalogue.clone();
+        let table = catalogue.get(id);
+        let version = self.version.clone();
+        if self.statements(table)?.insert(&row, &version)? {
+            self.note(table, None, Some(row));
+            return Ok(());
+        }
+        self.surprises += 1;
+        let found = self.statements(table)?.find(key_of(table, &row))?;
+        match found {
+            Some((rowid, old)) => self.write(table, rowid, old, row),
+            // The conflict is with a row that IS finds no more: impossible, but no reason
+            // to lose count.
+            None => Ok(()),
+        }
+    }
+
+    /// Changes a row; adds it if it is not there.
+    pub fn update(
+        &mut self,
+        id: TableId,
+        before: Before,
+        mut row: Row,
+        absent: &Absent,
+    ) -> Result<(), Error> {
+        self.rows += 1;
+        let catalogue = self.catalogue.clone();
+        let table = catalogue.get(id);
+        let found = match &before {
+            Before::SameKey => self.statements(table)?.find(key_of(table, &row))?,
+            Before::Key(key) => self.statements(table)?.find(key.iter())?,
+            Before::Whole(old) => self.statements(table)?.find(old.iter())?,
+        };
+        let Some((rowid, old)) = found else {
+            self.surprises += 1;
+            return self.insert(id, row);
+        };
+        for column in absent {
+            row[*column as usize] = old[*column as usize].clone();
+        }
+        if !table.row_key.is_empty() && !key_of(table, &old).eq(key_of(table, &row)) {
+            self.make_way(table, rowid, &row)?;
+        }
+        self.write(table, rowid, old, row)
+    }
+
+    /// Removes whatever has the key that a row is about to take.
+    fn make_way(&mut self, table: &Table, rowid: i64, row: &Row) -> Result<(), Error> {
+        let statements = self.statements(table)?;
+        let Some((other, old)) = statements.find(key_of(table, row))? else { return Ok(()) };
+        if other == rowid {
+            return Ok(());
+        }
+        statements.delete(other)?;
+        self.surprises += 1;
+        self.note(table, Some(old), None);
+        Ok(())
+    }
+
+    /// Writes the columns that differ; nothing if none does.
+    fn write(&mut self, table: &Table, rowid: i64, old: Row, row: Row) -> Result<(), Error> {
+        let changed: ColumnSet = (0..row.len()).filter(|i| old[*i] != row[*i]).map(|i| i as u16).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let version = self.version.clone();
+        self.statements(table)?.update(rowid, &changed, &row, &version)?;
+        self.note(table, Some(old), Some(row));
+        Ok(())
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, id: TableId, before: &Before) -> Result<(), Error> {
+        self.rows += 1;
+        let catalogue = self.catalogue.clone();
+        let table = catalogue.get(id);
+        let statements = self.statements(table)?;
+        let found = match before {
+            Before::Key(key) => statements.find(key.iter())?,
+            Before::Whole(row) => statements.find(row.iter())?,
+            Before::SameKey => None,
+        };
+        match found {
+            Some((rowid, old)) => {
+                statements.delete(rowid)?;
+                self.note(table, Some(old), None);
+            }
+            None => self.surprises += 1,
+        }
+        Ok(())
+    }
+
+    /// Removes all rows of some tables.
+    pub fn truncate(&mut self, tables: &[TableId]) -> Result<(), Error> {
+        let catalogue = self.catalogue.clone();
+        for id in tables {
+            self.statements(catalogue.get(*id))?.truncate()?;
+            self.net.bulk(*id);
+        }
+        Ok(())
+    }
+
+    /// Records the net effect: a changed key is one row gone and another come.
+    fn note(&mut self, table: &Table, old: Option<Row>, new: Option<Row>) {
+        if table.row_key.is_empty() {
+            // Rows that cannot be told apart. Clients may still see such a table by a
+            // deferrable key, and then look at all of it.
+            if table.is_syncable() {
+                self.net.bulk(table.id);
+            }
+            return;
+        }
+        if !self.net.lists(table.id) {
+            return;
+        }
+        let key = |row: &Row| -> RowKey { key_of(table, row).cloned().collect() };
+        match (old, new) {
+            (Some(old), Some(new)) if !key_of(table, &old).eq(key_of(table, &new)) => {
+                self.net.row(table.id, key(&old), Some(old), None);
+                self.net.row(table.id, key(&new), None, Some(new));
+            }
+            (old, new) => {
+                if let Some(row) = new.as_ref().or(old.as_ref()) {
+                    self.net.row(table.id, key(row), old, new);
+                }
+            }
+        }
+    }
+
+    fn statements(&mut self, table: &Table) -> Result<&mut TableStatements<'c>, Error> {
+        let slot = &mut self.statements[table.id.0 as usize];
+        match slot {
+            Some(statements) => Ok(statements),
+            None => Ok(slot.insert(TableStatements::prepare(self.connection, table)?)),
+        }
+    }
+}
+
+/// Values of the row key; of all columns in a table without one.
+fn key_of<'r>(table: &'r Table, row: &'r Row) -> impl Iterator<Item = &'r Value> {
+    let all = if table.row_key.is_empty() { row.len() } else { 0 };
+    table.row_key.iter().map(|c| &row[*c as usize]).chain(row.iter().take(all))
+}

@@ -1,0 +1,104 @@
+//! Numbers about the replica that other threads may read at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::changes::version::StateVersion;
+
+/// Written by the replica's threads, read by metrics and health endpoints.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    wal_bytes: AtomicU64,
+    synced_wal_bytes: AtomicU64,
+    written: AtomicU64,
+    durable: AtomicU64,
+    acknowledged: AtomicU64,
+    rows_applied: AtomicU64,
+    transactions_applied: AtomicU64,
+    wal_restarts: AtomicU64,
+    surprises: AtomicU64,
+}
+
+macro_rules! gauge {
+    ($(#[$doc:meta])* $get:ident, $set:ident, $field:ident) => {
+        $(#[$doc])*
+        pub fn $get(&self) -> u64 {
+            self.$field.load(Ordering::Acquire)
+        }
+
+        pub(crate) fn $set(&self, value: u64) {
+            self.$field.store(value, Ordering::Release);
+        }
+    };
+}
+
+impl Gauges {
+    gauge! {
+        /// Bytes of the log that have not been overwritten since it was last restarted.
+        wal_bytes, set_wal_bytes, wal_bytes
+    }
+    gauge! {
+        /// Bytes of the log that survive a power cut.
+        synced_wal_bytes, set_synced_wal_bytes, synced_wal_bytes
+    }
+
+    /// Position that the replica has committed.
+    pub fn written(&self) -> StateVersion {
+        StateVersion(self.written.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_written(&self, position: StateVersion) {
+        self.written.store(position.0, Ordering::Release);
+    }
+
+    /// Position that survives a power cut.
+    pub fn durable(&self) -> StateVersion {
+        StateVersion(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_durable(&self, position: StateVersion) {
+        self.durable.store(position.0, Ordering::Release);
+    }
+
+    /// Position that upstream may forget.
+    pub fn acknowledged(&self) -> StateVersion {
+        StateVersion(self.acknowledged.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_acknowledged(&self, position: StateVersion) {
+        self.acknowledged.store(position.0, Ordering::Release);
+    }
+
+    /// Changed rows since the start.
+    pub fn rows_applied(&self) -> u64 {
+        self.rows_applied.load(Ordering::Relaxed)
+    }
+
+    /// Upstream transactions since the start.
+    pub fn transactions_applied(&self) -> u64 {
+        self.transactions_applied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn applied(&self, rows: u64, transactions: u64) {
+        self.rows_applied.fetch_add(rows, Ordering::Relaxed);
+        self.transactions_applied.fetch_add(transactions, Ordering::Relaxed);
+    }
+
+    /// Times that the log began again from its start.
+    pub fn wal_restarts(&self) -> u64 {
+        self.wal_restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wal_restarted(&self) {
+        self.wal_restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes that did not find the row they were for, or found one where none should
+    /// be. Zero unless a table was published in a way that hides rows.
+    pub fn surprises(&self) -> u64 {
+        self.surprises.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn surprised(&self, count: u64) {
+        self.surprises.fetch_add(count, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,143 @@
+//! Filling a new replica during an initial sync.
+//!
+//! The rows go into a file beside the replica, without a journal and without indexes; it
+//! takes the replica's place when it is complete and durable. A crash before that leaves
+//! a file that the next attempt deletes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags, Statement};
+
+use super::catalogue::{Catalogue, TableId, quote};
+use super::error::{Doing, Error};
+use super::metadata::{self, Metadata};
+use super::stored::Stored;
+use super::{file, schema};
+use crate::changes::version::StateVersion;
+
+/// Page cache while loading, in KiB. Also bounds what a sort for an index holds in memory.
+const CACHE_KIB: u32 = 512 << 10;
+
+/// Threads that sort beside the one that builds an index.
+const SORT_THREADS: u32 = 2;
+
+/// Rows that ANALYZE looks at per index: enough to know an index's selectivity, cheap on
+/// a table of any size.
+const ANALYSIS_LIMIT: u32 = 1000;
+
+/// Path of the unfinished file.
+fn unfinished(path: &Path) -> PathBuf {
+    file::beside(path, ".sync")
+}
+
+/// Opens a new file and creates the tables of the catalogue in it.
+pub fn open(path: &Path, catalogue: &Catalogue) -> Result<Connection, Error> {
+    let unfinished = unfinished(path);
+    file::remove(&unfinished)?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&unfinished, flags).doing("creating the replica")?;
+    let doing = "preparing the new replica";
+    connection
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA threads = {SORT_THREADS};
+             BEGIN EXCLUSIVE"
+        ))
+        .doing(doing)?;
+    for sql in schema::create_tables(catalogue) {
+        connection.execute_batch(&sql).doing(doing)?;
+    }
+    Ok(connection)
+}
+
+/// Inserts rows; borrows the connection for its prepared statements.
+pub struct Loader<'c> {
+    connection: &'c Connection,
+    catalogue: Arc<Catalogue>,
+    version: String,
+    inserts: Vec<Option<Statement<'c>>>,
+}
+
+impl<'c> Loader<'c> {
+    /// `version` becomes the version of every row.
+    pub fn new(connection: &'c Connection, catalogue: Arc<Catalogue>, version: StateVersion) -> Self {
+        let inserts = catalogue.tables.iter().map(|_| None).collect();
+        Loader { connection, catalogue, version: version.to_lexi(), inserts }
+    }
+
+    /// The statement of a table, for as many rows as come together.
+    pub fn table(&mut self, id: TableId) -> Result<TableLoader<'_, 'c>, Error> {
+        let slot = &mut self.inserts[id.0 as usize];
+        let statement = match slot {
+            Some(statement) => statement,
+            None => {
+                let table = self.catalogue.get(id);
+                let parameters = "?, ".repeat(table.columns.len());
+                let sql =
+                    format!("INSERT INTO {} VALUES ({parameters}'{}')", quote(&table.name), self.version);
+                let statement = self.connection.prepare(&sql).doing("preparing an insert")?;
+                slot.insert(statement)
+            }
+        };
+        Ok(TableLoader { statement })
+    }
+}
+
+/// Inserts rows into one table.
+pub struct TableLoader<'a, 'c> {
+    statement: &'a mut Statement<'c>,
+}
+
+impl TableLoader<'_, '_> {
+    /// Sets a column of the next row, counted from 0.
+    pub fn set(&mut self, column: usize, value: &Stored<'_>) -> Result<(), Error> {
+        value.bind(self.statement, column + 1).doing("loading a row")
+    }
+
+    /// Inserts the row.
+    pub fn insert(&mut self) -> Result<(), Error> {
+        self.statement.raw_execute().doing("loading a row")?;
+        Ok(())
+    }
+}
+
+/// Creates the indexes, writes the metadata, makes the file durable and puts it in the
+/// replica's place. `progress` is told the name of each index before it is built.
+pub fn finish(
+    connection: Connection,
+    path: &Path,
+    metadata: &Metadata,
+    mut progress: impl FnMut(&str, usize, usize),
+) -> Result<(), Error> {
+    let doing = "building the indexes of the new replica";
+    let indexes: Vec<(&str, String)> = metadata
+        .catalogue
+        .tables
+        .iter()
+        .flat_map(|table| {
+            schema::create_indexes(table).into_iter().map(|(_, sql)| (table.name.as_str(), sql))
+        })
+        .collect();
+    for (at, (table, sql)) in indexes.iter().enumerate() {
+        progress(table, at, indexes.len());
+        connection.execute_batch(sql).doing(doing)?;
+    }
+    metadata::create(&connection, metadata)?;
+    let doing = "completing the new replica";
+    connection
+        .execute_batch(&format!(
+            "COMMIT; PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE; PRAGMA locking_mode = NORMAL"
+        ))
+        .doing(doing)?;
+    drop(connection);
+    let unfinished = unfinished(path);
+    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(|source| Error::Io {
+        doing: "syncing",
+        path: unfinished.clone(),
+        source,
+    })?;
+    file::replace(&unfinished, path)
+}

@@ -1,0 +1,209 @@
+//! The replica's own tables.
+//!
+//! `_zero.*` are those of `docs/spec/replication.md` §9 that other software reads; the
+//! rest is in `_kelvin.*`. Each table has one row.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::catalogue::{Catalogue, quote};
+use super::error::{Doing, Error};
+use super::schema;
+use crate::changes::version::StateVersion;
+
+/// SQLite's `application_id`: "KLVN".
+pub const APPLICATION_ID: i32 = 0x4b4c_564e;
+
+/// SQLite's `user_version`: the layout of the tables below and of the stored values. A
+/// file with another one is synced anew.
+pub const LAYOUT_VERSION: i32 = 1;
+
+/// What a replica is a replica of, and how far it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// Schema of the tables.
+    pub catalogue: Catalogue,
+    /// `system_identifier` of the upstream cluster.
+    pub system_identifier: String,
+    /// OID of the upstream database.
+    pub database_oid: u32,
+    /// Replication slot that continues this replica.
+    pub slot: String,
+    /// Publications, sorted.
+    pub publications: Vec<String>,
+    /// `{app}_{shard}`.
+    pub shard: String,
+    /// Position of the initial sync: identity of the lineage.
+    pub replica_version: StateVersion,
+    /// Last applied transaction.
+    pub state_version: StateVersion,
+    /// Position up to which upstream has nothing more for us; never below `state_version`.
+    pub position: StateVersion,
+    /// Why the file must not be continued, if so.
+    pub resync: Option<String>,
+}
+
+const CREATE: &str = r#"
+    CREATE TABLE "_zero.replicationConfig" (
+        replicaVersion TEXT NOT NULL,
+        publications TEXT NOT NULL,
+        initialSyncContext TEXT DEFAULT '{}',
+        lock INTEGER PRIMARY KEY DEFAULT 1 CHECK (lock = 1)
+    );
+    CREATE TABLE "_zero.replicationState" (
+        stateVersion TEXT NOT NULL,
+        writeTimeMs INTEGER NOT NULL,
+        lock INTEGER PRIMARY KEY DEFAULT 1 CHECK (lock = 1)
+    );
+    CREATE TABLE "_kelvin.lineage" (
+        catalogue TEXT NOT NULL,
+        systemIdentifier TEXT NOT NULL,
+        databaseOid INTEGER NOT NULL,
+        slot TEXT NOT NULL,
+        shard TEXT NOT NULL,
+        resync TEXT,
+        lock INTEGER PRIMARY KEY DEFAULT 1 CHECK (lock = 1)
+    );
+    CREATE TABLE "_kelvin.position" (
+        seen TEXT NOT NULL,
+        lock INTEGER PRIMARY KEY DEFAULT 1 CHECK (lock = 1)
+    );
+"#;
+
+/// Sets the state after a transaction: version, milliseconds since 1970.
+pub(super) const SET_STATE: &str =
+    r#"UPDATE "_zero.replicationState" SET stateVersion = ?1, writeTimeMs = ?2"#;
+
+/// Sets the position that upstream has been seen up to.
+pub(super) const SET_SEEN: &str = r#"UPDATE "_kelvin.position" SET seen = ?1"#;
+
+/// Creates the tables in a new file and fills them.
+pub fn create(connection: &Connection, metadata: &Metadata) -> Result<(), Error> {
+    let doing = "writing the replica's metadata";
+    connection.execute_batch(CREATE).doing(doing)?;
+    let publications = serde_json::to_string(&metadata.publications).unwrap_or_default();
+    connection
+        .execute(
+            r#"INSERT INTO "_zero.replicationConfig" (replicaVersion, publications) VALUES (?1, ?2)"#,
+            params![metadata.replica_version.to_lexi(), publications],
+        )
+        .doing(doing)?;
+    connection
+        .execute(
+            r#"INSERT INTO "_zero.replicationState" (stateVersion, writeTimeMs) VALUES (?1, ?2)"#,
+            params![metadata.state_version.to_lexi(), now_millis()],
+        )
+        .doing(doing)?;
+    connection
+        .execute(
+            r#"INSERT INTO "_kelvin.lineage" (catalogue, systemIdentifier, databaseOid, slot, shard, resync)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)"#,
+            params![
+                metadata.catalogue.to_json(),
+                metadata.system_identifier,
+                metadata.database_oid,
+                metadata.slot,
+                metadata.shard,
+                metadata.resync
+            ],
+        )
+        .doing(doing)?;
+    connection
+        .execute(r#"INSERT INTO "_kelvin.position" (seen) VALUES (?1)"#, [metadata.position.to_lexi()])
+        .doing(doing)?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT_VERSION}"
+        ))
+        .doing(doing)
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_millis() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as i64
+}
+
+/// Reads the metadata of a file whose application id is ours. `None`: it is not complete,
+/// or of another layout, and of no use.
+pub fn read(connection: &Connection) -> Result<Option<Metadata>, Error> {
+    let doing = "reading the replica's metadata";
+    let layout: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).doing(doing)?;
+    if layout != LAYOUT_VERSION {
+        return Ok(None);
+    }
+    let row = connection
+        .query_row(
+            r#"SELECT l.catalogue, l.systemIdentifier, l.databaseOid, l.slot, l.shard, l.resync,
+                      c.replicaVersion, c.publications, s.stateVersion, p.seen
+                 FROM "_kelvin.lineage" l, "_zero.replicationConfig" c, "_zero.replicationState" s,
+                      "_kelvin.position" p"#,
+            [],
+            |row| {
+                let text = |at: usize| row.get::<_, String>(at);
+                Ok((
+                    [text(0)?, text(1)?, text(3)?, text(4)?, text(6)?, text(7)?, text(8)?, text(9)?],
+                    row.get::<_, u32>(2)?,
+                    row.get::<_, Option<String>>(5)?,
+                ))
+            },
+        )
+        .optional()
+        .doing(doing)?;
+    let Some((texts, database_oid, resync)) = row else { return Ok(None) };
+    let [catalogue, system_identifier, slot, shard, replica_version, publications, state_version, seen] =
+        texts;
+    let parsed = (
+        Catalogue::from_json(&catalogue).ok(),
+        serde_json::from_str(&publications).ok(),
+        StateVersion::from_lexi(&replica_version),
+        StateVersion::from_lexi(&state_version),
+        StateVersion::from_lexi(&seen),
+    );
+    let (Some(catalogue), Some(publications), Some(replica_version), Some(state_version), Some(seen)) =
+        parsed
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Metadata {
+        catalogue,
+        system_identifier,
+        database_oid,
+        slot,
+        publications,
+        shard,
+        replica_version,
+        state_version,
+        position: state_version.max(seen),
+        resync,
+    }))
+}
+
+/// Marks the file so that the next start syncs anew instead of continuing it.
+pub fn mark_for_resync(connection: &Connection, reason: &str) -> Result<(), Error> {
+    connection
+        .execute(r#"UPDATE "_kelvin.lineage" SET resync = ?1"#, [reason])
+        .doing("marking the replica for a resync")?;
+    Ok(())
+}
+
+/// Gives the tables the indexes of another catalogue, which differs in nothing else.
+pub fn follow_indexes(path: &Path, old: &Catalogue, new: &Catalogue) -> Result<(), Error> {
+    let doing = "following changed indexes";
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).doing(doing)?;
+    connection.execute_batch("BEGIN IMMEDIATE").doing(doing)?;
+    for table in &new.tables {
+        let before = old.table(&table.name).map(schema::create_indexes).unwrap_or_default();
+        let after = schema::create_indexes(table);
+        for (name, _) in before.iter().filter(|index| !after.contains(index)) {
+            connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quote(name))).doing(doing)?;
+        }
+        for (_, sql) in after.iter().filter(|index| !before.contains(index)) {
+            connection.execute_batch(sql).doing(doing)?;
+        }
+    }
+    connection.execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [new.to_json()]).doing(doing)?;
+    connection.execute_batch("COMMIT").doing(doing)
+}

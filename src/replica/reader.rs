@@ -1,0 +1,114 @@
+//! A private, read-only connection of one core, and its snapshot.
+//!
+//! A reader that has begun sees one state of the replica until it begins again. Readers
+//! never write and never checkpoint; they keep moving so that the log can be restarted
+//! (rule 25).
+
+use std::cell::Cell;
+use std::path::Path;
+
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{CachedStatement, Connection, OpenFlags};
+
+use crate::changes::version::StateVersion;
+
+/// Prepared statements kept per connection. Statements are shared by all queries of one
+/// shape, so a thousand shapes is a large application.
+const STATEMENT_CACHE: usize = 1024;
+
+/// Bytes of the file that are mapped. Reads then come from the page cache, which all
+/// readers share, without a copy.
+const MMAP_SIZE: i64 = 16 << 30;
+
+/// Page cache of one connection in KiB (SQLite takes it as a negative number). Small: the
+/// kernel's page cache is the shared one.
+const CACHE_KIB: i64 = 2048;
+
+/// Why the replica could not be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// SQLite refused or failed.
+    Sqlite(rusqlite::Error),
+    /// A stored value that no client can hold.
+    Unsupported(String),
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReadError::Sqlite(e) => write!(f, "the replica could not be read: {e}"),
+            ReadError::Unsupported(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        ReadError::Sqlite(error)
+    }
+}
+
+/// A reading connection.
+pub struct Reader {
+    connection: Connection,
+    version: Cell<StateVersion>,
+}
+
+impl Reader {
+    /// Opens the replica for reading. It has no snapshot yet: call [`Reader::begin`].
+    pub fn open(path: &Path) -> Result<Reader, ReadError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        connection.pragma_update(None, "mmap_size", MMAP_SIZE)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        prepare_comparisons(&connection)?;
+        Ok(Reader { connection, version: Cell::new(StateVersion::ZERO) })
+    }
+
+    /// Gives up the current snapshot and takes the newest one. Returns its version, read
+    /// from inside it (rule 2). No statement may be open.
+    pub fn begin(&self) -> Result<StateVersion, ReadError> {
+        self.end()?;
+        self.connection.execute_batch("BEGIN")?;
+        let text: String = self
+            .prepare("SELECT stateVersion FROM \"_zero.replicationState\"")?
+            .query_row([], |row| row.get(0))?;
+        let version = StateVersion::from_lexi(&text)
+            .ok_or_else(|| ReadError::Unsupported(format!("the replica's state version is {text:?}")))?;
+        self.version.set(version);
+        Ok(version)
+    }
+
+    /// Gives up the current snapshot, if there is one.
+    pub fn end(&self) -> Result<(), ReadError> {
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        Ok(())
+    }
+
+    /// Version of the snapshot.
+    pub fn version(&self) -> StateVersion {
+        self.version.get()
+    }
+
+    /// A prepared statement from the cache.
+    pub fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, ReadError> {
+        Ok(self.connection.prepare_cached(sql)?)
+    }
+}
+
+/// Gives a connection the comparisons of `docs/spec/zql.md` §4.4.
+pub fn prepare_comparisons(connection: &Connection) -> Result<(), ReadError> {
+    connection.pragma_update(None, "case_sensitive_like", true)?;
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("zero_lower", 1, flags, |context| {
+        Ok(context.get_raw(0).as_str_or_null()?.map(crate::zql::like::fold))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! The writer's prepared statements, per table and set of columns.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Statement};
+use smallvec::SmallVec;
+
+use super::catalogue::{ColumnIndex, Table, quote};
+use super::error::{Doing, Error};
+use super::schema::{ROW_VERSION, column_list, matches, rowid_name};
+use super::stored::{bind_value, read_value};
+use super::value::Value;
+use crate::changes::commit::Row;
+
+/// Most UPDATE statements kept per table. An app has a handful of forms of update per
+/// table; more than this means columns that change at random, and all are prepared anew.
+const MAX_UPDATES: usize = 128;
+
+/// Columns that an update sets, in order.
+pub(super) type ColumnSet = SmallVec<[ColumnIndex; 8]>;
+
+/// Statements of one table.
+pub(super) struct TableStatements<'c> {
+    connection: &'c Connection,
+    name: String,
+    columns: Vec<String>,
+    rowid: &'static str,
+    insert: Statement<'c>,
+    select: Statement<'c>,
+    delete: Statement<'c>,
+    updates: HashMap<ColumnSet, Statement<'c>>,
+}
+
+impl<'c> TableStatements<'c> {
+    pub(super) fn prepare(connection: &'c Connection, table: &Table) -> Result<Self, Error> {
+        let doing = "preparing the statements of a table";
+        let name = quote(&table.name);
+        // A table whose columns take all three names is refused when it is published.
+        let rowid = rowid_name(&table.columns).unwrap_or("rowid");
+        let parameters = "?, ".repeat(table.columns.len());
+        // DO NOTHING reports a conflict as zero rows; the old row is then read and updated.
+        let insert = format!("INSERT INTO {name} VALUES ({parameters}?) ON CONFLICT DO NOTHING");
+        let all: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
+        let key = if table.row_key.is_empty() { &all } else { &table.row_key };
+        let select = format!(
+            "SELECT {rowid}, {} FROM {name} WHERE {} LIMIT 1",
+            column_list(table),
+            matches(table, key.iter().copied())
+        );
+        let delete = format!("DELETE FROM {name} WHERE {rowid} = ?");
+        Ok(TableStatements {
+            connection,
+            columns: table.columns.iter().map(|c| quote(&c.name)).collect(),
+            rowid,
+            insert: connection.prepare(&insert).doing(doing)?,
+            select: connection.prepare(&select).doing(doing)?,
+            delete: connection.prepare(&delete).doing(doing)?,
+            updates: HashMap::new(),
+            name,
+        })
+    }
+
+    /// Inserts a row; `false`: one with its key exists.
+    pub(super) fn insert(&mut self, row: &[Value], version: &Value) -> Result<bool, Error> {
+        let doing = "inserting a row";
+        for (at, value) in row.iter().enumerate() {
+            bind_value(&mut self.insert, at + 1, value).doing(doing)?;
+        }
+        bind_value(&mut self.insert, row.len() + 1, version).doing(doing)?;
+        Ok(self.insert.raw_execute().doing(doing)? > 0)
+    }
+
+    /// Finds a row by its key values (or, in a table without key, by all values).
+    pub(super) fn find<'v>(
+        &mut self,
+        key: impl Iterator<Item = &'v Value>,
+    ) -> Result<Option<(i64, Row)>, Error> {
+        let doing = "reading a row before its change";
+        for (at, value) in key.enumerate() {
+            bind_value(&mut self.select, at + 1, value).doing(doing)?;
+        }
+        let width = self.columns.len();
+        let mut rows = self.select.raw_query();
+        let Some(row) = rows.next().doing(doing)? else { return Ok(None) };
+        let rowid = row.get(0).doing(doing)?;
+        let values: rusqlite::Result<Row> = (1..=width).map(|at| read_value(row, at)).collect();
+        Ok(Some((rowid, values.doing(doing)?)))
+    }
+
+    /// Sets some columns of a row.
+    pub(super) fn update(
+        &mut self,
+        rowid: i64,
+        set: &ColumnSet,
+        row: &[Value],
+        version: &Value,
+    ) -> Result<(), Error> {
+        let doing = "updating a row";
+        if !self.updates.contains_key(set) {
+            self.prepare_update(set)?;
+        }
+        let Some(statement) = self.updates.get_mut(set) else { return Ok(()) };
+        for (at, column) in set.iter().enumerate() {
+            bind_value(statement, at + 1, &row[*column as usize]).doing(doing)?;
+        }
+        bind_value(statement, set.len() + 1, version).doing(doing)?;
+        statement.raw_bind_parameter(set.len() + 2, rowid).doing(doing)?;
+        statement.raw_execute().doing(doing)?;
+        Ok(())
+    }
+
+    fn prepare_update(&mut self, set: &ColumnSet) -> Result<(), Error> {
+        if self.updates.len() >= MAX_UPDATES {
+            self.updates.clear();
+        }
+        let mut sql = format!("UPDATE {} SET ", self.name);
+        for column in set {
+            sql.push_str(&self.columns[*column as usize]);
+            sql.push_str(" = ?, ");
+        }
+        sql.push_str(&format!("{} = ? WHERE {} = ?", quote(ROW_VERSION), self.rowid));
+        let statement = self.connection.prepare(&sql).doing("preparing an update")?;
+        self.updates.insert(set.clone(), statement);
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, rowid: i64) -> Result<(), Error> {
+        let doing = "deleting a row";
+        self.delete.raw_bind_parameter(1, rowid).doing(doing)?;
+        self.delete.raw_execute().doing(doing)?;
+        Ok(())
+    }
+
+    pub(super) fn truncate(&mut self) -> Result<(), Error> {
+        self.connection.execute(&format!("DELETE FROM {}", self.name), []).doing("truncating a table")?;
+        Ok(())
+    }
+}

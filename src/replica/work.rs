@@ -1,0 +1,100 @@
+//! What the writer is given to do: decoded changes in upstream's order.
+
+use kelvin_io::channel::Sender;
+use smallvec::SmallVec;
+
+use super::catalogue::{ColumnIndex, TableId};
+use crate::changes::commit::{Row, RowKey};
+use crate::changes::version::StateVersion;
+
+/// How the row before an update or a deletion is found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Before {
+    /// By the key of the new row: the key did not change.
+    SameKey,
+    /// By this key.
+    Key(RowKey),
+    /// By all its values: the table has no key (REPLICA IDENTITY FULL).
+    Whole(Row),
+}
+
+/// Columns that a new row does not carry because they did not change (TOAST).
+pub type Absent = SmallVec<[ColumnIndex; 4]>;
+
+/// One step of an upstream transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// A transaction begins.
+    Begin {
+        /// Its commit position.
+        version: StateVersion,
+        /// Its end is in the same batch, so it cannot hold up what came before it.
+        whole: bool,
+    },
+    /// A new row, or one that replaces the row with its key.
+    Insert {
+        /// Where.
+        table: TableId,
+        /// All columns.
+        row: Row,
+    },
+    /// A changed row.
+    Update {
+        /// Where.
+        table: TableId,
+        /// The row that it was.
+        before: Before,
+        /// The row that it is; NULL in the absent columns.
+        row: Row,
+        /// Columns that stay as they were.
+        absent: Absent,
+    },
+    /// A removed row.
+    Delete {
+        /// Where.
+        table: TableId,
+        /// The row that it was; never [`Before::SameKey`].
+        before: Before,
+    },
+    /// All rows of these tables go.
+    Truncate {
+        /// Which.
+        tables: Vec<TableId>,
+    },
+    /// The transaction is complete.
+    Commit,
+    /// Upstream has nothing more for us below this position.
+    Seen {
+        /// Not inside a transaction.
+        position: StateVersion,
+    },
+    /// The rest of the transaction will not come: the connection was lost, or the schema
+    /// changed under it. What has been applied of it is undone.
+    Abort,
+}
+
+/// Ops that came together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In order.
+    pub ops: Vec<Op>,
+    /// Told where the replica is once all of it is committed or undone.
+    pub reply: Option<Sender<Reached>>,
+}
+
+/// Where the replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Last applied transaction.
+    pub version: StateVersion,
+    /// Position below which upstream has nothing more for us; not below `version`.
+    pub position: StateVersion,
+}
+
+impl Reached {
+    /// Where to continue: after the transaction whose commit record is at `version`, but
+    /// with one whose record is at a later `position`, which lies behind what was seen.
+    pub fn resume_at(self) -> StateVersion {
+        StateVersion(self.position.0.max(self.version.0 + 1))
+    }
+}

@@ -1,0 +1,344 @@
+//! The only writer of the replica: a thread, because SQLite blocks.
+//!
+//! It takes batches of decoded changes, applies each upstream transaction within one of
+//! SQLite (several in one when it is behind), and hands out a [`Commit`] after SQLite's
+//! COMMIT has returned. It neither syncs nor checkpoints.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use rusqlite::{Connection, OpenFlags, Statement, params};
+
+use super::apply::Applier;
+use super::catalogue::{Catalogue, TableId};
+use super::checkpoint::Gate;
+use super::durable::Written;
+use super::error::{Doing, Error};
+use super::gauges::Gauges;
+use super::metadata::{SET_SEEN, SET_STATE, now_millis};
+use super::work::{Batch, Op, Reached};
+use crate::changes::commit::Commit;
+use crate::changes::version::StateVersion;
+
+/// Batches that may wait for the writer. A batch is what one read of the stream returned
+/// (at most a few hundred KiB, or one larger row), so this bounds memory to some tens of
+/// MiB; beyond it reading stops, and Postgres keeps the rest.
+const QUEUE: usize = 64;
+
+/// Commits that may wait to be handed out.
+const COMMITS: usize = 64;
+
+/// Rows after which a transaction that gathers several of upstream's is committed. More
+/// would save little per row, and delays the first of them.
+const COALESCE_ROWS: u64 = 2_000;
+
+/// Page cache of the writer, in KiB: the inner pages of all indexes of a large replica.
+/// It also bounds how much of an open transaction is in memory.
+const CACHE_KIB: u32 = 256 << 10;
+
+/// Bytes of a frame's header and of the log's, in SQLite's format.
+const FRAME_HEADER: u64 = 24;
+const LOG_HEADER: u64 = 32;
+
+/// What the writer says.
+#[derive(Debug)]
+pub enum Output {
+    /// A commit that readers can see.
+    Commit(Arc<Commit>),
+    /// A position was recorded, without any change of a row.
+    Recorded,
+    /// The writer has stopped because of this.
+    Failed(Error),
+}
+
+/// What the writer needs to begin.
+pub struct Start {
+    /// Schema of the file.
+    pub catalogue: Arc<Catalogue>,
+    /// Last transaction in the file.
+    pub version: StateVersion,
+    /// Position recorded in the file.
+    pub position: StateVersion,
+    /// The table that holds the permissions.
+    pub permissions: Option<TableId>,
+}
+
+/// Handle of the thread.
+pub struct Writer {
+    /// Where batches go; waiting when it is full is the back-pressure.
+    pub queue: Sender<Batch>,
+    /// What comes back.
+    pub output: Receiver<Output>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Opens the file and starts the thread. Blocks shortly.
+    pub fn start(
+        path: &Path,
+        start: Start,
+        gauges: Arc<Gauges>,
+        gate: Arc<Gate>,
+        written: Written,
+    ) -> Result<Writer, Error> {
+        let connection = open(path, gauges.clone())?;
+        let (queue, batches) = bounded(QUEUE);
+        let (sender, output) = bounded(COMMITS);
+        gauges.set_written(start.position);
+        written.commit(start.position);
+        let thread = std::thread::Builder::new()
+            .name("replica-writer".into())
+            .spawn(move || {
+                let result = Session::new(&connection, start, gauges, gate, written, sender.clone())
+                    .and_then(|mut session| session.run(&batches));
+                if let Err(e) = result {
+                    let _ = sender.send_blocking(Output::Failed(e));
+                }
+            })
+            .map_err(|source| Error::Io { doing: "starting a thread for", path: path.to_owned(), source })?;
+        Ok(Writer { queue, output, thread })
+    }
+
+    /// Ends the thread after what is queued. Blocks.
+    pub fn stop(self) {
+        self.queue.close();
+        // Nobody takes commits any more; the thread must not wait for that.
+        self.output.close();
+        let _ = self.thread.join();
+    }
+}
+
+fn open(path: &Path, gauges: Arc<Gauges>) -> Result<Connection, Error> {
+    let doing = "opening the replica for writing";
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).doing(doing)?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;
+             PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY"
+        ))
+        .doing(doing)?;
+    let page_size: u64 =
+        connection.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0)).doing(doing)? as u64;
+    let hook = move |_: &mut rusqlite::hooks::Wal, frames: std::ffi::c_int| {
+        let bytes = LOG_HEADER + frames.max(0) as u64 * (page_size + FRAME_HEADER);
+        if bytes < gauges.wal_bytes() {
+            gauges.wal_restarted();
+        }
+        gauges.set_wal_bytes(bytes);
+        Ok(())
+    };
+    connection.wal_hook(Some(hook)).doing(doing)?;
+    Ok(connection)
+}
+
+/// The state of the thread.
+struct Session<'c> {
+    connection: &'c Connection,
+    applier: Applier<'c>,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    set_state: Statement<'c>,
+    set_seen: Statement<'c>,
+    catalogue: Arc<Catalogue>,
+    permissions: Option<TableId>,
+    gauges: Arc<Gauges>,
+    gate: Arc<Gate>,
+    written: Written,
+    output: Sender<Output>,
+    /// Last transaction handed out.
+    published: StateVersion,
+    /// Last complete upstream transaction in the open one, or `published`.
+    complete: StateVersion,
+    /// Position to record with the next commit.
+    seen: Option<StateVersion>,
+    /// Upstream transaction that is being applied.
+    current: Option<StateVersion>,
+    /// The current transaction is one that the replica has already.
+    skip: bool,
+    /// A transaction of SQLite is open.
+    open: bool,
+    /// Upstream transactions complete in it.
+    transactions: u64,
+}
+
+impl<'c> Session<'c> {
+    fn new(
+        connection: &'c Connection,
+        start: Start,
+        gauges: Arc<Gauges>,
+        gate: Arc<Gate>,
+        written: Written,
+        output: Sender<Output>,
+    ) -> Result<Self, Error> {
+        let doing = "preparing the writer";
+        Ok(Session {
+            connection,
+            applier: Applier::new(connection, start.catalogue.clone()),
+            begin: connection.prepare("BEGIN IMMEDIATE").doing(doing)?,
+            commit: connection.prepare("COMMIT").doing(doing)?,
+            set_state: connection.prepare(SET_STATE).doing(doing)?,
+            set_seen: connection.prepare(SET_SEEN).doing(doing)?,
+            catalogue: start.catalogue,
+            permissions: start.permissions,
+            gauges,
+            gate,
+            written,
+            output,
+            published: start.version,
+            complete: start.version,
+            seen: None,
+            current: None,
+            skip: false,
+            open: false,
+            transactions: 0,
+        })
+    }
+
+    fn run(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
+        while let Ok(batch) = batches.recv_blocking() {
+            for op in batch.ops {
+                self.apply(op)?;
+            }
+            // With nothing waiting, what is complete is shown at once.
+            if self.current.is_none() && (batches.is_empty() || batch.reply.is_some()) {
+                self.finish()?;
+            }
+            if let Some(reply) = batch.reply {
+                let position = self.gauges.written();
+                let _ = reply.try_send(Reached { version: self.published, position });
+            }
+        }
+        // The stream ended; what is complete is kept, the rest comes again.
+        if self.current.is_some() { self.abort() } else { self.finish() }
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), Error> {
+        match op {
+            Op::Begin { version, whole } => self.begin(version, whole),
+            Op::Commit => self.end(),
+            Op::Seen { position } => {
+                self.seen = Some(position);
+                Ok(())
+            }
+            Op::Abort => {
+                if self.current.is_some() {
+                    self.abort()
+                } else {
+                    self.finish()
+                }
+            }
+            _ if self.skip => Ok(()),
+            Op::Insert { table, row } => self.applier.insert(table, row),
+            Op::Update { table, before, row, absent } => self.applier.update(table, before, row, &absent),
+            Op::Delete { table, before } => self.applier.delete(table, &before),
+            Op::Truncate { tables } => self.applier.truncate(&tables),
+        }
+    }
+
+    /// Begins an upstream transaction.
+    fn begin(&mut self, version: StateVersion, whole: bool) -> Result<(), Error> {
+        // One whose end has not arrived may take long, and may be undone: what came
+        // before it is not made to wait.
+        if self.transactions > 0 && (!whole || self.applier.rows >= COALESCE_ROWS) {
+            self.finish()?;
+        }
+        self.current = Some(version);
+        // Upstream never sends below the position it was asked for; if it did, applying
+        // again would hand out changes twice.
+        self.skip = version <= self.complete;
+        if !self.skip {
+            self.open()?;
+            self.applier.begin(version);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Error> {
+        if !self.open {
+            self.gate.enter();
+            self.begin.raw_execute().doing("beginning a transaction")?;
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    /// The upstream transaction is complete.
+    fn end(&mut self) -> Result<(), Error> {
+        let skipped = std::mem::take(&mut self.skip);
+        if let (Some(version), false) = (self.current.take(), skipped) {
+            self.complete = version;
+            self.transactions += 1;
+        }
+        Ok(())
+    }
+
+    /// Commits what is complete and hands it out.
+    fn finish(&mut self) -> Result<(), Error> {
+        let seen = self.seen.take();
+        if self.transactions == 0 && seen.is_none() {
+            return Ok(());
+        }
+        self.open()?;
+        let doing = "committing";
+        if self.transactions > 0 {
+            self.set_state.execute(params![self.complete.to_lexi(), now_millis()]).doing(doing)?;
+        }
+        if let Some(position) = seen {
+            self.set_seen.execute([position.to_lexi()]).doing(doing)?;
+        }
+        self.commit.raw_execute().doing(doing)?;
+        self.closed();
+        let position = seen.map_or(self.complete, |seen| seen.max(self.complete));
+        self.gauges.set_written(position.max(self.gauges.written()));
+        self.written.commit(position);
+        self.publish()
+    }
+
+    fn closed(&mut self) {
+        self.open = false;
+        self.gate.leave();
+    }
+
+    fn publish(&mut self) -> Result<(), Error> {
+        let transactions = std::mem::take(&mut self.transactions);
+        if transactions == 0 {
+            let _ = self.output.send_blocking(Output::Recorded);
+            return Ok(());
+        }
+        self.gauges.applied(std::mem::take(&mut self.applier.rows), transactions);
+        self.gauges.surprised(std::mem::take(&mut self.applier.surprises));
+        let (tables, size) = self.applier.net.take();
+        let permissions_changed = self.permissions.is_some_and(|table| tables.contains_key(&table));
+        let commit = Commit {
+            version: self.complete,
+            previous: std::mem::replace(&mut self.published, self.complete),
+            schema_epoch: self.catalogue.epoch,
+            tables,
+            permissions_changed,
+            size,
+        };
+        // Whoever took commits has gone; the thread is about to be stopped.
+        let _ = self.output.send_blocking(Output::Commit(Arc::new(commit)));
+        Ok(())
+    }
+
+    /// Undoes the transaction that was being applied. It is alone in SQLite's, except for
+    /// complete ones when it was expected to be whole; those come again.
+    fn abort(&mut self) -> Result<(), Error> {
+        self.current = None;
+        self.skip = false;
+        if self.open {
+            self.connection.execute_batch("ROLLBACK").doing("undoing a transaction")?;
+            self.closed();
+        }
+        self.complete = self.published;
+        self.transactions = 0;
+        self.applier.net.clear();
+        self.applier.rows = 0;
+        self.applier.surprises = 0;
+        Ok(())
+    }
+}

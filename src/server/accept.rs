@@ -1,0 +1,109 @@
+//! Accepting connections on one core: pages are answered, WebSockets go to the core that
+//! owns their client group.
+
+use std::rc::Rc;
+
+use futures_lite::AsyncWriteExt;
+use kelvin_io::executor::{sleep, spawn};
+use kelvin_io::http_server::{Request, RequestError, Response, read_request, upgrade_head, write_response};
+use kelvin_io::socket::{Listener, TcpStream};
+use kelvin_io::websocket::{CLOSE_PROTOCOL_ERROR, close_frame};
+
+use super::core::Core;
+use super::handover::{Handover, owner};
+use super::pages;
+use crate::protocol::connect;
+
+/// Wait after a failed accept: out of file descriptors, most likely.
+const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Accepts for ever.
+pub async fn run(core: Rc<Core>, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let core = core.clone();
+                spawn(async move { serve(&core, stream).await }).detach();
+            }
+            Err(error) => {
+                crate::warn!(core = core.index; "a connection could not be accepted: {error}");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Takes sockets that other cores hand over.
+pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Handover>) {
+    while let Ok(handover) = sockets.recv().await {
+        core.metrics.socket_received();
+        let core = core.clone();
+        spawn(async move { super::session::serve(core, handover).await }).detach();
+    }
+}
+
+async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
+    let mut pending = Vec::new();
+    loop {
+        let request = match read_request(&mut stream, std::mem::take(&mut pending)).await {
+            Ok(Some(request)) => request,
+            Ok(None) | Err(RequestError::Io(_) | RequestError::Timeout) => return,
+            Err(RequestError::Malformed(why)) => {
+                let _ = write_response(&mut stream, &Response::text(400, why), false, false).await;
+                return;
+            }
+        };
+        if request.is_upgrade() && connect::is_sync_path(path_of(&request)) {
+            return upgrade(core, stream, request).await;
+        }
+        let response = pages::answer(&request, &core.config, &core.status);
+        let keep_alive = request.keep_alive;
+        let head_only = request.method == "HEAD";
+        if write_response(&mut stream, &response, head_only, keep_alive).await.is_err() || !keep_alive {
+            return;
+        }
+        pending = request.rest;
+    }
+}
+
+fn path_of(request: &Request) -> &str {
+    request.target.split('?').next().unwrap_or_default()
+}
+
+/// Sends a WebSocket to its core. A request that is wrong is upgraded all the same and
+/// closed with the reason: browsers cannot see a refused upgrade.
+async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
+    let protocol = request.header("sec-websocket-protocol");
+    let Some(key) = request.header("sec-websocket-key") else {
+        let response = Response::text(400, "Sec-WebSocket-Key is missing");
+        let _ = write_response(&mut stream, &response, false, false).await;
+        return;
+    };
+    let parsed = match connect::parse(&request.target, protocol.as_deref()) {
+        Ok(parsed) => parsed,
+        Err(reason) => {
+            crate::info!(core = core.index; "a connection was refused: {reason}");
+            let mut out = upgrade_head(&key, protocol.as_deref());
+            out.extend(close_frame(Some((CLOSE_PROTOCOL_ERROR, &reason))));
+            let _ = stream.write_all(&out).await;
+            return;
+        }
+    };
+    let to = owner(&parsed.group_id, core.peers.len());
+    let handover = Handover {
+        stream: stream.detach(),
+        request: parsed,
+        key,
+        protocol,
+        headers: request.headers,
+        rest: request.rest,
+    };
+    if to == core.index {
+        return super::session::serve(core.clone(), handover).await;
+    }
+    core.metrics.socket_handed_over();
+    // Dropping the socket closes it; the client tries again.
+    if core.peers[to].try_send(handover).is_err() {
+        crate::warn!(core = core.index, to = to; "too many sockets are on their way to a core; one was dropped");
+    }
+}

@@ -1,0 +1,302 @@
+//! One view-syncer core: its groups, its readers, its sockets.
+//!
+//! Everything here belongs to one executor. The groups are changed only in short calls that
+//! do not wait; what takes long (evaluation, the app, sockets) happens between them.
+//!
+//! The *turn* orders what depends on the core's version: a batch, the work of groups
+//! between batches, a lane that joins. Whoever holds it may rely on the live reader being
+//! at the version of the groups.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor::{now, sleep, spawn, yield_now};
+
+use super::handover::Handover;
+use super::outbox::Outbox;
+use super::status::Status;
+use crate::backend::call::Caller;
+use crate::backend::push::Queue;
+use crate::changes::commit::Commit;
+use crate::changes::queue::CommitReceiver;
+use crate::config::Config;
+use crate::groups::shared::Shared;
+use crate::groups::sink::ConnectionId;
+use crate::groups::syncer::Syncer;
+use crate::observe::metrics::Metrics;
+use crate::protocol::downstream::PONG;
+use crate::replica::reader::{ReadError, Reader};
+use crate::upstream::manager::Start;
+use crate::views::rows::Rows;
+use crate::zql::evaluate::Pace;
+
+/// How long a core works before it lets its other tasks run.
+pub const SLICE: Duration = Duration::from_micros(500);
+
+/// Time between rounds of the clock: expiries, lingering groups, metrics.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Silence after which a pong is sent unasked, and how often that is looked at
+/// (`docs/spec/sync-protocol.md` §16.1).
+const PONG_AFTER: Duration = Duration::from_secs(6);
+const PONG_CHECK: Duration = Duration::from_secs(3);
+
+/// What the replication manager tells a core.
+pub enum Control {
+    /// The replica can be read.
+    Start(Start),
+    /// Begin the read transactions anew; answer whether that was possible (rule 25).
+    Rebegin(Sender<bool>),
+    /// Close the connections and end.
+    Stop,
+}
+
+/// One view-syncer core.
+pub struct Core {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Its numbers.
+    pub metrics: Arc<Metrics>,
+    /// Of the process.
+    pub status: Arc<Status>,
+    /// To every core, itself included: sockets whose group lives there.
+    pub peers: Vec<Sender<Handover>>,
+    /// Calls the app.
+    pub caller: Caller,
+    /// Open connections of all groups, and those that have not joined one yet.
+    pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
+    /// Mutations on their way to the app, by group.
+    pub pushes: RefCell<HashMap<Rc<str>, Queue>>,
+    /// Commits to come.
+    pub commits: CommitReceiver,
+    /// Held by whoever depends on the core's version.
+    pub turn: async_lock::Mutex<()>,
+    /// Commits kept for the lanes that are under way.
+    pub recent: RefCell<Recent>,
+    /// Lanes that wait for a reader.
+    pub lanes: RefCell<VecDeque<crate::groups::syncer::LaneRequest>>,
+    /// Readers of lanes that are not in use.
+    pub lane_readers: RefCell<Vec<Reader>>,
+    /// Lanes under way.
+    pub lanes_running: Cell<usize>,
+    syncer: RefCell<Option<Syncer>>,
+    work: (Sender<()>, Receiver<()>),
+    ready: (Sender<()>, Receiver<()>),
+    next_connection: Cell<u64>,
+    started: Instant,
+}
+
+/// Commits since the oldest lane under way began.
+#[derive(Default)]
+pub struct Recent {
+    /// In order.
+    pub commits: VecDeque<Arc<Commit>>,
+    /// Their size in bytes.
+    pub bytes: usize,
+    /// Some were dropped.
+    pub gap: bool,
+}
+
+/// What a core is made of.
+pub struct Parts {
+    /// Number, from 0.
+    pub index: usize,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Of the process.
+    pub status: Arc<Status>,
+    /// To every core.
+    pub peers: Vec<Sender<Handover>>,
+    /// Commits to come.
+    pub commits: CommitReceiver,
+}
+
+impl Core {
+    /// A core that waits for the replica.
+    pub fn new(parts: Parts) -> Rc<Core> {
+        Rc::new(Core {
+            index: parts.index,
+            caller: Caller::new(parts.config.app.clone()),
+            config: parts.config,
+            metrics: parts.metrics,
+            status: parts.status,
+            peers: parts.peers,
+            sessions: RefCell::default(),
+            pushes: RefCell::default(),
+            commits: parts.commits,
+            turn: async_lock::Mutex::new(()),
+            recent: RefCell::default(),
+            lanes: RefCell::default(),
+            lane_readers: RefCell::default(),
+            lanes_running: Cell::new(0),
+            syncer: RefCell::new(None),
+            work: bounded(1),
+            ready: bounded(1),
+            next_connection: Cell::new(1),
+            started: now(),
+        })
+    }
+
+    /// Opens the replica and begins to serve.
+    pub fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
+        let reader = Rc::new(Reader::open(&self.replica_path())?);
+        let version = reader.begin()?;
+        let rows = Rc::new(RefCell::new(Rows::default()));
+        let shared = Shared::new(rows, reader, version, start.epoch, start.catalogue);
+        *self.syncer.borrow_mut() = Some(Syncer::new(shared, &self.config.app.shard_schema()));
+        // Closing the channel lets everybody pass who waits, now and later.
+        self.ready.0.close();
+        spawn(super::batch::run(self.clone())).detach();
+        spawn(work(self.clone())).detach();
+        spawn(tick(self.clone())).detach();
+        spawn(pongs(self.clone())).detach();
+        Ok(())
+    }
+
+    /// Path of the replica.
+    pub fn replica_path(&self) -> PathBuf {
+        self.config.replica_file.clone()
+    }
+
+    /// Waits until the replica can be read.
+    pub async fn until_ready(&self) {
+        let _ = self.ready.1.recv().await;
+    }
+
+    /// Calls into the groups. `None` before the replica can be read. The call must not wait,
+    /// and must not come back here.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> Option<T> {
+        let out = self.syncer.borrow_mut().as_mut().map(f);
+        self.after_call();
+        out
+    }
+
+    /// Starts what a call into the groups asked for.
+    fn after_call(&self) {
+        let (lanes, work) = match self.syncer.borrow_mut().as_mut() {
+            None => return,
+            Some(syncer) => (syncer.take_lane_requests(), syncer.has_work()),
+        };
+        self.lanes.borrow_mut().extend(lanes);
+        if work || !self.lanes.borrow().is_empty() {
+            // A full queue means that the worker knows already.
+            let _ = self.work.0.try_send(());
+        }
+    }
+
+    /// Milliseconds since the core began; its only clock.
+    pub fn clock(&self) -> f64 {
+        now().saturating_duration_since(self.started).as_secs_f64() * 1000.0
+    }
+
+    /// A number for a new connection.
+    pub fn new_connection(&self) -> ConnectionId {
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        ConnectionId(id)
+    }
+
+    /// Gives slices of the core to long work.
+    pub fn pace(&self) -> CorePace {
+        CorePace { metrics: self.metrics.clone(), began: now(), asked: 0 }
+    }
+}
+
+/// Lets other tasks run whenever a slice is used up.
+pub struct CorePace {
+    metrics: Arc<Metrics>,
+    began: Instant,
+    asked: u32,
+}
+
+/// Rows between looks at the clock.
+const ROWS_PER_LOOK: u32 = 16;
+
+impl Pace for CorePace {
+    fn due(&mut self) -> bool {
+        self.asked += 1;
+        self.asked.is_multiple_of(ROWS_PER_LOOK) && now().saturating_duration_since(self.began) >= SLICE
+    }
+
+    async fn rest(&mut self) {
+        self.end();
+        yield_now().await;
+        self.began = now();
+    }
+}
+
+impl CorePace {
+    /// Whether the slice is over, looking at the clock each time.
+    pub fn is_over(&self) -> bool {
+        now().saturating_duration_since(self.began) >= SLICE
+    }
+
+    /// Records the slice.
+    pub fn end(&self) {
+        let ran = now().saturating_duration_since(self.began);
+        self.metrics.slice_done(ran.as_nanos() as u64);
+    }
+}
+
+/// Does what is due for groups, between batches.
+async fn work(core: Rc<Core>) {
+    while core.work.1.recv().await.is_ok() {
+        super::lane::start_waiting(&core);
+        while core.with(|s| s.has_work()).unwrap_or(false) {
+            let turn = core.turn.lock().await;
+            let pace = core.pace();
+            while !pace.is_over() {
+                let now = core.clock();
+                let worked = core.with(|syncer| match syncer.next_due() {
+                    Some(group) => {
+                        syncer.work(&group, now);
+                        true
+                    }
+                    None => false,
+                });
+                if worked != Some(true) {
+                    break;
+                }
+            }
+            pace.end();
+            drop(turn);
+            yield_now().await;
+        }
+    }
+}
+
+async fn tick(core: Rc<Core>) {
+    loop {
+        sleep(TICK).await;
+        let now = core.clock();
+        core.with(|syncer| {
+            syncer.tick(now);
+            let (clients, _, queries) = syncer.counts();
+            core.metrics.set_groups(syncer.groups.len());
+            core.metrics.set_clients(clients);
+            core.metrics.set_queries(queries);
+            core.metrics.set_views(syncer.shared.views.len());
+        });
+    }
+}
+
+/// Clients count only pongs, and may wait for one while a long poke is on its way.
+async fn pongs(core: Rc<Core>) {
+    loop {
+        sleep(PONG_CHECK).await;
+        let idle: Vec<Rc<Outbox>> =
+            core.sessions.borrow().values().filter(|o| o.idle() > PONG_AFTER).cloned().collect();
+        for outbox in idle {
+            outbox.urgent(PONG);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What a connection's messages do (`docs/spec/sync-protocol.md` §7).
+
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kelvin_io::executor::{now, sleep, spawn};
+use serde_json::json;
+
+use super::session::Session;
+use crate::auth::token;
+use crate::backend::call::CallError;
+use crate::backend::push::{self, Batch, Cleanup};
+use crate::backend::transform::{self, Transformation};
+use crate::groups::sink::Sink;
+use crate::groups::syncer::{Arrival, Named};
+use crate::protocol::downstream;
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
+use crate::zql::ast::{self, Strictness};
+
+/// Wait of a sender whose group has too many mutations queued.
+const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Handles one message. An error ends the connection.
+pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), ProtocolError> {
+    let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
+    match parsed {
+        Upstream::InitConnection(body) => return init(session, &body).await,
+        Upstream::Ping => {
+            session.outbox.urgent(downstream::PONG);
+            return Ok(());
+        }
+        Upstream::Push(body) => return push(session, &body).await,
+        Upstream::Ignored => return Ok(()),
+        _ => {}
+    }
+    // Before initConnection, and on a connection that was replaced, these mean nothing.
+    if !session.initialised.get() || !session.is_current() {
+        return Ok(());
+    }
+    match parsed {
+        Upstream::ChangeDesiredQueries(ops) => {
+            check_asts(&ops)?;
+            let clock = session.core.clock();
+            session.core.with(|s| s.change_desired(session.id, &ops, clock)).unwrap_or(Ok(()))?;
+            transform_missing(session, false);
+        }
+        Upstream::DeleteClients(ids) => {
+            let clock = session.core.clock();
+            session.core.with(|s| s.delete_clients(session.id, &ids, clock)).unwrap_or(Ok(()))?;
+            if !ids.is_empty() {
+                clean_up(session, Cleanup::Clients(&ids));
+            }
+        }
+        Upstream::UpdateAuth(token) => update_auth(session, token)?,
+        Upstream::AckMutationResponses { client_id, id } => {
+            clean_up(session, Cleanup::UpTo { client_id: &client_id, id });
+        }
+        Upstream::Inspect { id, .. } => session.outbox.message(&downstream::inspect_refused(&id)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn check_asts(ops: &[QueryOp]) -> Result<(), ProtocolError> {
+    for op in ops {
+        if let QueryOp::Put { query: Some(QueryBody::Ast(text)), .. } = op {
+            ast::parse(text.get(), Strictness::Strict)
+                .map_err(|e| ProtocolError::new(Kind::InvalidMessage, format!("invalid query: {e}")))?;
+        }
+    }
+    Ok(())
+}
+
+async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), ProtocolError> {
+    if session.initialised.replace(true) {
+        return Err(ProtocolError::new(Kind::Internal, "a connection is initialised only once"));
+    }
+    check_asts(&body.desired)?;
+    {
+        let mut query = session.query_context.borrow_mut();
+        query.url.clone_from(&body.query_url);
+        query.client_headers.clone_from(&body.query_headers);
+        let mut push = session.push_context.borrow_mut();
+        push.url.clone_from(&body.push_url);
+        push.client_headers.clone_from(&body.push_headers);
+    }
+    let core = &session.core;
+    core.with(|s| s.check(&arrival(session), body)).unwrap_or(Ok(()))?;
+    // Asking for the transformations is also what lets the app refuse the connection: no row
+    // and no record before that (view-syncer §11.4).
+    let asked = core.with(|s| s.prospective(&session.request.group_id, &body.desired)).unwrap_or_default();
+    let answer = if core.config.query.urls.is_empty() { None } else { Some(ask(session, &asked).await?) };
+    let clock = core.clock();
+    core.with(|s| s.init(arrival(session), body, clock)).unwrap_or(Ok(()))?;
+    if let Some(answer) = answer {
+        for (hash, query) in answer.queries {
+            core.with(|s| s.transformed(&session.request.group_id, &hash, None, query));
+        }
+    } else if !asked.is_empty() {
+        crate::warn!("named queries stay without an answer: ZERO_QUERY_URL is not set");
+    }
+    transform_missing(session, false);
+    Ok(())
+}
+
+fn arrival(session: &Session) -> Arrival {
+    Arrival {
+        id: session.id,
+        client_id: session.request.client_id.clone(),
+        group_id: session.request.group_id.as_str().into(),
+        user_id: session.request.user_id.clone(),
+        base_cookie: session.base_cookie,
+        sink: session.outbox.clone(),
+    }
+}
+
+/// Asks the app for transformations and checks whom it says it answered.
+async fn ask(session: &Session, queries: &[Named]) -> Result<Transformation, ProtocolError> {
+    let core = &session.core;
+    let ids = || json!(queries.iter().map(|q| &q.hash).collect::<Vec<_>>());
+    let failed = |e: CallError| e.to_protocol(Kind::TransformFailed, ("queryIDs", ids()));
+    let context = session.query_context.borrow().clone();
+    let began = now();
+    let body = core.caller.post(&core.config.query, &context, transform::request(queries)).await;
+    core.metrics.transform_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
+    let answer = transform::response(&body.map_err(failed)?).map_err(failed)?;
+    match &answer.user_id {
+        Some(user) if *user != session.request.user_id => Err(ProtocolError::new(
+            Kind::Unauthorized,
+            "the query endpoint says that the connection is another user's",
+        )),
+        _ => Ok(answer),
+    }
+}
+
+/// Has the group's queries transformed that were not yet, or all of them, in the background.
+fn transform_missing(session: &Rc<Session>, all: bool) {
+    let core = &session.core;
+    let group = session.request.group_id.clone();
+    let Some((serial, queries)) = core.with(|s| s.transform(&group, all)) else { return };
+    if queries.is_empty() || core.config.query.urls.is_empty() {
+        core.with(|s| s.transform_failed(&group, serial));
+        return;
+    }
+    let session = session.clone();
+    spawn(async move {
+        let core = &session.core;
+        match ask(&session, &queries).await {
+            Ok(answer) => {
+                for (hash, query) in answer.queries {
+                    core.with(|s| s.transformed(&group, &hash, Some(serial), query));
+                }
+                // Queries that the answer leaves out stay as they are.
+                core.with(|s| s.transform_failed(&group, serial));
+            }
+            Err(error) => {
+                core.with(|s| s.transform_failed(&group, serial));
+                session.fail(&error);
+            }
+        }
+    })
+    .detach();
+}
+
+fn update_auth(session: &Rc<Session>, auth: String) -> Result<(), ProtocolError> {
+    if session.query_context.borrow().token.as_deref() == Some(auth.as_str()) {
+        return Ok(());
+    }
+    if auth.is_empty() {
+        return Err(ProtocolError::new(Kind::Unauthorized, "a token cannot be replaced by none"));
+    }
+    let config = &session.core.config;
+    let endpoints = !config.query.urls.is_empty() && !config.mutate.urls.is_empty();
+    token::admit(&config.auth, endpoints, Some(&auth), session.request.user_id.as_deref())?;
+    session.query_context.borrow_mut().token = Some(auth.clone());
+    session.push_context.borrow_mut().token = Some(auth);
+    transform_missing(session, true);
+    Ok(())
+}
+
+/// Queues mutations for the app (`docs/spec/view-syncer.md` §9).
+async fn push(session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolError> {
+    if body.group_id != session.request.group_id {
+        return Err(ProtocolError::new(
+            Kind::InvalidPush,
+            "the mutations are of another client group than the connection",
+        ));
+    }
+    let Some(first) = body.mutations.first() else { return Ok(()) };
+    if first.crud {
+        return Err(ProtocolError::new(
+            Kind::InvalidPush,
+            "CRUD mutations are not executed by this server; use custom mutators and ZERO_MUTATE_URL",
+        ));
+    }
+    let core = &session.core;
+    if core.config.mutate.urls.is_empty() {
+        return Err(ProtocolError::new(
+            Kind::InvalidPush,
+            "custom mutations need the app's endpoint: set ZERO_MUTATE_URL",
+        ));
+    }
+    let group: Rc<str> = session.request.group_id.as_str().into();
+    while core.pushes.borrow().get(&group).is_some_and(|q| q.is_full()) {
+        sleep(PUSH_WAIT).await;
+    }
+    let batch = Batch::new(session.id, session.push_context.borrow().clone(), body);
+    let start = {
+        let mut pushes = core.pushes.borrow_mut();
+        let queue = pushes.entry(group.clone()).or_default();
+        queue.push(batch);
+        !std::mem::replace(&mut queue.busy, true)
+    };
+    if start {
+        let session = session.clone();
+        spawn(async move { drain(&session.core, &group).await }).detach();
+    }
+    Ok(())
+}
+
+/// Sends a group's queue, one request at a time.
+async fn drain(core: &Rc<super::core::Core>, group: &Rc<str>) {
+    loop {
+        let batch = {
+            let mut pushes = core.pushes.borrow_mut();
+            let Some(batch) = pushes.get_mut(group).and_then(|q| q.pop()) else {
+                pushes.remove(group);
+                return;
+            };
+            batch
+        };
+        let began = now();
+        let body = core.caller.post(&core.config.mutate, &batch.context, batch.body()).await;
+        core.metrics.push_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
+        let outcome = body.and_then(|body| push::response(&body, &batch.ids));
+        let errors = match outcome {
+            Err(error) => push::per_client(&error, &batch.ids),
+            Ok(outcome) if is_other_user(core, group, &outcome) => {
+                let refused = CallError {
+                    status: Some(401),
+                    ..CallError::internal(
+                        "http",
+                        "the mutate endpoint says that the connection is another user's",
+                    )
+                };
+                push::per_client(&refused, &batch.ids)
+            }
+            Ok(outcome) => outcome.errors,
+        };
+        for (client, error) in errors {
+            tell(core, group, &client, &error);
+        }
+    }
+}
+
+fn is_other_user(core: &super::core::Core, group: &str, outcome: &push::Outcome) -> bool {
+    let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten();
+    matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
+}
+
+/// Tells the current connection of a client; nobody if it has none.
+fn tell(core: &super::core::Core, group: &str, client: &str, error: &ProtocolError) {
+    let connection = core.with(|s| s.connection_of(group, client)).flatten();
+    let outbox = connection.and_then(|id| core.sessions.borrow().get(&id).cloned());
+    if let Some(outbox) = outbox {
+        crate::info!(client = client, group = group, kind = error.kind.name(); "a push failed: {}", error.message);
+        outbox.fail(error);
+    }
+}
+
+/// Lets the app forget results that clients have taken note of. Failures are only logged.
+fn clean_up(session: &Rc<Session>, what: Cleanup) {
+    let core = session.core.clone();
+    if core.config.mutate.urls.is_empty() {
+        return;
+    }
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let id = format!("cleanup-{}-{}", session.request.wsid, millis);
+    let body = push::cleanup(&session.request.group_id, &id, millis, what);
+    let context = session.push_context.borrow().clone();
+    spawn(async move {
+        if let Err(error) = core.caller.post(&core.config.mutate, &context, body).await {
+            crate::warn!("results of mutations were not cleaned up: {}", error.message);
+        }
+    })
+    .detach();
+}

@@ -1,0 +1,107 @@
+//! The small HTTP pages (`docs/spec/config-ops.md` §7.6).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kelvin_io::http_server::{Request, Response};
+use serde_json::json;
+
+use super::status::Status;
+use crate::config::Config;
+use crate::observe::{exposition, log, metrics, statz};
+
+/// Answers a request that is no upgrade.
+pub fn answer(request: &Request, config: &Config, status: &Status) -> Response {
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    if request.method != "GET" && request.method != "HEAD" {
+        return not_found(&request.method, path);
+    }
+    match path {
+        "/" | "/keepalive" => match status.health() {
+            Ok(()) => Response::text(200, "OK"),
+            Err(why) => Response::text(503, why),
+        },
+        "/statz" => match admit(request, config, "Statz Protected Area") {
+            Ok(()) => statz_page(query, status),
+            Err(refusal) => refusal,
+        },
+        "/heapz" => match admit(request, config, "Heapz Protected Area") {
+            Ok(()) => Response::text(501, "this server has no heap snapshots; see /metrics"),
+            Err(refusal) => refusal,
+        },
+        "/metrics" => {
+            let text = exposition::prometheus(&metrics::all(), log::dropped());
+            Response { content_type: exposition::CONTENT_TYPE, ..Response::text(200, text) }
+        }
+        _ => not_found(&request.method, path),
+    }
+}
+
+fn not_found(method: &str, path: &str) -> Response {
+    let message = format!("Route {method}:{path} not found");
+    Response::json(404, json!({"message": message, "error": "Not Found", "statusCode": 404}).to_string())
+}
+
+/// Checks the admin password; any user name will do.
+fn admit(request: &Request, config: &Config, realm: &str) -> Result<(), Response> {
+    let Some(expected) = &config.admin_password else {
+        if config.development {
+            return Ok(());
+        }
+        return Err(Response::text(403, "Forbidden: set ZERO_ADMIN_PASSWORD to use this page"));
+    };
+    let given = request.header("authorization").and_then(|header| {
+        let encoded = header.strip_prefix("Basic ")?.trim().to_owned();
+        let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+        decoded.split_once(':').map(|(_, password)| password.to_owned())
+    });
+    if given.is_some_and(|given| expected.matches(&given)) {
+        return Ok(());
+    }
+    let challenge = format!("Basic realm=\"{realm}\"");
+    Err(Response::text(401, "Unauthorized").with_header("WWW-Authenticate", challenge))
+}
+
+fn statz_page(query: &str, status: &Status) -> Response {
+    let request = statz::Request::parse(query);
+    let mut page = statz::Page::default();
+    if request.wants("replication") {
+        let rows = match status.gauges() {
+            None => Err("the replica is not open yet".to_owned()),
+            Some(gauges) => Ok(vec![
+                ("lsn".to_owned(), json!(gauges.written().to_lsn())),
+                ("durableLsn".to_owned(), json!(gauges.durable().to_lsn())),
+                ("acknowledgedLsn".to_owned(), json!(gauges.acknowledged().to_lsn())),
+            ]),
+        };
+        page.add("replication", rows);
+    }
+    if request.wants("replica") {
+        let rows = match status.gauges() {
+            None => Err("the replica is not open yet".to_owned()),
+            Some(gauges) => Ok(vec![
+                ("walBytes".to_owned(), json!(gauges.wal_bytes())),
+                ("walBytesSynced".to_owned(), json!(gauges.synced_wal_bytes())),
+                ("walRestarts".to_owned(), json!(gauges.wal_restarts())),
+            ]),
+        };
+        page.add("replica", rows);
+    }
+    if request.wants("cores") {
+        page.add("cores", Ok(exposition::summary(&metrics::all())));
+    }
+    if request.wants("os") {
+        page.add("os", Ok(os()));
+    }
+    let body = page.render(&request);
+    Response { content_type: request.content_type(), ..Response::text(200, body) }
+}
+
+fn os() -> Vec<(String, serde_json::Value)> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    vec![
+        ("parallelism".to_owned(), json!(cores)),
+        ("platform".to_owned(), json!(std::env::consts::OS)),
+        ("arch".to_owned(), json!(std::env::consts::ARCH)),
+        ("pid".to_owned(), json!(std::process::id())),
+    ]
+}

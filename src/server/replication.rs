@@ -1,0 +1,157 @@
+//! Core 0: the replication manager, and what it tells the other cores.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor::now;
+use kelvin_io::postgres::{Target, TlsMode};
+
+use super::core::Control;
+use super::status::Status;
+use crate::changes::commit::{Commit, TableChange};
+use crate::changes::queue::CommitSender;
+use crate::config::{Config, SslMode};
+use crate::observe::log::{self, Level};
+use crate::observe::metrics::Metrics;
+use crate::replica::gauges::Gauges;
+use crate::upstream::manager::{self, End, Events, Settings, Start};
+
+/// How a core is reached from core 0.
+#[derive(Clone)]
+pub struct CoreLink {
+    /// Orders.
+    pub control: Sender<Control>,
+    /// Commits.
+    pub commits: CommitSender,
+}
+
+/// Replicates until told to stop.
+pub async fn run(
+    config: Arc<Config>,
+    cores: Vec<CoreLink>,
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+    stop: Receiver<()>,
+) -> End {
+    let settings = settings(&config);
+    let broadcaster = Broadcaster { cores, status, metrics };
+    manager::run(settings, Rc::new(broadcaster), stop).await
+}
+
+fn settings(config: &Config) -> Settings {
+    let db = &config.upstream.db;
+    Settings {
+        target: Target {
+            host: db.host.clone(),
+            port: db.port,
+            user: db.user.clone(),
+            password: db.password.as_ref().map(|p| p.expose().to_owned()),
+            database: db.database.clone(),
+            tls: match db.ssl {
+                SslMode::Disable => TlsMode::Disable,
+                SslMode::Prefer => TlsMode::Prefer,
+                SslMode::Require => TlsMode::Require,
+                SslMode::VerifyFull => TlsMode::Verify,
+            },
+        },
+        app_id: config.app.id.clone(),
+        shard: config.app.shard_num,
+        publications: config.app.publications.clone(),
+        replica_file: config.replica_file.clone(),
+        copy_workers: config.initial_sync.table_copy_workers,
+        text_copy: config.initial_sync.text_copy,
+        auto_reset: config.auto_reset,
+        connect_timeout: config.upstream.connect_timeout,
+        failover: config.upstream.slot_failover,
+        inbound_timeout: config.upstream.stream_inbound_timeout,
+        task_id: config.task_id.clone(),
+    }
+}
+
+struct Broadcaster {
+    cores: Vec<CoreLink>,
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+}
+
+impl Events for Broadcaster {
+    fn progress(&self, text: &str) {
+        self.status.progress(text);
+    }
+
+    fn log(&self, level: manager::Level, message: &str, fields: &[(&str, String)]) {
+        let level = match level {
+            manager::Level::Error => Level::Error,
+            manager::Level::Warn => Level::Warn,
+            manager::Level::Info => Level::Info,
+            manager::Level::Debug => Level::Debug,
+        };
+        if log::enabled(level) {
+            let fields: Vec<(&str, log::Value)> =
+                fields.iter().map(|(k, v)| (*k, log::Value::from(v))).collect();
+            log::write(level, format_args!("{message}"), &fields);
+        }
+    }
+
+    fn gauges(&self, gauges: Arc<Gauges>) {
+        self.status.set_gauges(gauges);
+    }
+
+    fn ready(&self, start: Start) {
+        crate::info!(
+            tables = start.catalogue.tables.len(), watermark = start.version.to_lexi(), epoch = start.epoch;
+            "the replica is ready"
+        );
+        for core in &self.cores {
+            // The queue of orders is empty before the first one.
+            let _ = core.control.try_send(Control::Start(start.clone()));
+        }
+    }
+
+    fn commit(&self, commit: Arc<Commit>) {
+        let began: Instant = now();
+        for core in &self.cores {
+            core.commits.send(&commit);
+        }
+        let rows: usize = commit
+            .tables
+            .values()
+            .map(|t| match t {
+                TableChange::Rows(rows) => rows.len(),
+                TableChange::Bulk => 0,
+            })
+            .sum();
+        self.metrics.commit_applied(rows, 0);
+        self.metrics.commit_broadcast(now().saturating_duration_since(began).as_nanos() as u64);
+        self.metrics.set_replica_watermark(commit.version.0);
+        if let Some(gauges) = self.status.gauges() {
+            self.metrics.set_replica_synced_watermark(gauges.durable().0);
+            self.metrics.set_replica_wal_bytes(gauges.wal_bytes());
+        }
+    }
+
+    fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {
+        let (sender, answers) = bounded(self.cores.len().max(1));
+        let asked = self
+            .cores
+            .iter()
+            .filter(|core| core.control.try_send(Control::Rebegin(sender.clone())).is_ok())
+            .count();
+        let all = asked == self.cores.len();
+        drop(sender);
+        Box::pin(async move {
+            let mut agreed = 0;
+            while agreed < asked {
+                match answers.recv().await {
+                    Ok(true) => agreed += 1,
+                    Ok(false) | Err(_) => return false,
+                }
+            }
+            all
+        })
+    }
+}

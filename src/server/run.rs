@@ -1,0 +1,307 @@
+//! The process: executors, the order of start and stop.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor::{self, Executor, StartError, sleep, spawn};
+use kelvin_io::signals::{self, Signal};
+use kelvin_io::socket::{Listener, check_port_free};
+
+use super::core::{Control, Core, Parts};
+use super::handover::{Handover, MAX_HANDOVERS};
+use super::replication::{self, CoreLink};
+use super::status::Status;
+use super::{accept, batch};
+use crate::changes::queue::{CommitReceiver, queue};
+use crate::config::{Config, Parsed, Role};
+use crate::groups::sink::Sink;
+use crate::observe::metrics;
+use crate::upstream::manager::End;
+
+/// Orders that may wait for a core: it takes them as they come.
+const MAX_CONTROL: usize = 64;
+
+/// How long closing frames may take to leave when the process stops.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Exit status of an immediate stop, and of failures that an operator has to look at
+/// (`docs/spec/config-ops.md` §7.5).
+const EXIT_QUIT: i32 = 14;
+const EXIT_FAILURE: i32 = 255;
+
+/// What ends a run.
+enum Ending {
+    Signal(Signal),
+    Replication(End),
+}
+
+/// Runs the server. Returns the process's exit status.
+pub fn run(parsed: Parsed) -> i32 {
+    let signals = match signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(&format!("signals cannot be waited for: {error}")),
+    };
+    let config = Arc::new(parsed.config);
+    if let Err(error) = crate::observe::log::start(config.log.level, config.log.format, &[]) {
+        return refuse(&format!("the log's thread could not be started: {error}"));
+    }
+    std::panic::set_hook(Box::new(|info| crate::error!("a task panicked: {info}")));
+    announce(&config, &parsed.warnings, &parsed.notes, &parsed.debug);
+    let status = serve(config, signals);
+    crate::info!("exiting with code {status}");
+    crate::observe::log::flush(Duration::from_secs(1));
+    status
+}
+
+fn refuse(message: &str) -> i32 {
+    eprintln!("kelvin: {message}");
+    EXIT_FAILURE
+}
+
+fn announce(config: &Config, warnings: &[String], notes: &[String], debug: &[String]) {
+    crate::info!(
+        port = config.port, app = &config.app.id, shard = config.app.shard_num, task = &config.task_id,
+        cores = config.num_sync_workers, replica = config.replica_file.display().to_string();
+        "starting server@{} (kelvin {}, protocol versions {} to {})",
+        config.server_version,
+        env!("CARGO_PKG_VERSION"),
+        crate::protocol::connect::MIN_PROTOCOL_VERSION,
+        crate::protocol::connect::PROTOCOL_VERSION
+    );
+    warnings.iter().for_each(|w| crate::warn!("{w}"));
+    notes.iter().for_each(|n| crate::info!("{n}"));
+    debug.iter().for_each(|d| crate::debug!("{d}"));
+}
+
+fn serve(config: Arc<Config>, signals: Receiver<Signal>) -> i32 {
+    if let Err(message) = check(&config) {
+        crate::error!("{message}");
+        return EXIT_FAILURE;
+    }
+    let (endings, ended) = mpsc::channel();
+    let signalled = endings.clone();
+    std::thread::spawn(move || {
+        while let Ok(signal) = signals.recv_blocking() {
+            if signalled.send(Ending::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        let node = match Node::start(&config, endings.clone()) {
+            Ok(node) => node,
+            Err(error) => {
+                crate::error!("{error}");
+                return EXIT_FAILURE;
+            }
+        };
+        match ended.recv() {
+            Ok(Ending::Signal(Signal::Stop)) => {
+                crate::info!("stopping: clients are sent elsewhere");
+                node.stop();
+                return 0;
+            }
+            Ok(Ending::Signal(Signal::Quit)) | Err(_) => return EXIT_QUIT,
+            Ok(Ending::Replication(End::Stopped)) => {
+                crate::info!("another process has taken over replication");
+                node.stop();
+                return EXIT_QUIT;
+            }
+            Ok(Ending::Replication(End::Resync(why))) => {
+                crate::warn!("the replica is made anew: {why}");
+                node.stop();
+            }
+            Ok(Ending::Replication(End::Failed { message, exit_code })) => {
+                crate::error!("{message}");
+                node.stop();
+                return exit_code;
+            }
+        }
+    }
+}
+
+/// Everything that can be known to be wrong before anything is started.
+fn check(config: &Config) -> Result<(), String> {
+    match config.role() {
+        Role::SingleNode => {}
+        role => {
+            return Err(format!(
+                "this version runs as a single node only, and the settings ask for a {role}: unset \
+                 ZERO_CHANGE_STREAMER_URI and ZERO_CHANGE_STREAMER_MODE, and set ZERO_NUM_SYNC_WORKERS to 1 or more"
+            ));
+        }
+    }
+    executor::probe().map_err(|e| e.to_string())?;
+    check_port_free(config.port).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "port {} is in use by another process: stop it, or choose another port with ZERO_PORT",
+            config.port
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("port {} may not be used by this user: choose one above 1023 with ZERO_PORT", config.port)
+        }
+        _ => format!("port {} cannot be used: {e}", config.port),
+    })?;
+    check_directory(&config.replica_file)
+}
+
+fn check_directory(replica: &Path) -> Result<(), String> {
+    let directory = match replica.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(format!(
+        "Cannot open ZERO_REPLICA_FILE at \"{}\": the directory \"{}\" does not exist. Create it, or choose \
+         another path",
+        replica.display(),
+        directory.display()
+    ))
+}
+
+/// The executors of one run.
+struct Node {
+    status: Arc<Status>,
+    cores: Vec<(CoreLink, Executor<()>)>,
+    stop: Sender<()>,
+    manager: Executor<()>,
+}
+
+impl Node {
+    fn start(config: &Arc<Config>, endings: mpsc::Sender<Ending>) -> Result<Node, StartError> {
+        let count = config.num_sync_workers;
+        let status = Arc::new(Status::default());
+        status.progress("Postgres");
+        let handovers: Vec<(Sender<Handover>, Receiver<Handover>)> =
+            (0..count).map(|_| bounded(MAX_HANDOVERS)).collect();
+        let peers: Vec<Sender<Handover>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
+        let mut cores = Vec::with_capacity(count);
+        for (index, (_, sockets)) in handovers.into_iter().enumerate() {
+            let (control, orders) = bounded(MAX_CONTROL);
+            let (commits, receiver) = queue();
+            let (config, status, peers) = (config.clone(), status.clone(), peers.clone());
+            let core =
+                executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
+                    crate::observe::log::set_worker("syncer", index);
+                    let inputs = Inputs { orders, sockets, commits: receiver };
+                    run_core(index, config, status, peers, inputs).await;
+                })?;
+            cores.push((CoreLink { control, commits }, core));
+        }
+        let (stop, stopped) = bounded(1);
+        let links: Vec<CoreLink> = cores.iter().map(|(link, _)| link.clone()).collect();
+        let (config, watched) = (config.clone(), status.clone());
+        let manager = executor::start("replication", cpu(0, count), move || async move {
+            crate::observe::log::set_worker("replicator", 0);
+            let metrics = metrics::register(0);
+            let end = replication::run(config, links, watched, metrics, stopped).await;
+            // Nobody listens any more when the process is stopping.
+            let _ = endings.send(Ending::Replication(end));
+        })?;
+        Ok(Node { status, cores, stop, manager })
+    }
+
+    /// Ends everything in order: clients first, so that they go elsewhere.
+    fn stop(self) {
+        self.status.set_stopping();
+        for (link, _) in &self.cores {
+            let _ = link.control.send_blocking(Control::Stop);
+        }
+        for (link, core) in self.cores {
+            drop(link);
+            if let Err(error) = core.join() {
+                crate::error!("a core did not end well: {error}");
+            }
+        }
+        let _ = self.stop.try_send(());
+        if let Err(error) = self.manager.join() {
+            crate::error!("the replication manager did not end well: {error}");
+        }
+    }
+}
+
+/// The CPU for an executor, if there are enough of them; else the kernel's choice.
+fn cpu(position: usize, cores: usize) -> Option<usize> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    // With fewer CPUs than executors, binding would only put two of them on one.
+    (available > cores + 1).then_some(position)
+}
+
+struct Inputs {
+    orders: Receiver<Control>,
+    sockets: Receiver<Handover>,
+    commits: CommitReceiver,
+}
+
+async fn run_core(
+    index: usize,
+    config: Arc<Config>,
+    status: Arc<Status>,
+    peers: Vec<Sender<Handover>>,
+    inputs: Inputs,
+) {
+    let listener = match Listener::bind(config.port) {
+        Ok(listener) => listener,
+        Err(error) => {
+            crate::error!("port {} cannot be listened on: {error}", config.port);
+            return;
+        }
+    };
+    let metrics = metrics::register(index + 1);
+    let cores = peers.len();
+    let parts = Parts { index, config, metrics, status, peers, commits: inputs.commits };
+    let core = Core::new(parts);
+    let accepting = spawn(accept::run(core.clone(), listener));
+    spawn(accept::receive(core.clone(), inputs.sockets)).detach();
+    while let Ok(order) = inputs.orders.recv().await {
+        match order {
+            Control::Start(start) => {
+                if let Err(error) = core.start(start) {
+                    crate::error!("the replica cannot be read: {error}");
+                    return;
+                }
+                if core.status.core_started() == cores {
+                    core.status.set_ready(true);
+                    crate::info!("zero-cache ready; listening at http://[::]:{}", core.config.port);
+                }
+            }
+            Control::Rebegin(answer) => {
+                let _ = answer.try_send(rebegin(&core).await);
+            }
+            Control::Stop => {
+                accepting.cancel().await;
+                drain(&core).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Moves all read transactions of the core to the newest snapshot, if none is in use.
+async fn rebegin(core: &Rc<Core>) -> bool {
+    if core.lanes_running.get() > 0 {
+        return false;
+    }
+    let Some(_turn) = core.turn.try_lock() else { return false };
+    if batch::advance(core).await.is_err() {
+        return false;
+    }
+    // Begins anew even if there was nothing to take: it is what releases the log.
+    let began = core.with(|s| s.shared.reader.begin().is_ok_and(|version| version == s.shared.version));
+    began.unwrap_or(true)
+}
+
+/// Closes every connection in the way that makes clients come back.
+async fn drain(core: &Rc<Core>) {
+    let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
+    sessions.iter().for_each(|outbox| outbox.close());
+    if !sessions.is_empty() {
+        sleep(DRAIN).await;
+    }
+}

@@ -1,0 +1,279 @@
+//! One client connection, from the accepted upgrade to the last frame
+//! (`docs/spec/sync-protocol.md` §4).
+//!
+//! Two tasks share it: one reads frames and answers pings at once; the other handles the
+//! messages strictly one after another. A third writes what waits in the outbox.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor::{now, spawn};
+use kelvin_io::http_server::upgrade_head;
+use kelvin_io::socket::ReadHalf;
+use kelvin_io::websocket::{
+    CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, FrameReader, Message, ReadError, pong_frame,
+};
+
+use super::core::Core;
+use super::handover::Handover;
+use super::outbox::Outbox;
+use crate::auth::token;
+use crate::backend::context::Context;
+use crate::groups::sink::{ConnectionId, Sink};
+use crate::protocol::connect::ConnectRequest;
+use crate::protocol::cookie::Cookie;
+use crate::protocol::downstream;
+use crate::protocol::error::{Kind, ProtocolError};
+
+/// Messages of one connection that wait to be handled. Beyond it the socket is not read.
+const INBOX: usize = 256;
+
+/// Close code after a failed authentication.
+const CLOSE_AUTH: u16 = 3000;
+
+/// One connection.
+pub struct Session {
+    /// Its number on this core.
+    pub id: ConnectionId,
+    /// The core.
+    pub core: Rc<Core>,
+    /// What the client said when it connected.
+    pub request: ConnectRequest,
+    /// Cookie in the URL.
+    pub base_cookie: Option<Cookie>,
+    /// Way out.
+    pub outbox: Rc<Outbox>,
+    /// What goes along to the query endpoint.
+    pub query_context: RefCell<Context>,
+    /// What goes along to the mutate endpoint.
+    pub push_context: RefCell<Context>,
+    /// `initConnection` has been handled.
+    pub initialised: Cell<bool>,
+}
+
+impl Session {
+    /// Whether the connection is still the one that its group knows.
+    pub fn is_current(&self) -> bool {
+        self.core.with(|s| s.group_of(self.id)).flatten().is_some()
+    }
+
+    /// Tells an error and ends the connection.
+    pub fn fail(&self, error: &ProtocolError) {
+        crate::info!(
+            client = &self.request.client_id, group = &self.request.group_id, kind = error.kind.name();
+            "a connection ends with an error: {}", error.message
+        );
+        self.outbox.fail(error);
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(core: Rc<Core>, handover: Handover) {
+    core.metrics.connection_accepted();
+    let began = now();
+    let Handover { stream, request, key, protocol, headers, rest } = handover;
+    let peer = {
+        let mut stream = stream.attach();
+        let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+        if stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.is_ok() {
+            let (reader, writer) = stream.split();
+            let version = request.protocol_version().unwrap_or(0);
+            let outbox = Outbox::new(writer, version, core.metrics.clone());
+            let id = core.new_connection();
+            let drained = core.clone();
+            let writing = spawn(outbox.clone().write(move || {
+                drained.with(|s| s.drained(id));
+            }));
+            if let Some(session) = admit(&core, id, request.clone(), headers, &outbox) {
+                run(session, reader, rest).await;
+            }
+            // What was queued last, an error or a close, still has to leave.
+            writing.await;
+        }
+        peer
+    };
+    core.metrics.connection_closed();
+    crate::info!(
+        core = core.index, client = &request.client_id, group = &request.group_id, peer = peer,
+        version = request.version, ms = now().saturating_duration_since(began).as_millis() as u64;
+        "connection ended"
+    );
+}
+
+/// Checks everything that comes before `connected` (§4.1). `None`: refused, and told so.
+fn admit(
+    core: &Rc<Core>,
+    id: ConnectionId,
+    request: ConnectRequest,
+    headers: Vec<(String, String)>,
+    outbox: &Rc<Outbox>,
+) -> Option<Rc<Session>> {
+    let endpoints = !core.config.query.urls.is_empty() && !core.config.mutate.urls.is_empty();
+    let admitted =
+        token::admit(&core.config.auth, endpoints, request.auth_token.as_deref(), request.user_id.as_deref())
+            .and_then(|()| check_user(core, &request));
+    if let Err(error) = admitted {
+        outbox.fail_with(&error, Some(CLOSE_AUTH));
+        return None;
+    }
+    // Only now: a bad token must not push a good connection out.
+    replace_previous(core, &request);
+    if let Err(why) = request.protocol_version() {
+        outbox.fail_with(&ProtocolError::new(Kind::VersionNotSupported, why), None);
+        return None;
+    }
+    let base_cookie = match request.base_cookie.as_deref().map(Cookie::parse) {
+        None => None,
+        Some(Some(cookie)) => Some(cookie),
+        Some(None) => {
+            let message = format!("the cookie {:?} is malformed", request.base_cookie);
+            outbox.fail_with(&ProtocolError::new(Kind::Internal, message), None);
+            return None;
+        }
+    };
+    let header = |name: &str| {
+        let found: Vec<&str> = headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
+        (!found.is_empty()).then(|| found.join("; "))
+    };
+    let context = Context {
+        token: request.auth_token.clone(),
+        cookie: header("cookie"),
+        origin: header("origin"),
+        request_headers: headers.clone(),
+        ..Context::default()
+    };
+    core.sessions.borrow_mut().insert(id, outbox.clone());
+    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    outbox.message(&downstream::connected(&request.wsid, timestamp));
+    Some(Rc::new(Session {
+        id,
+        core: core.clone(),
+        request,
+        base_cookie,
+        outbox: outbox.clone(),
+        query_context: RefCell::new(context.clone()),
+        push_context: RefCell::new(context),
+        initialised: Cell::new(false),
+    }))
+}
+
+fn check_user(core: &Core, request: &ConnectRequest) -> Result<(), ProtocolError> {
+    let pinned =
+        core.with(|s| s.groups.get(request.group_id.as_str()).and_then(|g| g.user.clone())).flatten();
+    match pinned {
+        Some(user) if user != request.user_id => {
+            Err(ProtocolError::new(Kind::Unauthorized, "the client group belongs to another user"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Closes an older connection of the same client, without an error: that tab must not stop.
+fn replace_previous(core: &Core, request: &ConnectRequest) {
+    let previous = core.with(|s| s.connection_of(&request.group_id, &request.client_id)).flatten();
+    if let Some(previous) = previous {
+        let clock = core.clock();
+        core.with(|s| s.disconnect(previous, clock));
+        if let Some(outbox) = core.sessions.borrow_mut().remove(&previous) {
+            outbox.close();
+        }
+    }
+}
+
+async fn run(session: Rc<Session>, reader: ReadHalf, rest: Vec<u8>) {
+    let (sender, inbox) = bounded(INBOX);
+    let handling = spawn(handle_all(session.clone(), inbox));
+    read(&session, reader, rest, sender).await;
+    handling.cancel().await;
+    let core = &session.core;
+    core.sessions.borrow_mut().remove(&session.id);
+    let clock = core.clock();
+    core.with(|s| s.disconnect(session.id, clock));
+    session.outbox.close();
+}
+
+/// Reads frames until the connection ends.
+async fn read(session: &Session, mut reader: ReadHalf, rest: Vec<u8>, inbox: Sender<String>) {
+    let limit = session.core.config.websocket.max_payload_bytes;
+    let mut frames = FrameReader::new(limit, rest);
+    let mut chunk = vec![0u8; 4096];
+    loop {
+        loop {
+            match frames.next() {
+                Ok(None) => break,
+                Ok(Some(Message::Close)) => return,
+                Ok(Some(Message::Ping(payload))) => session.outbox.send(&[pong_frame(&payload)]),
+                Ok(Some(Message::Data(bytes))) => {
+                    session.core.metrics.message_in(bytes.len());
+                    if !receive(session, bytes, &inbox).await {
+                        return;
+                    }
+                }
+                Err(ReadError::TooLarge) => {
+                    let reason = format!("a message is larger than {limit} bytes");
+                    return session.outbox.close_with(CLOSE_TOO_LARGE, &reason);
+                }
+                Err(ReadError::Protocol(why)) => {
+                    return session.outbox.close_with(CLOSE_PROTOCOL_ERROR, why);
+                }
+            }
+        }
+        match reader.read(&mut chunk).await {
+            Ok(0) | Err(_) => return session.outbox.hang_up(),
+            Ok(count) => frames.feed(&chunk[..count]),
+        }
+    }
+}
+
+/// Answers pings at once, queues everything else. False: the connection is over.
+async fn receive(session: &Session, bytes: Vec<u8>, inbox: &Sender<String>) -> bool {
+    if bytes == b"[\"ping\",{}]" {
+        session.outbox.urgent(downstream::PONG);
+        return true;
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => inbox.send(text).await.is_ok(),
+        Err(_) => {
+            session.fail(&ProtocolError::new(Kind::InvalidMessage, "a message is not UTF-8"));
+            false
+        }
+    }
+}
+
+async fn handle_all(session: Rc<Session>, inbox: Receiver<String>) {
+    session.core.until_ready().await;
+    if let Some(init) = session.request.init_connection.clone() {
+        let message = format!("[\"initConnection\",{}]", body_of(&init));
+        if !handle(&session, &message).await {
+            return;
+        }
+    }
+    while let Ok(message) = inbox.recv().await {
+        if !handle(&session, &message).await {
+            return;
+        }
+    }
+}
+
+/// The header holds the whole message; its body is what the parser wants.
+fn body_of(message: &str) -> String {
+    let parsed: Result<(String, Box<serde_json::value::RawValue>), _> = serde_json::from_str(message);
+    match parsed {
+        Ok((kind, body)) if kind == "initConnection" => body.get().to_owned(),
+        // Refused by the parser with a message that says why.
+        _ => "null".to_owned(),
+    }
+}
+
+async fn handle(session: &Rc<Session>, message: &str) -> bool {
+    match super::messages::handle(session, message).await {
+        Ok(()) => true,
+        Err(error) => {
+            session.fail(&error);
+            false
+        }
+    }
+}

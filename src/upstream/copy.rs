@@ -1,0 +1,99 @@
+//! Rows of COPY in text format.
+
+use std::borrow::Cow;
+
+use super::types::{Kind, Malformed, Stored, convert};
+
+/// Calls `set` with every column of a line, in order; the newline at its end is optional.
+/// `Ok(false)`: the number of columns is another than that of `kinds`.
+pub fn columns<E: From<(usize, Malformed)>>(
+    line: &[u8],
+    kinds: &[Kind],
+    mut set: impl FnMut(usize, &Stored<'_>) -> Result<(), E>,
+) -> Result<bool, E> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    if kinds.is_empty() {
+        return Ok(line.is_empty());
+    }
+    let mut count = 0;
+    for field in line.split(|b| *b == b'\t') {
+        let Some(kind) = kinds.get(count) else { return Ok(false) };
+        let stored = if field == b"\\N" { Ok(Stored::Null) } else { value(*kind, field) };
+        set(count, &stored.map_err(|e| E::from((count, e)))?)?;
+        count += 1;
+    }
+    Ok(count == kinds.len())
+}
+
+fn value(kind: Kind, field: &[u8]) -> Result<Stored<'_>, Malformed> {
+    let text = unescape(field);
+    match text {
+        Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => convert(kind, Cow::Borrowed(text)),
+            Err(_) => Err(Malformed::not_utf8()),
+        },
+        Cow::Owned(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => convert(kind, Cow::Owned(text)),
+            Err(_) => Err(Malformed::not_utf8()),
+        },
+    }
+}
+
+/// Undoes the escapes that the server writes.
+fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
+    let Some(first) = field.iter().position(|b| *b == b'\\') else { return Cow::Borrowed(field) };
+    let mut out = Vec::with_capacity(field.len());
+    out.extend_from_slice(&field[..first]);
+    let mut rest = field[first..].iter();
+    while let Some(byte) = rest.next() {
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        match rest.next() {
+            Some(b'b') => out.push(8),
+            Some(b'f') => out.push(12),
+            Some(b'n') => out.push(b'\n'),
+            Some(b'r') => out.push(b'\r'),
+            Some(b't') => out.push(b'\t'),
+            Some(b'v') => out.push(11),
+            Some(other) => out.push(*other),
+            None => out.push(b'\\'),
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Bad;
+
+    impl From<(usize, Malformed)> for Bad {
+        fn from(_: (usize, Malformed)) -> Self {
+            Bad
+        }
+    }
+
+    fn read(line: &[u8], kinds: &[Kind]) -> Option<Vec<String>> {
+        let mut seen = Vec::new();
+        let whole = columns::<Bad>(line, kinds, |at, value| {
+            seen.push(format!("{at}:{:?}", value.clone().into_value()));
+            Ok(())
+        });
+        whole.unwrap().then_some(seen)
+    }
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let line = b"a\\tb\\\\N\t\\N\t-7\t\n";
+        let kinds = [Kind::Text, Kind::Text, Kind::Integer, Kind::Text];
+        let seen = read(line, &kinds).unwrap();
+        assert_eq!(seen, ["0:Text(\"a\\tb\\\\N\")", "1:Null", "2:Integer(-7)", "3:Text(\"\")"]);
+        assert_eq!(read(b"a\tb\n", &[Kind::Text]), None);
+        assert_eq!(read(b"a\n", &[Kind::Text, Kind::Text]), None);
+        assert_eq!(read(b"\n", &[]), Some(vec![]));
+    }
+}

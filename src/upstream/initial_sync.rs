@@ -1,0 +1,465 @@
+//! The initial sync: a new slot, and a copy of every published row as the slot's snapshot
+//! shows it (`docs/spec/replication.md` §8).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use futures_util::future::{self, Either};
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor;
+use kelvin_io::postgres::{Connection, Walsender, connect};
+
+use super::error::{Doing, Error};
+use super::manager::{Events, Level, Settings};
+use super::published::{self, Published, PublishedTable};
+use super::shard::Shard;
+use super::slot::{self, NewSlot};
+use super::types::{Kind, Malformed};
+use super::{check, copy, replicas};
+use crate::replica::catalogue::{Catalogue, TableId, quote};
+use crate::replica::load::{self, Loader};
+use crate::replica::metadata::Metadata;
+
+/// Bytes of rows that go to the loader together; fewer switches between tables and
+/// threads, and small beside the page cache.
+const CHUNK: usize = 256 << 10;
+
+/// Chunks that may wait for the loader.
+const CHUNKS: usize = 32;
+
+/// How often progress is reported.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// What identifies the upstream database.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Settings of the server.
+    pub server: check::Server,
+    /// `system_identifier`.
+    pub system_identifier: String,
+}
+
+/// Replaces the replica by a new one. On failure the slot is dropped again.
+pub async fn run(
+    settings: &Settings,
+    shard: &Shard,
+    upstream: &Upstream,
+    epoch: u64,
+    events: &Rc<dyn Events>,
+) -> Result<Metadata, Error> {
+    events.progress("initial sync: creating the replication slot");
+    let connection =
+        connect(&settings.target, "zero-initial-sync").await.doing("connecting for the initial sync")?;
+    let mut walsender = Walsender::connect(&settings.target, "zero-initial-sync-slot")
+        .await
+        .map_err(|e| check::explain_walsender(e, &settings.target.user))?;
+    let slot = new_slot(&connection, &mut walsender, shard, settings).await?;
+    events.log(
+        Level::Info,
+        "created replication slot",
+        &[("slot", slot.name.clone()), ("version", slot.version.to_lexi())],
+    );
+    let copied = copy_all(settings, shard, upstream, epoch, events, &slot).await;
+    if copied.is_err() {
+        // The session that exported the snapshot also keeps the slot busy.
+        drop(walsender);
+        let _ = replicas::release(&connection.client, shard, &slot.name).await;
+        if let Err(e) = slot::drop_slot(&connection.client, &slot.name).await {
+            events.log(
+                Level::Warn,
+                "could not drop the slot of a failed initial sync",
+                &[("slot", slot.name.clone()), ("error", e.to_string())],
+            );
+        }
+    }
+    copied
+}
+
+async fn new_slot(
+    connection: &Connection,
+    walsender: &mut Walsender,
+    shard: &Shard,
+    settings: &Settings,
+) -> Result<NewSlot, Error> {
+    let client = &connection.client;
+    slot::lock(client, shard).await?;
+    slot::release_dead(client, shard).await?;
+    slot::drop_unclaimed(client, shard).await?;
+    check::check(client, 1).await?;
+    let slot = slot::create(client, walsender, shard, settings.failover).await?;
+    // The id is a time, as the reference's.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let id = now.as_millis().to_string();
+    slot::mark_alive(client, &slot.name).await?;
+    replicas::claim(client, shard, &id, &slot.name, slot.version).await?;
+    slot::unlock(client, shard).await?;
+    Ok(slot)
+}
+
+/// A session that sees what the slot's snapshot shows.
+async fn snapshot_session(settings: &Settings, slot: &NewSlot) -> Result<Connection, Error> {
+    let doing = "importing the snapshot of the replication slot";
+    let connection = connect(&settings.target, "zero-initial-sync-copy-worker").await.doing(doing)?;
+    // The server made the name: hexadecimal digits and dashes.
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
+        slot.snapshot.replace('\'', "")
+    );
+    connection.client.batch_execute(&begin).await.doing(doing)?;
+    Ok(connection)
+}
+
+async fn copy_all(
+    settings: &Settings,
+    shard: &Shard,
+    upstream: &Upstream,
+    epoch: u64,
+    events: &Rc<dyn Events>,
+    slot: &NewSlot,
+) -> Result<Metadata, Error> {
+    let first = snapshot_session(settings, slot).await?;
+    let published = published::read(&first.client, &shard.publications(), upstream.server.version).await?;
+    for warning in &published.warnings {
+        events.log(Level::Warn, warning, &[]);
+    }
+    let metadata = Metadata {
+        catalogue: published.catalogue(epoch),
+        system_identifier: upstream.system_identifier.clone(),
+        database_oid: upstream.server.database_oid,
+        slot: slot.name.clone(),
+        publications: shard.publications(),
+        shard: shard.schema(),
+        replica_version: slot.version,
+        state_version: slot.version,
+        position: slot.version,
+        resync: None,
+    };
+    let total = estimate(&first, &published).await?;
+    let workers = settings.copy_workers.clamp(1, published.tables.len().max(1));
+    let mut sessions = vec![first];
+    for _ in 1..workers {
+        sessions.push(snapshot_session(settings, slot).await?);
+    }
+    let progress = Arc::new(Progress::default());
+    let (chunks, result) = start_loader(settings, &metadata, progress.clone())?;
+    let tables = Rc::new(RefCell::new(largest_last(&metadata.catalogue, published, &total)));
+    let copying = future::try_join_all(
+        sessions.into_iter().map(|session| worker(session, tables.clone(), chunks.clone(), progress.clone())),
+    );
+    let all = async {
+        copying.await?;
+        // An early end of the loader is reported by its result.
+        let _ = chunks.send(Work::Finish(Box::new(metadata.clone()))).await;
+        drop(chunks);
+        result.recv().await.map_err(|_| Error::Replica(crate::replica::Error::ThreadGone("initial-sync")))?
+    };
+    let report = report(&progress, total.iter().sum(), events);
+    match future::select(std::pin::pin!(all), std::pin::pin!(report)).await {
+        Either::Left((loaded, _)) => loaded?,
+        Either::Right((never, _)) => match never {},
+    }
+    let rows = progress.rows.load(Ordering::Relaxed);
+    let seconds = progress.started.elapsed().as_secs_f64();
+    events.log(
+        Level::Info,
+        "initial sync complete",
+        &[
+            ("rows", rows.to_string()),
+            ("seconds", format!("{seconds:.1}")),
+            ("rowsPerSecond", format!("{:.0}", rows as f64 / seconds.max(0.001))),
+        ],
+    );
+    Ok(metadata)
+}
+
+/// Rows per table as the planner believes, in the order of `published`.
+async fn estimate(session: &Connection, published: &Published) -> Result<Vec<u64>, Error> {
+    let oids: Vec<u32> = published.tables.iter().map(|t| t.table.oid).collect();
+    // A partitioned table has its rows in its leaves; one never analysed says -1.
+    let rows = session
+        .client
+        .query(
+            "SELECT o.oid, coalesce((SELECT sum(greatest(c.reltuples, 0))
+                                       FROM pg_partition_tree(o.oid) p JOIN pg_class c ON c.oid = p.relid
+                                      WHERE p.isleaf),
+                                    greatest((SELECT reltuples FROM pg_class WHERE oid = o.oid), 0))::int8
+               FROM unnest($1::oid[]) WITH ORDINALITY AS o(oid, n) ORDER BY o.n",
+            &[&oids],
+        )
+        .await
+        .doing("estimating the number of rows")?;
+    Ok(rows.iter().map(|row| row.get::<_, i64>(1).max(0) as u64).collect())
+}
+
+struct CopyTable {
+    id: TableId,
+    name: String,
+    sql: String,
+}
+
+/// Copy jobs, to be taken from the end: the largest table first, so that it does not
+/// remain alone at last.
+fn largest_last(catalogue: &Catalogue, published: Published, rows: &[u64]) -> Vec<CopyTable> {
+    let mut jobs: Vec<(u64, CopyTable)> = published
+        .tables
+        .iter()
+        .zip(rows)
+        .filter_map(|(published, rows)| {
+            let id = catalogue.table(&published.table.name)?.id;
+            let name = published.table.name.clone();
+            Some((*rows, CopyTable { id, name, sql: copy_statement(published) }))
+        })
+        .collect();
+    jobs.sort_by_key(|(rows, _)| *rows);
+    jobs.into_iter().map(|(_, job)| job).collect()
+}
+
+fn copy_statement(published: &PublishedTable) -> String {
+    let table = &published.table;
+    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let columns = columns.join(", ");
+    let name = format!("{}.{}", quote(&table.schema), quote(&table.upstream_name));
+    // A partitioned table has no rows of its own. Children by inheritance are published
+    // by themselves, so ONLY.
+    let only = if published.partitioned { "" } else { "ONLY " };
+    match &published.row_filter {
+        None if !published.partitioned && !columns.is_empty() => {
+            format!("COPY {name} ({columns}) TO STDOUT")
+        }
+        None => format!("COPY (SELECT {columns} FROM {only}{name}) TO STDOUT"),
+        Some(filter) => format!("COPY (SELECT {columns} FROM {only}{name} WHERE {filter}) TO STDOUT"),
+    }
+}
+
+enum Work {
+    Rows { table: TableId, lines: Vec<Bytes> },
+    Finish(Box<Metadata>),
+}
+
+struct Progress {
+    started: Instant,
+    rows: AtomicU64,
+    /// What is being done when it is not copying.
+    phase: Mutex<Option<String>>,
+    table: Mutex<String>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress {
+            started: Instant::now(),
+            rows: AtomicU64::new(0),
+            phase: Mutex::default(),
+            table: Mutex::default(),
+        }
+    }
+}
+
+/// Copies tables until none is left.
+async fn worker(
+    session: Connection,
+    tables: Rc<RefCell<Vec<CopyTable>>>,
+    chunks: Sender<Work>,
+    progress: Arc<Progress>,
+) -> Result<(), Error> {
+    let doing = "copying a table";
+    loop {
+        let Some(job) = tables.borrow_mut().pop() else { return Ok(()) };
+        if let Ok(mut table) = progress.table.lock() {
+            table.clone_from(&job.name);
+        }
+        let rows = session.client.copy_out(job.sql.as_str()).await.doing(doing)?;
+        let mut rows = std::pin::pin!(rows);
+        let mut lines = Vec::new();
+        let mut size = 0;
+        while let Some(line) = rows.try_next().await.doing(doing)? {
+            size += line.len();
+            lines.push(line);
+            if size >= CHUNK {
+                send(&chunks, job.id, std::mem::take(&mut lines)).await?;
+                size = 0;
+            }
+        }
+        send(&chunks, job.id, lines).await?;
+    }
+}
+
+async fn send(chunks: &Sender<Work>, table: TableId, lines: Vec<Bytes>) -> Result<(), Error> {
+    // The loader has failed; its result says why.
+    let _ = chunks.send(Work::Rows { table, lines }).await;
+    Ok(())
+}
+
+type LoadResult = Result<(), Error>;
+
+fn start_loader(
+    settings: &Settings,
+    metadata: &Metadata,
+    progress: Arc<Progress>,
+) -> Result<(Sender<Work>, Receiver<LoadResult>), Error> {
+    let (chunks, work) = bounded(CHUNKS);
+    let (sender, result) = bounded(1);
+    let path = settings.replica_file.clone();
+    let metadata = metadata.clone();
+    std::thread::Builder::new()
+        .name("initial-sync".into())
+        .spawn(move || {
+            let loaded = load_rows(&path, &metadata, &work, &progress);
+            // Closed at once, so that no worker goes on copying for nothing.
+            work.close();
+            let _ = sender.try_send(loaded);
+        })
+        .map_err(|source| {
+            let path = settings.replica_file.clone();
+            Error::Replica(crate::replica::Error::Io { doing: "starting a thread for", path, source })
+        })?;
+    Ok((chunks, result))
+}
+
+/// The loader's thread.
+fn load_rows(
+    path: &std::path::Path,
+    metadata: &Metadata,
+    work: &Receiver<Work>,
+    progress: &Progress,
+) -> LoadResult {
+    let catalogue = Arc::new(metadata.catalogue.clone());
+    let kinds: Vec<Vec<Kind>> = catalogue
+        .tables
+        .iter()
+        .map(|t| t.columns.iter().map(|c| Kind::of(c.type_oid, &c.upstream_type)).collect())
+        .collect();
+    let connection = load::open(path, &catalogue)?;
+    let mut loader = Loader::new(&connection, catalogue.clone(), metadata.replica_version);
+    let finished = loop {
+        match work.recv_blocking() {
+            Ok(Work::Rows { table, lines }) => {
+                load_lines(&mut loader, &catalogue, table, &kinds[table.0 as usize], &lines)?;
+                progress.rows.fetch_add(lines.len() as u64, Ordering::Relaxed);
+            }
+            Ok(Work::Finish(metadata)) => break metadata,
+            // Given up from above.
+            Err(_) => return Ok(()),
+        }
+    };
+    drop(loader);
+    load::finish(connection, path, &finished, |table, at, of| {
+        if let Ok(mut phase) = progress.phase.lock() {
+            *phase = Some(format!("initial sync: building index {} of {of} ({table})", at + 1));
+        }
+    })?;
+    Ok(())
+}
+
+fn load_lines(
+    loader: &mut Loader<'_>,
+    catalogue: &Catalogue,
+    id: TableId,
+    kinds: &[Kind],
+    lines: &[Bytes],
+) -> Result<(), Error> {
+    let mut rows = loader.table(id)?;
+    for line in lines {
+        let whole = copy::columns::<LoadError>(line, kinds, |at, value| Ok(rows.set(at, value)?));
+        let whole = whole.map_err(|e| e.of(catalogue, id))?;
+        if !whole {
+            return Err(Error::Postgres {
+                doing: "copying a table",
+                source: kelvin_io::postgres::Error::Protocol("a row with another number of columns".into()),
+            });
+        }
+        rows.insert()?;
+    }
+    Ok(())
+}
+
+enum LoadError {
+    Value(usize, Malformed),
+    Replica(crate::replica::Error),
+}
+
+impl LoadError {
+    fn of(self, catalogue: &Catalogue, id: TableId) -> Error {
+        match self {
+            LoadError::Replica(e) => Error::Replica(e),
+            LoadError::Value(at, source) => {
+                let table = catalogue.get(id);
+                Error::Value { column: format!("{}.{}", table.name, table.columns[at].name), source }
+            }
+        }
+    }
+}
+
+impl From<(usize, Malformed)> for LoadError {
+    fn from((at, malformed): (usize, Malformed)) -> Self {
+        LoadError::Value(at, malformed)
+    }
+}
+
+impl From<crate::replica::Error> for LoadError {
+    fn from(e: crate::replica::Error) -> Self {
+        LoadError::Replica(e)
+    }
+}
+
+/// Reports progress until it is dropped.
+async fn report(progress: &Progress, total: u64, events: &Rc<dyn Events>) -> std::convert::Infallible {
+    let mut last = (Instant::now(), 0);
+    loop {
+        executor::sleep(REPORT).await;
+        let rows = progress.rows.load(Ordering::Relaxed);
+        let rate = (rows - last.1) as f64 / last.0.elapsed().as_secs_f64().max(0.001);
+        last = (Instant::now(), rows);
+        let phase = progress.phase.lock().ok().and_then(|phase| phase.clone());
+        let table = progress.table.lock().map(|table| table.clone()).unwrap_or_default();
+        events.progress(&phase.unwrap_or_else(|| describe(rows, total, rate, &table)));
+    }
+}
+
+/// As in "initial sync: 430,000 of 1,000,000 rows (43 %), 95,000 rows/s, table issues".
+fn describe(rows: u64, total: u64, rate: f64, table: &str) -> String {
+    let rate = thousands(rate as u64);
+    let done = thousands(rows);
+    if total == 0 {
+        // Tables that were never analysed have no estimate.
+        return format!("initial sync: {done} rows, {rate} rows/s, table {table}");
+    }
+    // The estimate may be too small.
+    let total = total.max(rows);
+    let percent = rows * 100 / total;
+    format!("initial sync: {done} of {} rows ({percent} %), {rate} rows/s, table {table}", thousands(total))
+}
+
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_well() {
+        assert_eq!(thousands(1_000_000), "1,000,000");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(
+            describe(430_000, 1_000_000, 95_000.4, "issues"),
+            "initial sync: 430,000 of 1,000,000 rows (43 %), 95,000 rows/s, table issues"
+        );
+        assert_eq!(describe(12, 0, 12.0, "t"), "initial sync: 12 rows, 12 rows/s, table t");
+        assert_eq!(describe(12, 10, 1.0, "t"), "initial sync: 12 of 12 rows (100 %), 1 rows/s, table t");
+    }
+}

@@ -1,0 +1,342 @@
+//! What upstream publishes, as a catalogue (`docs/spec/replication.md` §5).
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio_postgres::Client;
+
+use super::error::{Doing, Error};
+use super::keys::{self, UpstreamIndex};
+use super::names;
+use super::types::{TypeFacts, zero_type};
+use crate::replica::catalogue::{Catalogue, Column, Table, TableId, quote};
+
+/// `int2vector` and `oidvector`: they look like arrays in the system catalogue and print
+/// otherwise.
+const NOT_ARRAYS: &str = "22, 30";
+
+/// Postgres lists generated columns in `pg_publication_tables` without publishing them,
+/// up to this version.
+const GENERATED_PUBLISHED_SINCE: i32 = 180_000;
+
+/// A table and what only the initial copy needs to know of it.
+#[derive(Debug, Clone)]
+pub struct PublishedTable {
+    /// Its form in the catalogue.
+    pub table: Table,
+    /// SQL condition of the rows that are published; `None`: all.
+    pub row_filter: Option<String>,
+    /// Root of a partitioned table: rows are in its children.
+    pub partitioned: bool,
+    /// `REPLICA IDENTITY`: d, f, i or n.
+    pub identity: char,
+    /// Unique index that could be made the replica identity of a table without key.
+    pub identity_index: Option<String>,
+}
+
+/// Everything that is published.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Ordered by name.
+    pub tables: Vec<PublishedTable>,
+    /// What an operator should know; nothing here stops replication.
+    pub warnings: Vec<String>,
+}
+
+impl Published {
+    /// As a catalogue of the given epoch.
+    pub fn catalogue(&self, epoch: u64) -> Catalogue {
+        Catalogue::new(epoch, self.tables.iter().map(|t| t.table.clone()).collect())
+    }
+}
+
+struct Relation {
+    oid: u32,
+    schema: String,
+    name: String,
+    kind: char,
+    identity: char,
+    columns: Vec<String>,
+    row_filter: Option<String>,
+}
+
+/// Reads the published schema as the session sees it: now, or in an imported snapshot.
+pub async fn read(client: &Client, publications: &[String], server: i32) -> Result<Published, Error> {
+    check_publications(client, publications).await?;
+    let relations = relations(client, publications).await?;
+    let oids: Vec<u32> = relations.iter().map(|r| r.oid).collect();
+    let mut columns = columns(client, &oids, server).await?;
+    let mut indexes = indexes(client, &oids).await?;
+    let mut warnings = Vec::new();
+    let mut tables = Vec::with_capacity(relations.len());
+    for relation in relations {
+        let columns = columns.remove(&relation.oid).unwrap_or_default();
+        let indexes = indexes.remove(&relation.oid).unwrap_or_default();
+        tables.push(table(relation, columns, indexes, &mut warnings)?);
+    }
+    tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
+    names::check_unique(tables.iter().map(|t| t.table.name.as_str()))?;
+    let mut taken = tables.iter().map(|t| t.table.name.to_ascii_lowercase()).collect();
+    for index in tables.iter_mut().flat_map(|t| t.table.indexes.iter_mut()) {
+        names::make_unique(&mut index.name, &mut taken);
+    }
+    Ok(Published { tables, warnings })
+}
+
+async fn check_publications(client: &Client, publications: &[String]) -> Result<(), Error> {
+    let rows = client
+        .query(
+            "SELECT pubname::text, pubinsert AND pubupdate AND pubdelete AND pubtruncate
+               FROM pg_publication WHERE pubname = ANY($1)",
+            &[&publications],
+        )
+        .await
+        .doing("reading the publications")?;
+    let found: HashMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for name in publications {
+        match found.get(name) {
+            None => {
+                return Err(Error::Setup(format!(
+                    "publication {name} does not exist any more. Create it again, or restart with other \
+                     ZERO_APP_PUBLICATIONS"
+                )));
+            }
+            Some(false) => {
+                return Err(Error::Setup(format!(
+                    "publication {name} does not publish everything. Run ALTER PUBLICATION {} SET (publish \
+                     = 'insert, update, delete, truncate')",
+                    quote(name)
+                )));
+            }
+            Some(true) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn relations(client: &Client, publications: &[String]) -> Result<Vec<Relation>, Error> {
+    let rows = client
+        .query(
+            "SELECT pt.pubname::text, c.oid, pt.schemaname::text, pt.tablename::text, c.relkind::text,
+                    c.relreplident::text, pt.attnames::text[], pt.rowfilter
+               FROM pg_publication_tables pt
+               JOIN pg_namespace n ON n.nspname = pt.schemaname
+               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = pt.tablename
+              WHERE pt.pubname = ANY($1)
+              ORDER BY pt.schemaname, pt.tablename, pt.pubname",
+            &[&publications],
+        )
+        .await
+        .doing("reading the published tables")?;
+    let mut relations: BTreeMap<u32, (Relation, bool)> = BTreeMap::new();
+    for row in &rows {
+        let mut columns: Vec<String> = row.get::<_, Option<Vec<String>>>(6).unwrap_or_default();
+        columns.sort();
+        let filter: Option<String> = row.get(7);
+        let relation = Relation {
+            oid: row.get(1),
+            schema: row.get(2),
+            name: row.get(3),
+            kind: first_char(row.get(4)),
+            identity: first_char(row.get(5)),
+            columns,
+            row_filter: filter,
+        };
+        merge(&mut relations, relation)?;
+    }
+    Ok(relations.into_values().map(|(relation, _)| relation).collect())
+}
+
+fn first_char(text: &str) -> char {
+    text.chars().next().unwrap_or(' ')
+}
+
+/// Unites what several publications say about one table: columns must be the same, and
+/// one publication without a filter makes every row published.
+fn merge(relations: &mut BTreeMap<u32, (Relation, bool)>, next: Relation) -> Result<(), Error> {
+    let unfiltered = next.row_filter.is_none();
+    match relations.get_mut(&next.oid) {
+        None => {
+            relations.insert(next.oid, (next, unfiltered));
+            Ok(())
+        }
+        Some((known, _)) if known.columns != next.columns => Err(Error::Setup(format!(
+            "table {}.{} is published with different columns by different publications. Give it the same \
+             column list in each",
+            next.schema, next.name
+        ))),
+        Some((known, all)) => {
+            *all |= unfiltered;
+            known.row_filter = match (*all, known.row_filter.take(), next.row_filter) {
+                (true, _, _) => None,
+                (false, Some(a), Some(b)) => Some(format!("({a}) OR ({b})")),
+                (false, a, b) => a.or(b),
+            };
+            Ok(())
+        }
+    }
+}
+
+struct Attribute {
+    column: Column,
+    generated: bool,
+}
+
+async fn columns(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<u32, Vec<Column>>, Error> {
+    let query = format!(
+        "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, t.typname::text, t.typtype::text,
+                tn.nspname = 'pg_catalog',
+                t.typtype = 'b' AND t.typlen = -1 AND t.typelem <> 0 AND t.oid NOT IN ({NOT_ARRAYS})
+                    AND t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc,
+                e.typname::text, a.attndims::int4, a.attnotnull, a.attgenerated <> ''
+           FROM pg_attribute a
+           JOIN pg_type t ON t.oid = a.atttypid
+           JOIN pg_namespace tn ON tn.oid = t.typnamespace
+           LEFT JOIN pg_type e ON e.oid = t.typelem
+          WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
+          ORDER BY a.attrelid, a.attnum"
+    );
+    let rows = client.query(&query, &[&oids]).await.doing("reading the published columns")?;
+    let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
+    for row in &rows {
+        let array: bool = row.get(7);
+        let name: String = row.get(4);
+        let element: Option<String> = row.get(8);
+        let dimensions = row.get::<_, i32>(9).max(1) as usize;
+        let facts = TypeFacts { name: &name, class: first_char(row.get(5)), built_in: row.get(6), array };
+        let upstream_type = match (array, element) {
+            (true, Some(element)) => element + &"[]".repeat(dimensions),
+            _ => name.clone(),
+        };
+        let attribute = Attribute {
+            column: Column {
+                name: row.get(2),
+                upstream_type,
+                type_oid: row.get(3),
+                attnum: row.get(1),
+                zero_type: zero_type(facts),
+                not_null: row.get(10),
+            },
+            generated: row.get(11),
+        };
+        if !attribute.generated || server >= GENERATED_PUBLISHED_SINCE {
+            columns.entry(row.get(0)).or_default().push(attribute.column);
+        }
+    }
+    Ok(columns)
+}
+
+async fn indexes(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Vec<UpstreamIndex>>, Error> {
+    // Other access methods answer questions that SQLite's indexes cannot.
+    let rows = client
+        .query(
+            "SELECT i.indrelid, n.nspname::text, ic.relname::text, i.indisunique, i.indisprimary,
+                    i.indisreplident, i.indimmediate, i.indkey::text, i.indoption::text,
+                    i.indnkeyatts::int4
+               FROM pg_index i
+               JOIN pg_class ic ON ic.oid = i.indexrelid
+               JOIN pg_namespace n ON n.oid = ic.relnamespace
+               JOIN pg_am am ON am.oid = ic.relam
+              WHERE i.indrelid = ANY($1) AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid
+                AND am.amname IN ('btree', 'hash')
+                AND NOT EXISTS (SELECT 1 FROM pg_constraint x
+                                 WHERE x.conindid = i.indexrelid AND x.contype = 'x')
+              ORDER BY i.indrelid, n.nspname, ic.relname",
+            &[&oids],
+        )
+        .await
+        .doing("reading the indexes of the published tables")?;
+    let mut indexes: HashMap<u32, Vec<UpstreamIndex>> = HashMap::new();
+    for row in &rows {
+        let numbers = |text: &str| -> Vec<i16> { text.split(' ').filter_map(|n| n.parse().ok()).collect() };
+        let keys = row.get::<_, i32>(9).max(0) as usize;
+        let descending = numbers(row.get(8)).into_iter().map(|option| option & 1 == 1);
+        let columns =
+            numbers(row.get(7)).into_iter().take(keys).zip(descending.chain(std::iter::repeat(false)));
+        indexes.entry(row.get(0)).or_default().push(UpstreamIndex {
+            name: names::in_replica(row.get(1), row.get(2)),
+            bare_name: row.get(2),
+            unique: row.get(3),
+            primary: row.get(4),
+            identity: row.get(5),
+            immediate: row.get(6),
+            columns: columns.collect(),
+        });
+    }
+    Ok(indexes)
+}
+
+fn table(
+    relation: Relation,
+    all_columns: Vec<Column>,
+    indexes: Vec<UpstreamIndex>,
+    warnings: &mut Vec<String>,
+) -> Result<PublishedTable, Error> {
+    let qualified = format!("{}.{}", relation.schema, relation.name);
+    if relation.identity == 'n' {
+        return Err(Error::Setup(format!(
+            "table {qualified} has REPLICA IDENTITY NOTHING, so its updates and deletes cannot be \
+             replicated. Run ALTER TABLE {}.{} REPLICA IDENTITY DEFAULT",
+            quote(&relation.schema),
+            quote(&relation.name)
+        )));
+    }
+    names::check_table(&relation.schema, &relation.name)?;
+    let columns: Vec<Column> =
+        all_columns.into_iter().filter(|c| relation.columns.binary_search(&c.name).is_ok()).collect();
+    for column in &columns {
+        names::check_column(&qualified, &column.name)?;
+        if column.zero_type.is_none() {
+            warnings.push(format!(
+                "column {qualified}.{} has the type {}, which clients cannot hold; it is replicated and \
+                 not synced",
+                column.name, column.upstream_type
+            ));
+        }
+    }
+    names::check_unique(columns.iter().map(|c| c.name.as_str()))?;
+    names::check_rowid(&qualified, &columns)?;
+    let keys = keys::choose(&columns, &indexes, relation.identity);
+    if keys.row_key.is_empty() {
+        warnings.push(format!(
+            "table {qualified} has no primary key and no unique index of NOT NULL columns; it is not \
+             synced to clients"
+        ));
+    }
+    let table = Table {
+        id: TableId(0),
+        name: names::in_replica(&relation.schema, &relation.name),
+        schema: relation.schema,
+        upstream_name: relation.name,
+        oid: relation.oid,
+        columns,
+        row_key: keys.row_key,
+        candidate_keys: keys.candidates,
+        indexes: keys.indexes,
+    };
+    Ok(PublishedTable {
+        table,
+        row_filter: relation.row_filter,
+        partitioned: relation.kind == 'p',
+        identity: relation.identity,
+        identity_index: keys.identity_index,
+    })
+}
+
+/// Gives tables without primary key the replica identity that lets the app update them
+/// (`docs/spec/replication.md` §5.4). Returns what could not be done, as warnings.
+pub async fn fix_identities(client: &Client, published: &Published) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for published in &published.tables {
+        let Some(index) = &published.identity_index else { continue };
+        let table = format!("{}.{}", quote(&published.table.schema), quote(&published.table.upstream_name));
+        let alter = format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {}", quote(index));
+        if let Err(e) = client.batch_execute(&alter).await {
+            let e = kelvin_io::postgres::Error::from(e);
+            warnings.push(format!(
+                "table {table} has no primary key, so the app cannot update it while it is published; \
+                 setting its replica identity failed: {e}. Run: {alter}"
+            ));
+        }
+    }
+    warnings
+}

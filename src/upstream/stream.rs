@@ -1,0 +1,193 @@
+//! One connection's stream: from the walsender to the writer's queue, and statuses back.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{self, Either};
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor;
+use kelvin_io::postgres::{Error as PostgresError, Message, Reader, Writer};
+
+use super::acks::Acks;
+use super::decode::{Decoder, Stop};
+use crate::changes::version::StateVersion;
+use crate::replica::gauges::Gauges;
+use crate::replica::work::{Batch, Op, Reached};
+
+/// How often the position of an idle stream is recorded when upstream does not ask for
+/// it. Each time is a small transaction of the replica.
+const RECORD_IDLE: Duration = Duration::from_secs(1);
+
+/// Decoded ops after which a batch is handed on though more is buffered.
+const BATCH_OPS: usize = 2_000;
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The connection, or the server: connect again.
+    Lost(PostgresError),
+    /// Nothing came for too long: connect again.
+    Silent(Duration),
+    /// The messages cannot be followed.
+    Stopped(Stop),
+    /// The writer takes nothing more; it says why itself.
+    WriterGone,
+}
+
+/// What a stream needs.
+pub struct Stream {
+    /// The receiving half.
+    pub reader: Reader,
+    /// Of this connection.
+    pub decoder: Decoder,
+    /// Where work goes.
+    pub queue: Sender<Batch>,
+    /// Longest silence of the server; `None`: no limit.
+    pub inbound_timeout: Option<Duration>,
+    /// To ask for a status.
+    pub statuses: Statuses,
+    /// To ask for a look at the schema.
+    pub hints: Sender<()>,
+}
+
+impl Stream {
+    /// Reads until the stream ends. Whatever is incomplete then is undone by the writer.
+    pub async fn run(mut self) -> Ended {
+        let ended = self.follow().await;
+        self.decoder.abort();
+        let _ = self.queue.send(self.decoder.take()).await;
+        ended
+    }
+
+    async fn follow(&mut self) -> Ended {
+        let mut recorded = Instant::now();
+        loop {
+            let filled = match self.inbound_timeout {
+                Some(limit) => executor::timeout(limit, self.reader.fill()).await,
+                None => Some(self.reader.fill().await),
+            };
+            match filled {
+                None => return Ended::Silent(self.inbound_timeout.unwrap_or_default()),
+                Some(Err(e)) => return Ended::Lost(e),
+                Some(Ok(())) => {}
+            }
+            loop {
+                match self.decode(&mut recorded) {
+                    Ok(more) => {
+                        if self.hand_on().await.is_err() {
+                            return Ended::WriterGone;
+                        }
+                        if !more {
+                            break;
+                        }
+                    }
+                    Err(ended) => {
+                        // What came before is good.
+                        let _ = self.hand_on().await;
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decodes what is buffered, up to a batch; `true`: there is more.
+    fn decode(&mut self, recorded: &mut Instant) -> Result<bool, Ended> {
+        let mut count = 0;
+        loop {
+            match self.reader.buffered().map_err(Ended::Lost)? {
+                None => return Ok(false),
+                Some(Message::End) => return Err(Ended::Lost(PostgresError::Closed)),
+                Some(Message::Data { payload }) => {
+                    self.decoder.message(payload).map_err(Ended::Stopped)?;
+                }
+                Some(Message::Keepalive { position, reply }) => {
+                    if reply {
+                        self.statuses.ask();
+                    }
+                    if reply || recorded.elapsed() >= RECORD_IDLE {
+                        *recorded = Instant::now();
+                        self.decoder.seen(StateVersion(position));
+                    }
+                }
+            }
+            count += 1;
+            if count >= BATCH_OPS {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn hand_on(&mut self) -> Result<(), ()> {
+        if self.decoder.take_schema_hint() {
+            // A full queue means that a look is due anyway.
+            let _ = self.hints.try_send(());
+        }
+        if self.decoder.is_empty() {
+            return Ok(());
+        }
+        self.queue.send(self.decoder.take()).await.map_err(|_| ())
+    }
+}
+
+/// Waits until the writer has committed or undone everything that is queued, and returns
+/// where the replica is. `None`: the writer is gone.
+pub async fn settle(queue: &Sender<Batch>) -> Option<Reached> {
+    let (reply, settled) = bounded(1);
+    queue.send(Batch { ops: vec![Op::Abort], reply: Some(reply) }).await.ok()?;
+    settled.recv().await.ok()
+}
+
+/// Asks the status task for a status at once.
+#[derive(Clone)]
+pub struct Statuses {
+    asked: Rc<Cell<bool>>,
+    wake: Sender<()>,
+}
+
+impl Statuses {
+    /// The handle, and what [`report`] waits for.
+    pub fn new() -> (Statuses, Receiver<()>) {
+        // One message says all: look again.
+        let (wake, woken) = bounded(1);
+        (Statuses { asked: Rc::new(Cell::new(false)), wake }, woken)
+    }
+
+    fn ask(&self) {
+        self.asked.set(true);
+        self.wake();
+    }
+
+    /// The durable position may have grown.
+    pub fn wake(&self) {
+        let _ = self.wake.try_send(());
+    }
+}
+
+/// Sends statuses until the connection fails. Independent of the reader, so that
+/// back-pressure does not look like death to the server.
+pub async fn report(
+    mut writer: Writer,
+    statuses: Statuses,
+    woken: Receiver<()>,
+    gauges: Arc<Gauges>,
+    wal_sender_timeout: Duration,
+) -> PostgresError {
+    let mut acks = Acks::new(wal_sender_timeout, Instant::now());
+    loop {
+        let asked = statuses.asked.take();
+        if let Some(position) = acks.due(gauges.durable(), asked, Instant::now()) {
+            if let Err(e) = writer.status(position.0).await {
+                return e;
+            }
+            gauges.set_acknowledged(acks.acknowledged().max(gauges.acknowledged()));
+        }
+        let timer = std::pin::pin!(executor::sleep(acks.check_after()));
+        match future::select(std::pin::pin!(woken.recv()), timer).await {
+            Either::Left((Err(_), _)) => return PostgresError::Closed,
+            Either::Left((Ok(()), _)) | Either::Right(_) => {}
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Looks at upstream from a second connection: whether the schema still is the catalogue's,
+//! whether the slot holds back too much, and whether old slots can be dropped.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kelvin_io::channel::Receiver;
+use kelvin_io::executor;
+use kelvin_io::postgres::{Connection, connect};
+
+use super::check::Server;
+use super::error::{Doing, Error};
+use super::manager::{Events, Level, Settings};
+use super::published::{self, Published};
+use super::shard::Shard;
+use super::{replicas, slot};
+use crate::replica::catalogue::{Catalogue, Table};
+
+/// How often upstream is looked at without a reason.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How often slots of older replicas are tried again.
+const CLEANUP: Duration = Duration::from_secs(30);
+
+/// WAL that the slot keeps, in bytes, above which the operator is warned.
+const RETAINED_WARNING: i64 = 1 << 30;
+
+/// How the published schema differs from the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// Not at all.
+    None,
+    /// In indexes that do not identify rows: the rows are the same.
+    Indexes,
+    /// In something that rows depend on.
+    Rows(String),
+}
+
+/// Compares the catalogue with what is published now.
+pub fn compare(catalogue: &Catalogue, published: &Published) -> Difference {
+    let now = published.catalogue(catalogue.epoch);
+    if *catalogue == now {
+        return Difference::None;
+    }
+    for table in &catalogue.tables {
+        let Some(new) = now.tables.iter().find(|t| t.oid == table.oid) else {
+            return Difference::Rows(format!("table {} is not published any more", table.name));
+        };
+        if let Some(what) = difference(table, new) {
+            return Difference::Rows(what);
+        }
+    }
+    match now.tables.iter().find(|t| !catalogue.tables.iter().any(|old| old.oid == t.oid)) {
+        Some(new) => Difference::Rows(format!("table {} was added to the publications", new.name)),
+        None => Difference::Indexes,
+    }
+}
+
+fn difference(old: &Table, new: &Table) -> Option<String> {
+    if old.name != new.name {
+        return Some(format!("table {} was renamed to {}", old.name, new.name));
+    }
+    if old.columns.len() != new.columns.len() {
+        let (before, after) = (old.columns.len(), new.columns.len());
+        return Some(format!("table {} has {after} columns instead of {before}", old.name));
+    }
+    if let Some((was, is)) = old.columns.iter().zip(&new.columns).find(|(was, is)| was != is) {
+        return Some(format!(
+            "column {}.{} ({}) has become {} ({}{})",
+            old.name,
+            was.name,
+            was.upstream_type,
+            is.name,
+            is.upstream_type,
+            if is.not_null { ", not null" } else { "" }
+        ));
+    }
+    if old.row_key != new.row_key || old.candidate_keys != new.candidate_keys {
+        return Some(format!("table {} has other keys", old.name));
+    }
+    None
+}
+
+/// What the watch needs to know.
+pub struct Watch {
+    /// Whom to connect to.
+    pub settings: Rc<Settings>,
+    /// Names.
+    pub shard: Rc<Shard>,
+    /// The server at the start.
+    pub server: Server,
+    /// What the replica holds.
+    pub catalogue: Arc<Catalogue>,
+    /// The slot in use.
+    pub slot: String,
+    /// Where to report.
+    pub events: Rc<dyn Events>,
+    /// Asks for a look at once.
+    pub hints: Receiver<()>,
+}
+
+impl Watch {
+    /// Looks again and again; returns when rows can no longer follow, with the reason.
+    pub async fn run(self) -> String {
+        let mut connection: Option<Connection> = None;
+        let mut cleanup = Cleanup { due: Instant::now(), done: false };
+        let mut told = Told::default();
+        loop {
+            let _ = executor::timeout(LOOK, self.hints.recv()).await;
+            match self.look(&mut connection, &mut cleanup, &mut told).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => return reason,
+                // Postgres is away, or refuses; the stream deals with that.
+                Err(e) => {
+                    connection = None;
+                    self.events.log(Level::Debug, "could not look at upstream", &[("error", e.to_string())]);
+                }
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        connection: &mut Option<Connection>,
+        cleanup: &mut Cleanup,
+        told: &mut Told,
+    ) -> Result<Option<String>, Error> {
+        let connection = match connection {
+            Some(connection) => connection,
+            None => {
+                let new = connect(&self.settings.target, "zero-replication-monitor").await;
+                connection.insert(new.doing("connecting to watch the schema")?)
+            }
+        };
+        let client = &connection.client;
+        let published = match published::read(client, &self.shard.publications(), self.server.version).await {
+            Ok(published) => published,
+            Err(Error::Setup(reason)) => return Ok(Some(reason)),
+            Err(e) => return Err(e),
+        };
+        match compare(&self.catalogue, &published) {
+            Difference::None => {}
+            Difference::Rows(reason) => return Ok(Some(reason)),
+            Difference::Indexes if told.indexes => {}
+            Difference::Indexes => {
+                told.indexes = true;
+                self.events.log(
+                    Level::Info,
+                    "indexes changed upstream; the replica follows at the next start",
+                    &[],
+                );
+            }
+        }
+        if let Some(state) = slot::state(client, &self.slot).await? {
+            self.warn_of_retention(state.retained, told);
+        }
+        if !cleanup.done && Instant::now() >= cleanup.due {
+            cleanup.due = Instant::now() + CLEANUP;
+            cleanup.done = !self.clean_up(client).await?;
+        }
+        Ok(None)
+    }
+
+    fn warn_of_retention(&self, retained: i64, told: &mut Told) {
+        // Again only when it has doubled.
+        let limit = if told.retained == 0 { RETAINED_WARNING } else { told.retained * 2 };
+        if retained < RETAINED_WARNING {
+            told.retained = 0;
+        } else if retained >= limit {
+            told.retained = retained;
+            self.events.log(
+                Level::Warn,
+                "the replication slot makes Postgres keep much WAL: replication is behind, or a transaction \
+                 is open for long",
+                &[("slot", self.slot.clone()), ("bytes", retained.to_string())],
+            );
+        }
+    }
+
+    /// Drops claims and slots of replicas that this one replaced. `true`: one of them is
+    /// still in use.
+    async fn clean_up(&self, client: &tokio_postgres::Client) -> Result<bool, Error> {
+        slot::lock(client, &self.shard).await?;
+        let cleaned = async {
+            replicas::remove_older(client, &self.shard, &self.slot).await?;
+            slot::drop_unclaimed(client, &self.shard).await
+        };
+        let cleaned = cleaned.await;
+        slot::unlock(client, &self.shard).await?;
+        let (dropped, in_use) = cleaned?;
+        for name in dropped {
+            self.events.log(Level::Info, "dropped an unused replication slot", &[("slot", name)]);
+        }
+        Ok(in_use)
+    }
+}
+
+struct Cleanup {
+    due: Instant,
+    done: bool,
+}
+
+#[derive(Default)]
+struct Told {
+    indexes: bool,
+    retained: i64,
+}

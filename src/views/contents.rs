@@ -1,0 +1,98 @@
+//! Contents of rows at the core's version, as patch fragments.
+//!
+//! Read by key on the live snapshot when somebody needs them, and kept until the snapshot
+//! moves: everybody who is sent a row at one version is sent the same bytes.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::fragment::Encoder;
+use super::registry::Views;
+use super::rows::{IdentityId, RowId, RowMap, Rows};
+use crate::replica::catalogue::{Catalogue, quote};
+use crate::replica::reader::{ReadError, Reader};
+use crate::zql::evaluate::parameters;
+use crate::zql::key;
+
+/// Most bytes of fragments kept for one version. Beyond it rows are read again.
+const MAX_CACHED: usize = 32 << 20;
+
+/// Reads rows by key.
+pub struct Contents {
+    reader: Rc<Reader>,
+    catalogue: Arc<Catalogue>,
+    rows: Rc<RefCell<Rows>>,
+    lookups: HashMap<IdentityId, (Rc<str>, Rc<Encoder>)>,
+    cache: RowMap<Rc<[u8]>>,
+    cached: usize,
+}
+
+impl Contents {
+    /// Over the live reader of a core.
+    pub fn new(reader: Rc<Reader>, catalogue: Arc<Catalogue>, rows: Rc<RefCell<Rows>>) -> Contents {
+        Contents { reader, catalogue, rows, lookups: HashMap::new(), cache: RowMap::default(), cached: 0 }
+    }
+
+    /// Forgets fragments: the snapshot has moved.
+    pub fn moved(&mut self) {
+        self.cache.clear();
+        self.cached = 0;
+    }
+
+    /// The put of a row. `None`: there is no such row at this version.
+    pub fn put(&mut self, id: RowId, views: &mut Views) -> Result<Option<Rc<[u8]>>, ReadError> {
+        if let Some(found) = self.cache.get(&id) {
+            return Ok(Some(found.clone()));
+        }
+        let mut out = Vec::with_capacity(512);
+        if !self.read(id, views, &mut out)? {
+            return Ok(None);
+        }
+        let fragment: Rc<[u8]> = out.into();
+        if self.cached + fragment.len() <= MAX_CACHED {
+            self.cached += fragment.len();
+            self.cache.insert(id, fragment.clone());
+        }
+        Ok(Some(fragment))
+    }
+
+    /// The deletion of a row.
+    pub fn del(&mut self, id: RowId, views: &mut Views) -> Rc<[u8]> {
+        let identity = self.rows.borrow().identity_of(id);
+        let (_, encoder) = self.lookup(identity, views);
+        let mut out = Vec::with_capacity(128);
+        encoder.del(self.rows.borrow().key_of(id), &mut out);
+        out.into()
+    }
+
+    fn read(&mut self, id: RowId, views: &mut Views, out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        let identity = self.rows.borrow().identity_of(id);
+        let (sql, encoder) = self.lookup(identity, views);
+        let key = key::values(self.rows.borrow().key_of(id));
+        let mut statement = self.reader.prepare(&sql)?;
+        let mut found = statement.query(parameters(&key, &[]))?;
+        let Some(row) = found.next()? else { return Ok(false) };
+        encoder.put(|position, _| Ok(row.get_ref(position)?.into()), out)?;
+        Ok(true)
+    }
+
+    fn lookup(&mut self, identity: IdentityId, views: &mut Views) -> (Rc<str>, Rc<Encoder>) {
+        if let Some(found) = self.lookups.get(&identity) {
+            return found.clone();
+        }
+        let encoder = views.encoder(identity, &self.catalogue);
+        let rows = self.rows.borrow();
+        let described = rows.describe(identity);
+        let table = self.catalogue.get(described.table);
+        let columns: Vec<String> = table.visible_columns().map(|(_, c)| quote(&c.name)).collect();
+        let key: Vec<String> =
+            described.key.iter().map(|c| format!("{}=?", quote(&table.columns[*c as usize].name))).collect();
+        let sql =
+            format!("SELECT {} FROM {} WHERE {}", columns.join(","), quote(&table.name), key.join(" AND "));
+        let entry = (Rc::<str>::from(sql), encoder);
+        self.lookups.insert(identity, entry.clone());
+        entry
+    }
+}

@@ -1,0 +1,18 @@
+//! What integration tests and benches share. Each test binary uses a part of it.
+#![allow(dead_code)]
+
+pub mod postgres;
+pub mod replicator;
+pub mod tables;
+
+use std::future::Future;
+
+/// Runs a test's body on an executor of its own, and fails with it.
+pub fn on_executor<F, Fut>(body: F)
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let executor = kelvin_io::executor::start("test", None, body).expect("an executor starts");
+    executor.join().expect("the test's body does not panic");
+}

@@ -1,0 +1,236 @@
+//! A Postgres server for tests: one per process, a database per test.
+//!
+//! Binaries come from `PG_BIN`, else `/usr/lib/postgresql/*/bin`, else the `PATH`. The
+//! server listens on a free port of the loopback, and is stopped and removed when the
+//! process ends, however it ends: a shell waits for the end of a pipe that we hold.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kelvin_io::postgres::{Connection, Target, TlsMode, connect};
+
+const SETTINGS: &str = "
+    listen_addresses = '127.0.0.1'
+    wal_level = logical
+    max_wal_senders = 30
+    max_replication_slots = 30
+    max_connections = 100
+    fsync = off
+    shared_buffers = 128MB
+    max_wal_size = 4GB
+    timezone = 'Europe/Berlin'
+    log_min_messages = warning
+";
+
+/// A running server.
+pub struct Cluster {
+    pub port: u16,
+    directory: PathBuf,
+    /// Stops the server when its input ends.
+    guard: Child,
+}
+
+fn as_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"))
+}
+
+/// The server refuses to run as root.
+fn command(program: &Path) -> Command {
+    if as_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+fn bin(program: &str) -> PathBuf {
+    if let Ok(directory) = std::env::var("PG_BIN") {
+        return Path::new(&directory).join(program);
+    }
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin").join(program))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| PathBuf::from(program))
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An initialised data directory to copy, made once per machine: initdb takes seconds.
+fn template() -> PathBuf {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE
+        .get_or_init(|| {
+            let version = command(&bin("postgres")).arg("--version").output().expect("postgres runs");
+            let version: String = String::from_utf8_lossy(&version.stdout)
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+                .collect();
+            let path = std::env::temp_dir().join(format!("kelvin-test-{}", version.trim_matches('-')));
+            if !path.join("PG_VERSION").exists() {
+                let making = path.with_extension(format!("{}", std::process::id()));
+                run(command(&bin("initdb")).arg("-D").arg(&making).args([
+                    "-U",
+                    "postgres",
+                    "-A",
+                    "trust",
+                    "-E",
+                    "UTF8",
+                    "--locale=C.UTF-8",
+                    "--no-sync",
+                ]));
+                // Another process may have been faster.
+                if std::fs::rename(&making, &path).is_err() {
+                    let _ = std::fs::remove_dir_all(&making);
+                }
+            }
+            path
+        })
+        .clone()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
+
+impl Cluster {
+    /// The server of this process.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Cluster::start(""))
+    }
+
+    /// A server of its own, with further settings.
+    pub fn start(settings: &str) -> Cluster {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kelvin-test-pg-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        run(command(Path::new("cp")).args(["-r", "--reflink=auto"]).arg(template()).arg(&directory));
+        run(command(Path::new("chmod")).arg("700").arg(&directory));
+        let port = free_port();
+        let stop = format!(
+            "read _; {prefix} {pg_ctl} -D {dir} -m immediate -s stop; {prefix} rm -rf {dir}",
+            prefix = if as_root() { "runuser -u postgres --" } else { "" },
+            pg_ctl = bin("pg_ctl").display(),
+            dir = directory.display(),
+        );
+        let guard = Command::new("sh")
+            .args(["-c", &stop])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell starts");
+        let cluster = Cluster { port, directory, guard };
+        cluster.configure(settings);
+        cluster.launch();
+        cluster
+    }
+
+    fn configure(&self, settings: &str) {
+        let text = format!(
+            "{SETTINGS}\nport = {}\nunix_socket_directories = '{}'\n{settings}\n",
+            self.port,
+            self.directory.display()
+        );
+        let mut tee = command(Path::new("tee"));
+        let file = self.directory.join("postgresql.auto.conf");
+        let mut child =
+            tee.arg(file).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("tee starts");
+        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), text.as_bytes()).expect("tee reads");
+        assert!(child.wait().expect("tee ends").success());
+    }
+
+    /// Starts the server again after [`Cluster::stop`].
+    pub fn launch(&self) {
+        run(self.pg_ctl().args(["-w", "-s", "-l"]).arg(self.directory.join("server.log")).arg("start"));
+    }
+
+    /// Stops the server: `fast` or `immediate`.
+    pub fn stop(&self, mode: &str) {
+        run(self.pg_ctl().args(["-w", "-s", "-m", mode, "stop"]));
+    }
+
+    fn pg_ctl(&self) -> Command {
+        let mut pg_ctl = command(&bin("pg_ctl"));
+        pg_ctl.arg("-D").arg(&self.directory).stdout(Stdio::null());
+        pg_ctl
+    }
+
+    /// Whom to connect to for a database of this server.
+    pub fn target(&self, database: &str) -> Target {
+        Target {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            user: "postgres".into(),
+            password: None,
+            database: database.into(),
+            tls: TlsMode::Disable,
+        }
+    }
+
+    /// Creates a database with a name of its own.
+    pub async fn database(&self) -> Database {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let admin = connect(&self.target("postgres"), "test").await.expect("the server answers");
+        admin.client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database is made");
+        Database::open(self.target(&name)).await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+/// A database, with a connection to it.
+pub struct Database {
+    pub target: Target,
+    pub connection: Connection,
+}
+
+impl Database {
+    /// Connects as an app would: with its own settings, not ours.
+    pub async fn open(target: Target) -> Database {
+        let connection = connect(&target, "test-app").await.expect("the database answers");
+        let app = "SET search_path = public; SET DateStyle = 'German'; SET TimeZone = 'Asia/Kolkata'";
+        connection.client.batch_execute(app).await.expect("settings are taken");
+        Database { target, connection }
+    }
+
+    /// Runs statements; a failure is the test's.
+    pub async fn run(&self, sql: &str) {
+        if let Err(e) = self.connection.client.batch_execute(sql).await {
+            panic!("{}\n{sql}", kelvin_io::postgres::Error::from(e));
+        }
+    }
+
+    /// One value as text.
+    pub async fn value(&self, sql: &str) -> String {
+        let messages = self.connection.client.simple_query(sql).await.expect("a query works");
+        messages
+            .iter()
+            .find_map(|m| match m {
+                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_owned()),
+                _ => None,
+            })
+            .unwrap_or_else(|| panic!("no row: {sql}"))
+    }
+}

@@ -1,0 +1,298 @@
+//! A replication manager under test, and everything that it says.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use kelvin::changes::commit::{Commit, TableChange};
+use kelvin::changes::version::StateVersion;
+use kelvin::replica::gauges::Gauges;
+use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
+use kelvin_io::channel::{Sender, bounded};
+use kelvin_io::executor::{self, Task};
+use kelvin_io::postgres::Target;
+
+use super::postgres::Database;
+use super::tables;
+
+/// Longest time that anything may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A directory that is removed at the end.
+pub struct Scratch {
+    pub path: PathBuf,
+}
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("kelvin-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory is made");
+        Scratch { path }
+    }
+
+    pub fn replica(&self) -> PathBuf {
+        self.path.join("replica.db")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+pub fn settings(target: &Target, replica: &Path) -> Settings {
+    Settings {
+        target: target.clone(),
+        app_id: "zero".into(),
+        shard: 0,
+        publications: vec![],
+        replica_file: replica.to_owned(),
+        copy_workers: 3,
+        text_copy: false,
+        auto_reset: true,
+        connect_timeout: Duration::from_secs(20),
+        failover: false,
+        inbound_timeout: None,
+        task_id: "test".into(),
+    }
+}
+
+/// What the manager said.
+#[derive(Default)]
+pub struct Record {
+    pub progress: Vec<String>,
+    pub log: Vec<String>,
+    pub start: Option<Start>,
+    pub gauges: Option<Arc<Gauges>>,
+    pub commits: Vec<Arc<Commit>>,
+    /// Tables as the commits make them: table -> key -> row.
+    model: BTreeMap<String, BTreeMap<String, String>>,
+    /// Tables that a commit did not list row by row.
+    bulk: BTreeSet<String>,
+    pub rebegins: u32,
+    replica: PathBuf,
+    /// Commits with their rows are kept; off for measurements.
+    pub forget: bool,
+}
+
+struct Recorder(Rc<RefCell<Record>>);
+
+impl Events for Recorder {
+    fn progress(&self, text: &str) {
+        self.0.borrow_mut().progress.push(text.to_owned());
+    }
+
+    fn log(&self, level: Level, message: &str, fields: &[(&str, String)]) {
+        let line = format!("{level:?} {message} {fields:?}");
+        if std::env::var_os("KELVIN_TEST_LOG").is_some() {
+            eprintln!("{line}");
+        }
+        self.0.borrow_mut().log.push(line);
+    }
+
+    fn gauges(&self, gauges: Arc<Gauges>) {
+        self.0.borrow_mut().gauges = Some(gauges);
+    }
+
+    fn ready(&self, start: Start) {
+        let mut record = self.0.borrow_mut();
+        let connection = tables::open(&record.replica);
+        if !record.forget {
+            for table in &start.catalogue.tables {
+                let rows = keyed(&connection, &start, &table.name);
+                record.model.insert(table.name.clone(), rows);
+            }
+        }
+        record.start = Some(start);
+    }
+
+    fn commit(&self, commit: Arc<Commit>) {
+        self.0.borrow_mut().take(commit);
+    }
+
+    fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {
+        self.0.borrow_mut().rebegins += 1;
+        Box::pin(async { true })
+    }
+}
+
+/// Rows of a table of the replica by key. Empty for a table without key.
+fn keyed(connection: &rusqlite::Connection, start: &Start, name: &str) -> BTreeMap<String, String> {
+    let table = start.catalogue.table(name).expect("the table exists");
+    if table.row_key.is_empty() {
+        return BTreeMap::new();
+    }
+    let key_table = kelvin::replica::catalogue::Table {
+        columns: table
+            .row_key
+            .iter()
+            .chain(&(0..table.columns.len() as u16).collect::<Vec<_>>())
+            .map(|c| table.columns[*c as usize].clone())
+            .collect(),
+        ..table.clone()
+    };
+    // Key columns first, then all: the printed row is cut where the key ends.
+    let width = table.row_key.len();
+    let mut rows = BTreeMap::new();
+    for values in tables::replica_values(connection, &key_table) {
+        rows.insert(tables::print(&values[..width]), tables::print(&values[width..]));
+    }
+    rows
+}
+
+impl Record {
+    fn version(&self) -> StateVersion {
+        let start = self.start.as_ref().map(|s| s.version).unwrap_or_default();
+        self.commits.last().map_or(start, |c| c.version)
+    }
+
+    /// Folds a commit over the model; fails if it does not fit.
+    fn take(&mut self, commit: Arc<Commit>) {
+        assert_eq!(commit.previous, self.version(), "commits follow each other");
+        assert!(commit.version > commit.previous, "versions grow");
+        let start = self.start.clone().expect("ready came first");
+        assert_eq!(commit.schema_epoch, start.catalogue.epoch);
+        if self.forget {
+            let light = Commit { tables: Default::default(), ..(*commit).clone() };
+            self.commits.push(Arc::new(light));
+            return;
+        }
+        for (id, change) in &commit.tables {
+            let name = &start.catalogue.get(*id).name;
+            let TableChange::Rows(rows) = change else {
+                self.bulk.insert(name.clone());
+                continue;
+            };
+            if self.bulk.contains(name) {
+                continue;
+            }
+            let model = self.model.entry(name.clone()).or_default();
+            assert!(!rows.is_empty(), "a table without changes is not listed");
+            for row in rows {
+                assert_ne!(row.old, row.new, "equal rows are dropped");
+                let key = tables::print(&row.key);
+                let old = row.old.as_ref().map(|old| tables::print(old));
+                assert_eq!(model.get(&key), old.as_ref(), "the old row of {name} {key}");
+                match &row.new {
+                    Some(new) => model.insert(key, tables::print(new)),
+                    None => model.remove(&key),
+                };
+            }
+        }
+        self.commits.push(commit);
+    }
+}
+
+/// A running manager.
+pub struct Replicator {
+    pub record: Rc<RefCell<Record>>,
+    pub replica: PathBuf,
+    stop: Sender<()>,
+    task: Option<Task<End>>,
+    end: Option<End>,
+}
+
+impl Replicator {
+    pub fn start(settings: Settings) -> Replicator {
+        Replicator::start_with(settings, false)
+    }
+
+    pub fn start_with(settings: Settings, forget: bool) -> Replicator {
+        let replica = settings.replica_file.clone();
+        let record = Record { replica: replica.clone(), forget, ..Record::default() };
+        let record = Rc::new(RefCell::new(record));
+        let (stop, stopped) = bounded(1);
+        let events = Rc::new(Recorder(record.clone()));
+        let task = executor::spawn(manager::run(settings, events, stopped));
+        Replicator { record, replica, stop, task: Some(task), end: None }
+    }
+
+    /// Starts on a database with its default settings and waits until it is ready.
+    pub async fn follow(database: &Database, scratch: &Scratch) -> Replicator {
+        let mut replicator = Replicator::start(settings(&database.target, &scratch.replica()));
+        replicator.ready().await;
+        replicator
+    }
+
+    /// Waits until the replica can be read.
+    pub async fn ready(&mut self) -> Start {
+        self.until("the replica is ready", |r| r.start.is_some()).await;
+        self.record.borrow().start.clone().expect("it is ready")
+    }
+
+    /// Waits for a condition; fails if the manager ends first or time is up.
+    pub async fn until(&mut self, what: &str, condition: impl Fn(&Record) -> bool) {
+        let started = Instant::now();
+        while !condition(&self.record.borrow()) {
+            if let Some(task) = &mut self.task
+                && let Some(end) = executor::timeout(Duration::from_millis(2), &mut *task).await
+            {
+                self.task = None;
+                self.end = Some(end.expect("the manager does not panic"));
+            }
+            if self.task.is_none() && !condition(&self.record.borrow()) {
+                panic!(
+                    "waiting until {what}: it ended with {:?}; log {:#?}",
+                    self.end,
+                    self.record.borrow().log
+                );
+            }
+            assert!(started.elapsed() < LIMIT, "waiting until {what}: {:#?}", self.record.borrow().log);
+        }
+    }
+
+    /// Waits until everything that the database has committed is here.
+    pub async fn catch_up(&mut self, database: &Database) {
+        let lsn = database.value("SELECT pg_current_wal_insert_lsn()").await;
+        let lsn = StateVersion::from_lsn(&lsn).expect("an LSN");
+        // A transaction that is published, so that there is something to wait for.
+        database
+            .run(
+                "INSERT INTO zero_0.clients VALUES ('marker', 'marker', 1)
+                 ON CONFLICT (\"clientGroupID\", \"clientID\") DO UPDATE
+                 SET \"lastMutationID\" = clients.\"lastMutationID\" + 1",
+            )
+            .await;
+        self.until("the replica has caught up", |r| r.version() >= lsn).await;
+    }
+
+    /// Catches up and compares every table with upstream, and the commits with both.
+    pub async fn check(&mut self, database: &Database) {
+        self.catch_up(database).await;
+        let start = self.record.borrow().start.clone().expect("it is ready");
+        tables::assert_equal(database, &start.catalogue, &self.replica).await;
+        let connection = tables::open(&self.replica);
+        let mut record = self.record.borrow_mut();
+        let bulk = std::mem::take(&mut record.bulk);
+        for table in &start.catalogue.tables {
+            let rows = keyed(&connection, &start, &table.name);
+            if bulk.contains(&table.name) {
+                record.model.insert(table.name.clone(), rows);
+            } else {
+                assert_eq!(record.model.get(&table.name), Some(&rows), "folded commits of {}", table.name);
+            }
+        }
+    }
+
+    /// Waits for the end.
+    pub async fn end(mut self) -> End {
+        let Some(task) = self.task.take() else { return self.end.expect("it ended") };
+        let end = executor::timeout(LIMIT, task).await;
+        end.unwrap_or_else(|| panic!("it does not end: {:#?}", self.record.borrow().log)).expect("no panic")
+    }
+
+    /// Stops it.
+    pub async fn stop(self) -> End {
+        let _ = self.stop.try_send(());
+        self.end().await
+    }
+}

@@ -1,0 +1,125 @@
+//! Tables as sets of rows, read from either side, to be compared.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use kelvin::replica::catalogue::{Catalogue, Table, quote};
+use kelvin::replica::value::Value;
+use kelvin::upstream::copy;
+use kelvin::upstream::types::{Kind, Malformed};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+use super::postgres::Database;
+
+/// Rows of a table, printed and sorted.
+pub type Rows = Vec<String>;
+
+pub fn print(values: &[Value]) -> String {
+    format!("{values:?}")
+}
+
+#[derive(Debug)]
+struct Bad(String);
+
+impl From<(usize, Malformed)> for Bad {
+    fn from((at, e): (usize, Malformed)) -> Self {
+        Bad(format!("column {at}: {e}"))
+    }
+}
+
+/// Reads a table of Postgres through the conversion.
+pub async fn upstream(database: &Database, table: &Table) -> Rows {
+    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let sql = format!(
+        "COPY (SELECT {} FROM {}.{}) TO STDOUT",
+        columns.join(", "),
+        quote(&table.schema),
+        quote(&table.upstream_name)
+    );
+    // A session of ours, because it fixes how values print.
+    let session = kelvin_io::postgres::connect(&database.target, "test").await.expect("connected");
+    let lines = session.client.copy_out(sql.as_str()).await.expect("COPY begins");
+    let mut lines = std::pin::pin!(lines);
+    let kinds: Vec<Kind> = table.columns.iter().map(|c| Kind::of(c.type_oid, &c.upstream_type)).collect();
+    let mut rows = Vec::new();
+    while let Some(line) = lines.try_next().await.expect("COPY goes on") {
+        let mut values = Vec::new();
+        let whole = copy::columns::<Bad>(&line, &kinds, |_, value| {
+            values.push(value.clone().into_value());
+            Ok(())
+        });
+        assert!(whole.expect("values convert"), "a whole row");
+        rows.push(print(&values));
+    }
+    rows.sort();
+    rows
+}
+
+/// Opens a replica for reading.
+pub fn open(path: &Path) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).expect("the replica opens")
+}
+
+/// Reads a table of the replica.
+pub fn replica(connection: &Connection, table: &Table) -> Rows {
+    let mut rows: Rows = replica_values(connection, table).iter().map(|row| print(row)).collect();
+    rows.sort();
+    rows
+}
+
+/// Reads a table of the replica, in no order.
+pub fn replica_values(connection: &Connection, table: &Table) -> Vec<Vec<Value>> {
+    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let sql = format!("SELECT {} FROM {}", columns.join(", "), quote(&table.name));
+    let mut statement = connection.prepare(&sql).expect("the table is there");
+    let width = table.columns.len();
+    let rows =
+        statement.query_map([], |row| Ok((0..width).map(|at| value(row.get_ref_unwrap(at))).collect()));
+    rows.expect("the table is read").map(|row| row.expect("a row")).collect()
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(i) => Value::Integer(i),
+        ValueRef::Real(r) => Value::Real(r),
+        ValueRef::Text(t) => Value::Text(std::str::from_utf8(t).expect("UTF-8").into()),
+        ValueRef::Blob(b) => Value::Blob(b.into()),
+    }
+}
+
+/// Fails unless every table is the same on both sides.
+pub async fn assert_equal(database: &Database, catalogue: &Arc<Catalogue>, path: &Path) {
+    let connection = open(path);
+    for table in &catalogue.tables {
+        let (there, here) = (upstream(database, table).await, replica(&connection, table));
+        if there != here {
+            panic!("table {} differs: {}", table.name, first_difference(&there, &here));
+        }
+    }
+    let check: String = connection.query_row("PRAGMA integrity_check", [], |r| r.get(0)).expect("checked");
+    assert_eq!(check, "ok");
+}
+
+pub fn first_difference(there: &Rows, here: &Rows) -> String {
+    let count = |rows: &Rows| {
+        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+        rows.iter().for_each(|row| *counts.entry(row.clone()).or_default() += 1);
+        counts
+    };
+    let (there_counts, here_counts) = (count(there), count(here));
+    let only = |a: &BTreeMap<String, i64>, b: &BTreeMap<String, i64>| {
+        a.iter().find(|(row, n)| b.get(*row) != Some(n)).map(|(row, _)| row.clone())
+    };
+    format!(
+        "{} rows upstream, {} here; only upstream: {:?}; only here: {:?}",
+        there.len(),
+        here.len(),
+        only(&there_counts, &here_counts),
+        only(&here_counts, &there_counts)
+    )
+}
