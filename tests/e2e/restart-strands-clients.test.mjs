@@ -58,7 +58,8 @@ for (const [how, away] of [
       insert into issues (id, project_id, num, title, creator_id) values ('while-${how}', 'p1', ${how.length + 200_000}, 'While away', 'u1')`);
     await app.stack.server.up();
     await atWork(both, `after ${how}`);
-    // Paused clients would have needed somebody to press a button.
+    // A client that stops trying would need somebody to press a button. (One that the
+    // server does not know any more was replaced, as a page replaces it: no harm.)
     for (const client of both.clients) {
       assert.ok(!client.states.includes('error'), `a client stopped trying: ${client.states}`);
     }
