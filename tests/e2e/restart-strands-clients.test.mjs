@@ -11,7 +11,7 @@ import {eventually} from './lib/waiting.mjs';
 const app = useApp();
 const {plain} = expected;
 // The stock client tries again every 5 s.
-const BACK = 40_000;
+const BACK = 60_000;
 
 async function agrees(watch) {
   await watch.sees('the rows that SQL gives', async data => {
