@@ -102,10 +102,12 @@ impl CatchUp {
             self.begin(group, shared, &mut frames)?;
         }
         self.write_rows(group, shared, &mut frames)?;
-        if self.rows.is_empty() {
+        // Only what was collected in this very slice adds up to the group's label.
+        let collected = self.rows.is_empty();
+        if collected {
             self.collect(group, shared);
         }
-        let done = self.rows.len() <= SLICE;
+        let done = collected && self.rows.len() <= SLICE;
         if done {
             self.write_rows(group, shared, &mut frames)?;
             self.finish(group, shared, &mut frames);

@@ -170,7 +170,9 @@ impl Syncer {
     pub fn prospective(&self, group_id: &str, ops: &[QueryOp]) -> Vec<Named> {
         let mut out: Vec<Named> = Vec::new();
         if let Some(group) = self.groups.get(group_id) {
-            out.extend(group.queries.iter().filter_map(|(hash, query)| named(hash, &query.spec)));
+            // A refused query is asked for again only when a client puts it again.
+            let asked = group.queries.iter().filter(|(_, query)| !query.failed);
+            out.extend(asked.filter_map(|(hash, query)| named(hash, &query.spec)));
         }
         for op in ops {
             if let QueryOp::Put { hash, query: Some(QueryBody::Named { name, args }), .. } = op
@@ -352,7 +354,7 @@ impl Syncer {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         let id = group.id.clone();
         let Some(query) = group.queries.get_mut(hash) else { return };
-        if serial.is_some() && query.transforming != serial {
+        if query.failed || (serial.is_some() && query.transforming != serial) {
             return;
         }
         query.transforming = None;
