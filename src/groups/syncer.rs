@@ -41,6 +41,11 @@ pub const MAX_IDLE_GROUPS: usize = 20_000;
 /// How long an encoded view is kept for others who ask for the same, in milliseconds.
 pub const KEEP_FULL: f64 = 2_000.0;
 
+/// Most bytes of encoded views kept on a core once nobody waits for them. Several clients
+/// that ask for the same at the same moment find them; a thousand different queries must
+/// not pile theirs up.
+pub const MAX_FULLS: usize = 8 << 20;
+
 /// Rows up to which a view that exists already is sent by reading its rows by key.
 const SMALL_VIEW: usize = 1_000;
 
@@ -564,6 +569,7 @@ impl Syncer {
         if let Err(error) = self.advance_group(group_id, now) {
             self.fail_group(group_id, &error);
         }
+        self.trim_fulls();
     }
 
     fn advance_group(&mut self, group_id: &Rc<str>, now: f64) -> Result<(), ProtocolError> {
@@ -681,6 +687,34 @@ impl Syncer {
         for view in views {
             give_up(group, &mut self.shared, view);
         }
+    }
+
+    /// Drops encoded views beyond the budget, oldest first, but none that a group still waits
+    /// for.
+    fn trim_fulls(&mut self) {
+        let mut total: usize = self.shared.fulls.values().map(|f| f.size).sum();
+        if total <= MAX_FULLS {
+            return;
+        }
+        let mut oldest: Vec<(f64, ViewId)> = self.full_since.iter().map(|(v, since)| (*since, *v)).collect();
+        oldest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (_, view) in oldest {
+            if total <= MAX_FULLS {
+                return;
+            }
+            if self.is_awaited(view) {
+                continue;
+            }
+            self.full_since.remove(&view);
+            total -= self.shared.fulls.remove(&view).map_or(0, |f| f.size);
+        }
+    }
+
+    fn is_awaited(&self, view: ViewId) -> bool {
+        let groups = self.shared.interested.get(&view).into_iter().flatten();
+        groups
+            .filter_map(|id| self.groups.get(id))
+            .any(|group| group.queries.values().any(|q| q.pending == Some(view)))
     }
 
     /// Work of the clock: expired queries, groups that nobody uses, encoded views that
