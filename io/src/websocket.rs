@@ -129,7 +129,7 @@ impl FrameReader {
     }
 
     /// The next message, or `None` until more bytes come.
-    pub fn next(&mut self) -> Result<Option<Message>, ReadError> {
+    pub fn next_message(&mut self) -> Result<Option<Message>, ReadError> {
         loop {
             let Some((opcode, fin, payload)) = self.next_frame()? else { return Ok(None) };
             match opcode {
@@ -226,7 +226,7 @@ mod tests {
         let mut seen = Vec::new();
         for byte in bytes {
             reader.feed(&[byte]);
-            seen.extend(reader.next().unwrap());
+            seen.extend(reader.next_message().unwrap());
         }
         assert_eq!(seen, [Message::Ping(b"p".to_vec()), Message::Data(b"hello".to_vec())]);
     }
@@ -235,17 +235,17 @@ mod tests {
     fn a_message_over_the_limit_is_refused_before_it_is_read() {
         let bytes = masked(OpCode::Data(Data::Text), true, &[b'x'; 101]);
         let mut reader = FrameReader::new(100, bytes[..20].to_vec());
-        assert_eq!(reader.next(), Err(ReadError::TooLarge));
+        assert_eq!(reader.next_message(), Err(ReadError::TooLarge));
         let mut parts = masked(OpCode::Data(Data::Text), false, &[b'x'; 60]);
         parts.extend(masked(OpCode::Data(Data::Continue), true, &[b'x'; 60]));
         let mut reader = FrameReader::new(100, parts);
-        assert_eq!(reader.next(), Err(ReadError::TooLarge));
+        assert_eq!(reader.next_message(), Err(ReadError::TooLarge));
     }
 
     #[test]
     fn frames_without_a_mask_are_refused() {
         let mut reader = FrameReader::new(100, text_frame(b"x").to_vec());
-        assert!(matches!(reader.next(), Err(ReadError::Protocol(_))));
+        assert!(matches!(reader.next_message(), Err(ReadError::Protocol(_))));
     }
 
     #[test]

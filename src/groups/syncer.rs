@@ -326,7 +326,7 @@ impl Syncer {
         let mut out = Vec::new();
         let mut spelled = Vec::new();
         for (hash, query) in &mut group.queries {
-            if !query.is_missing() && !(all && !query.failed) {
+            if !query.is_missing() && (!all || query.failed) {
                 continue;
             }
             match named(hash, &query.spec) {

@@ -206,7 +206,7 @@ async fn read(session: &Session, mut reader: ReadHalf, rest: Vec<u8>, inbox: Sen
     let mut chunk = vec![0u8; 4096];
     loop {
         loop {
-            match frames.next() {
+            match frames.next_message() {
                 Ok(None) => break,
                 Ok(Some(Message::Close)) => return,
                 Ok(Some(Message::Ping(payload))) => session.outbox.send(&[pong_frame(&payload)]),
