@@ -237,9 +237,15 @@ fn websocket(values: &mut Values) -> Result<WebSocket> {
     let opt = &network::WEBSOCKET_COMPRESSION_OPTIONS;
     let options = match values.text(opt) {
         None => Compression::default(),
-        Some(text) => Compression::parse(&text).map_err(|problem| {
-            values.bad(opt, &text, &problem, "Give a JSON object, for example {\"threshold\": 1024}.")
-        })?,
+        Some(text) => match Compression::parse(&text) {
+            Ok(options) => options,
+            Err(problem) => {
+                let remedy = "Give a JSON object, for example {\"threshold\": 1024}.";
+                let error = values.bad(opt, &text, &problem, remedy);
+                values.fail(opt, error)?;
+                Compression::default()
+            }
+        },
     };
     let on = is_on(values, &network::WEBSOCKET_COMPRESSION);
     Ok(WebSocket {
