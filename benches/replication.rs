@@ -204,8 +204,15 @@ async fn copy(database: &Database, base: u32) {
             }
             // The first round warms the caches.
             if round > 0 {
-                print(&format!("COPY {format}, {} MB, server CPU {:.2} s", bytes / 1_000_000, cpu_of(pid) - server),
-                    u64::from(base), &since);
+                print(
+                    &format!(
+                        "COPY {format}, {} MB, server CPU {:.2} s",
+                        bytes / 1_000_000,
+                        cpu_of(pid) - server
+                    ),
+                    u64::from(base),
+                    &since,
+                );
             }
         }
     }
@@ -228,9 +235,11 @@ const READERS: usize = 4;
 async fn log(database: &Database, replicator: &mut Replicator, from: u32) {
     replicator.record.borrow_mut().add_readers(READERS);
     let mut next = from;
-    for (what, busy, seconds) in
-        [("readers that begin again", false, 60), ("busy readers", true, 10), ("readers that begin again", false, 20)]
-    {
+    for (what, busy, seconds) in [
+        ("readers that begin again", false, 60),
+        ("busy readers", true, 10),
+        ("readers that begin again", false, 20),
+    ] {
         replicator.record.borrow_mut().busy = busy;
         replicator.record.borrow_mut().largest_log = 0;
         let gauges = replicator.gauges();

@@ -25,7 +25,12 @@ fn wal_level_must_be_logical() {
     on_executor(|| async {
         let cluster = Cluster::start("wal_level = replica");
         let database = cluster.database().await;
-        refused(&database, |_| {}, &["wal_level is 'replica'", "ALTER SYSTEM SET wal_level = 'logical'", "restart"]).await;
+        refused(
+            &database,
+            |_| {},
+            &["wal_level is 'replica'", "ALTER SYSTEM SET wal_level = 'logical'", "restart"],
+        )
+        .await;
     });
 }
 
@@ -113,7 +118,10 @@ fn passwords_are_checked_on_both_paths() {
         database
             .run("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'p\u{e4}ss'' word'; CREATE TABLE t (id int PRIMARY KEY)")
             .await;
-        cluster.write("pg_hba.conf", "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n");
+        cluster.write(
+            "pg_hba.conf",
+            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+        );
         cluster.reload();
         target.user = "app".into();
         refused(&database, |s| s.target = target.clone(), &["password"]).await;
@@ -143,17 +151,62 @@ fn connections_are_encrypted_on_both_paths() {
         let mut target = database.target.clone();
         target.tls = TlsMode::Require;
         refused(&database, |s| s.target = target.clone(), &["does not offer TLS", "sslmode=disable"]).await;
-        let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test authority",
-            "-keyout", "ca.key", "-out", "ca.crt"];
+        let request = [
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+        ];
         cluster.run_there("openssl", &request);
-        cluster.run_there("openssl", &["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout",
-            "server.key", "-out", "server.csr"]);
-        cluster.run_there("openssl", &["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-            "-CAcreateserial", "-days", "2", "-out", "server.crt"]);
+        cluster.run_there(
+            "openssl",
+            &[
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                "server.key",
+                "-out",
+                "server.csr",
+            ],
+        );
+        cluster.run_there(
+            "openssl",
+            &[
+                "x509",
+                "-req",
+                "-in",
+                "server.csr",
+                "-CA",
+                "ca.crt",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-days",
+                "2",
+                "-out",
+                "server.crt",
+            ],
+        );
         cluster.run_there("chmod", &["600", "server.key"]);
         database.run("ALTER SYSTEM SET ssl = on").await;
         database.run("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'secret'").await;
-        cluster.write("pg_hba.conf", "host all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n");
+        cluster.write(
+            "pg_hba.conf",
+            "host all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n",
+        );
         cluster.reload();
         target.user = "app".into();
         target.password = Some("secret".into());

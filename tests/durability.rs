@@ -97,7 +97,12 @@ fn what_was_acknowledged_is_on_the_disk_at_any_time() {
             let told = confirmed(&database).await;
             let synced = gauges.synced_wal_bytes();
             let copy = Scratch::new();
-            cut(&replicator.replica, &copy.replica(), synced, if round % 2 == 0 { Rest::Cut } else { Rest::Zeros });
+            cut(
+                &replicator.replica,
+                &copy.replica(),
+                synced,
+                if round % 2 == 0 { Rest::Cut } else { Rest::Zeros },
+            );
             let kept = position(&copy.replica());
             assert!(kept >= told, "round {round}: {kept:?} on the disk, {told:?} acknowledged");
             assert!(told >= last, "acknowledgements never go back");

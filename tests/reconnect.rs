@@ -101,7 +101,9 @@ fn a_large_transaction_that_breaks_off_comes_again_as_a_whole() {
         database.run(TABLE).await;
         let mut replicator = Replicator::follow(&database, &scratch).await;
         let commits = replicator.record.borrow().commits.len();
-        database.run("INSERT INTO t (n, body) SELECT i, repeat('x', 300) FROM generate_series(1, 120000) i").await;
+        database
+            .run("INSERT INTO t (n, body) SELECT i, repeat('x', 300) FROM generate_series(1, 120000) i")
+            .await;
         // Some of it has surely been sent, and hardly all of it.
         executor::sleep(Duration::from_millis(150)).await;
         terminate_walsender(&database).await;

@@ -87,7 +87,9 @@ fn truncated_tables_are_empty() {
             .run("BEGIN; INSERT INTO a VALUES (60); TRUNCATE a CASCADE; INSERT INTO a VALUES (61); COMMIT")
             .await;
         replicator.check(&database).await;
-        database.run("INSERT INTO c VALUES (2); TRUNCATE c, b RESTART IDENTITY; INSERT INTO b VALUES (1, 61)").await;
+        database
+            .run("INSERT INTO c VALUES (2); TRUNCATE c, b RESTART IDENTITY; INSERT INTO b VALUES (1, 61)")
+            .await;
         replicator.check(&database).await;
         replicator.stop().await;
     });
@@ -206,11 +208,17 @@ fn statement(random: &mut Random) -> String {
     let id = random.below(40);
     let (n, other) = (random.below(1000), random.below(40));
     match random.below(13) {
-        0..3 => format!("INSERT INTO a VALUES ({id}, {n}, repeat('y', 3000 * ({n} % 2))) ON CONFLICT DO NOTHING"),
+        0..3 => {
+            format!("INSERT INTO a VALUES ({id}, {n}, repeat('y', 3000 * ({n} % 2))) ON CONFLICT DO NOTHING")
+        }
         3 => format!("UPDATE a SET n = {n} WHERE id = {id}"),
-        4 => format!("UPDATE a SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT 1 FROM a WHERE id = {other})"),
+        4 => format!(
+            "UPDATE a SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT 1 FROM a WHERE id = {other})"
+        ),
         5 => format!("DELETE FROM a WHERE id = {id}"),
-        6 => format!("INSERT INTO b VALUES ('k{id}', {other}, {n}) ON CONFLICT (k, l) DO UPDATE SET n = excluded.n"),
+        6 => format!(
+            "INSERT INTO b VALUES ('k{id}', {other}, {n}) ON CONFLICT (k, l) DO UPDATE SET n = excluded.n"
+        ),
         7 => format!("UPDATE b SET l = l + 100 WHERE k = 'k{id}'"),
         8 => format!("DELETE FROM b WHERE l % 7 = {}", id % 7),
         9 => format!("INSERT INTO c VALUES ({}, {n})", id % 5),
@@ -218,7 +226,9 @@ fn statement(random: &mut Random) -> String {
         11 => format!("DELETE FROM c WHERE g = {} AND n % 2 = 0", id % 5),
         _ if random.chance(12) => "TRUNCATE b".into(),
         // Many keys at once, most of them to keys that others just had.
-        _ => format!("UPDATE a SET id = id + 1000; UPDATE a SET id = 999 + {other} - id + 1000 WHERE id < 1000 + {other}"),
+        _ => format!(
+            "UPDATE a SET id = id + 1000; UPDATE a SET id = 999 + {other} - id + 1000 WHERE id < 1000 + {other}"
+        ),
     }
 }
 
@@ -242,7 +252,9 @@ fn random_transactions_end_in_equal_tables() {
                 let mut transaction = String::from("BEGIN;");
                 for _ in 0..1 + random.below(8) {
                     match random.below(10) {
-                        0 => transaction += &format!("SAVEPOINT s; {}; ROLLBACK TO s;", statement(&mut random)),
+                        0 => {
+                            transaction += &format!("SAVEPOINT s; {}; ROLLBACK TO s;", statement(&mut random))
+                        }
                         1 => transaction += &format!("SAVEPOINT s; {}; RELEASE s;", statement(&mut random)),
                         _ => transaction += &format!("{};", statement(&mut random)),
                     }

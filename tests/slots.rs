@@ -10,7 +10,8 @@ use support::on_executor;
 use support::postgres::{Cluster, Database};
 use support::replicator::{Replicator, Scratch, settings};
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 99) i;";
+const TABLE: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 99) i;";
 
 /// A replica that was synced, followed something and was stopped.
 async fn stopped(database: &Database, scratch: &Scratch) {
@@ -21,7 +22,11 @@ async fn stopped(database: &Database, scratch: &Scratch) {
     replicator.stop().await;
     // The server notices a moment later.
     for _ in 0..100 {
-        if database.value("SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()").await == "0" {
+        if database
+            .value("SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()")
+            .await
+            == "0"
+        {
             return;
         }
         executor::sleep(Duration::from_millis(20)).await;
@@ -108,7 +113,8 @@ fn a_slot_that_was_dropped_while_the_stream_was_away() {
 #[test]
 fn a_slot_that_was_lost_to_the_size_limit() {
     on_executor(|| async {
-        let cluster = Cluster::start("max_slot_wal_keep_size = 16MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB");
+        let cluster =
+            Cluster::start("max_slot_wal_keep_size = 16MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB");
         let database = cluster.database().await;
         let scratch = Scratch::new();
         stopped(&database, &scratch).await;
@@ -190,7 +196,9 @@ fn slots_of_replaced_replicas_are_dropped() {
         std::fs::remove_file(scratch.replica()).unwrap();
         let mut replicator = Replicator::follow(&database, &scratch).await;
         replicator.check(&database).await;
-        replicator.until("the old slot is dropped", |r| r.log.iter().any(|l| l.contains("dropped an unused"))).await;
+        replicator
+            .until("the old slot is dropped", |r| r.log.iter().any(|l| l.contains("dropped an unused")))
+            .await;
         let count = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
         assert_eq!(database.value(count).await, "1");
         replicator.stop().await;

@@ -131,7 +131,9 @@ fn rows_without_columns_and_with_very_large_values_arrive() {
             )
             .await;
         let mut replicator = Replicator::follow(&database, &scratch).await;
-        database.run("INSERT INTO large SELECT 2, body, list FROM large; INSERT INTO empty DEFAULT VALUES").await;
+        database
+            .run("INSERT INTO large SELECT 2, body, list FROM large; INSERT INTO empty DEFAULT VALUES")
+            .await;
         database.run("UPDATE large SET id = id + 10; UPDATE large SET list = '{}' WHERE id = 11").await;
         replicator.check(&database).await;
         replicator.stop().await;

@@ -412,11 +412,7 @@ impl From<crate::replica::Error> for LoadError {
 }
 
 /// Reports progress until it is dropped.
-async fn report(
-    progress: &Progress,
-    gauges: &Gauges,
-    events: &Rc<dyn Events>,
-) -> std::convert::Infallible {
+async fn report(progress: &Progress, gauges: &Gauges, events: &Rc<dyn Events>) -> std::convert::Infallible {
     let total = gauges.expected_rows();
     let mut last = (Instant::now(), 0);
     loop {

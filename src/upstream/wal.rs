@@ -30,6 +30,11 @@ impl Default for Limits {
 /// How long commits may be held, in total, for one attempt: less than anybody notices.
 const HOLD: Duration = Duration::from_millis(10);
 
+/// Doublings of that time, one for each doubling of the log beyond the soft limit: where
+/// the disk cannot sync the last frames within it, holds get longer instead of the log
+/// growing up to the hard limit.
+const MAX_DOUBLINGS: u32 = 3;
+
 /// The same beyond the hard limit: long enough for every core to come to a slice border.
 const HOLD_HARD: Duration = Duration::from_secs(1);
 
@@ -82,7 +87,7 @@ pub async fn keep_short(
         }
         let (hold, retry) = match size {
             size if size > limits.hard => (HOLD_HARD, RETRY_HARD),
-            size if size > 2 * limits.soft => (HOLD, RETRY_SOON),
+            size if size > 2 * limits.soft => (hold_for(size, limits), RETRY_SOON),
             _ => (HOLD, RETRY),
         };
         match attempt(&checkpointer, &events, hold).await {
@@ -91,6 +96,11 @@ pub async fn keep_short(
             Err(e) => return e,
         }
     }
+}
+
+fn hold_for(size: u64, limits: Limits) -> Duration {
+    let doublings = (size / limits.soft.max(1)).checked_ilog2().unwrap_or(0);
+    HOLD * 2u32.pow(doublings.min(MAX_DOUBLINGS))
 }
 
 /// One attempt; `true`: the next commit restarts the log.
@@ -159,5 +169,18 @@ async fn wait_for_restart(gauges: &Gauges, size: u64) {
     let restarts = gauges.wal_restarts();
     while gauges.wal_bytes() == size && gauges.wal_restarts() == restarts {
         executor::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_grow_with_the_log() {
+        let limits = Limits { soft: 64, hard: 1024 };
+        let times: Vec<u128> =
+            [10, 64, 127, 128, 300, 600, 100_000].iter().map(|s| hold_for(*s, limits).as_millis()).collect();
+        assert_eq!(times, [10, 10, 10, 20, 40, 80, 80]);
     }
 }

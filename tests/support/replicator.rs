@@ -179,7 +179,8 @@ impl Record {
         for reader in &self.readers {
             reader.execute_batch("ROLLBACK; BEGIN").expect("it begins");
             // Only a read takes the snapshot.
-            let count = reader.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+            let count =
+                reader.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
             count.expect("it reads");
         }
     }

@@ -111,10 +111,7 @@ pub const CASES: &[(&str, &[Case])] = &[
     ),
     ("varchar(5)", &[("abc", Text("abc")), ("1e5", Text("1e5"))]),
     ("char(5)", &[("ab", Text("ab   ")), ("", Text("     "))]),
-    (
-        "uuid",
-        &[("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", Text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"))],
-    ),
+    ("uuid", &[("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", Text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"))]),
     (
         "inet",
         &[
@@ -128,7 +125,10 @@ pub const CASES: &[(&str, &[Case])] = &[
     ("macaddr", &[("08002b:010203", Text("08:00:2b:01:02:03"))]),
     ("macaddr8", &[("08002b0102030405", Text("08:00:2b:01:02:03:04:05"))]),
     ("pg_lsn", &[("16/B374D848", Text("16/B374D848"))]),
-    ("mood", &[("sad", Text("sad")), ("it's \"ok\"", Text("it's \"ok\"")), ("very, happy", Text("very, happy"))]),
+    (
+        "mood",
+        &[("sad", Text("sad")), ("it's \"ok\"", Text("it's \"ok\"")), ("very, happy", Text("very, happy"))],
+    ),
     (
         "date",
         &[
@@ -222,13 +222,19 @@ pub const CASES: &[(&str, &[Case])] = &[
     (
         "text[]",
         &[
-            ("{a,\"b c\",\"NULL\",NULL,\"q\\\"\\\\\",\"{x}\",\"\"}", Text("[\"a\",\"b c\",\"NULL\",null,\"q\\\"\\\\\",\"{x}\",\"\"]")),
+            (
+                "{a,\"b c\",\"NULL\",NULL,\"q\\\"\\\\\",\"{x}\",\"\"}",
+                Text("[\"a\",\"b c\",\"NULL\",null,\"q\\\"\\\\\",\"{x}\",\"\"]"),
+            ),
             ("{\"a\nb\t\"}", Text("[\"a\\nb\\t\"]")),
         ],
     ),
     ("varchar(3)[]", &[("{ab}", Text("[\"ab\"]"))]),
     ("char(3)[]", &[("{ab}", Text("[\"ab \"]"))]),
-    ("uuid[]", &[("{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}", Text("[\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\"]"))]),
+    (
+        "uuid[]",
+        &[("{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}", Text("[\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\"]"))],
+    ),
     ("mood[]", &[("{sad,\"very, happy\"}", Text("[\"sad\",\"very, happy\"]"))]),
     ("date[]", &[("{infinity,1970-01-02}", Text("[null,86400000]"))]),
     ("timestamp[]", &[("{\"1970-01-01 00:00:00.0015\"}", Text("[1.5]"))]),
@@ -244,10 +250,39 @@ pub const CASES: &[(&str, &[Case])] = &[
 
 /// Types that [`random`] knows.
 pub const RANDOM: &[&str] = &[
-    "int2", "int4", "int8", "float4", "float8", "numeric", "bool", "text", "char(7)", "uuid", "inet", "cidr",
-    "mood", "date", "timestamp", "timestamptz", "time", "timetz", "json", "jsonb", "bytea", "interval",
-    "int8[]", "float4[]", "float8[]", "numeric[]", "text[]", "bool[]", "date[]", "timestamp[]", "timetz[]",
-    "jsonb[]", "mood[]",
+    "int2",
+    "int4",
+    "int8",
+    "float4",
+    "float8",
+    "numeric",
+    "bool",
+    "text",
+    "char(7)",
+    "uuid",
+    "inet",
+    "cidr",
+    "mood",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "time",
+    "timetz",
+    "json",
+    "jsonb",
+    "bytea",
+    "interval",
+    "int8[]",
+    "float4[]",
+    "float8[]",
+    "numeric[]",
+    "text[]",
+    "bool[]",
+    "date[]",
+    "timestamp[]",
+    "timetz[]",
+    "jsonb[]",
+    "mood[]",
 ];
 
 /// A random value as an SQL literal.
@@ -260,9 +295,8 @@ pub fn random(ty: &str, random: &mut Random) -> String {
 
 fn array(element: &str, random: &mut Random) -> String {
     let list = |random: &mut Random, n: u64| {
-        let items: Vec<String> = (0..n)
-            .map(|_| if random.chance(6) { "NULL".into() } else { scalar(element, random) })
-            .collect();
+        let items: Vec<String> =
+            (0..n).map(|_| if random.chance(6) { "NULL".into() } else { scalar(element, random) }).collect();
         format!("ARRAY[{}]::{element}[]", items.join(", "))
     };
     if random.chance(3) {
@@ -346,8 +380,26 @@ fn float(n: f64, random: &mut Random) -> String {
 }
 
 fn characters(random: &mut Random, most: u64) -> String {
-    const SOME: &[char] =
-        &['a', 'Z', '0', ' ', '\t', '\n', '\r', '\\', '\'', '"', ',', '{', '}', 'N', '\u{e9}', '\u{1f600}', '\u{1}', '\u{7f}'];
+    const SOME: &[char] = &[
+        'a',
+        'Z',
+        '0',
+        ' ',
+        '\t',
+        '\n',
+        '\r',
+        '\\',
+        '\'',
+        '"',
+        ',',
+        '{',
+        '}',
+        'N',
+        '\u{e9}',
+        '\u{1f600}',
+        '\u{1}',
+        '\u{7f}',
+    ];
     (0..random.below(most + 1)).map(|_| *random.one_of(SOME)).collect()
 }
 
