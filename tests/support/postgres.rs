@@ -15,8 +15,8 @@ use kelvin_io::postgres::{Connection, Target, TlsMode, connect};
 const SETTINGS: &str = "
     listen_addresses = '127.0.0.1'
     wal_level = logical
-    max_wal_senders = 30
-    max_replication_slots = 30
+    max_wal_senders = 100
+    max_replication_slots = 100
     max_connections = 100
     fsync = off
     shared_buffers = 128MB
