@@ -2,8 +2,10 @@
 #![allow(dead_code)]
 
 pub mod postgres;
+pub mod random;
 pub mod replicator;
 pub mod tables;
+pub mod values;
 
 use std::future::Future;
 
