@@ -80,9 +80,8 @@ fn it_recovers_when_a_busy_reader_is_done() {
         replicator
             .until("it is said", |r| r.log.iter().any(|l| l.contains("the replica's log is large")))
             .await;
-        let (commits, applied) = (replicator.record.borrow().commits.len(), gauges.rows_applied());
+        let commits = replicator.record.borrow().commits.len();
         replicator.until("commits go on", |r| r.commits.len() > commits + 3).await;
-        assert!(gauges.rows_applied() > applied);
         assert!(gauges.longest_hold() < Duration::from_millis(1500), "{:?}", gauges.longest_hold());
         replicator.record.borrow_mut().busy = false;
         let watched = gauges.clone();
