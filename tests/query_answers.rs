@@ -18,7 +18,7 @@ use model::database::Database;
 use model::probe::Probe;
 use model::replica::Replica;
 use model::tree::{Node, Role, judge, nodes};
-use model::{random, random_query};
+use model::{print, random, random_query};
 use proptest::prelude::*;
 
 fn evaluated(reader: &Reader, plan: &Plan, mut probe: Probe) -> Probe {
@@ -90,12 +90,12 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
     for _ in 0..2 {
         for (ast, earlier) in queries.iter().zip(&mut earlier) {
             let planned = plan(ast, &schema.catalogue, &schema)
-                .map_err(|e| TestCaseError::fail(format!("{e}: {ast:#?}")))?;
+                .map_err(|e| TestCaseError::fail(format!("{e}: {}", print::query(ast))))?;
             let probe = earlier.as_ref().map(Probe::after).unwrap_or_default();
             let probe = evaluated(&reader, &planned, probe);
             same_shape(&planned, &nodes(&db, ast))
                 .and_then(|()| compare(&db, ast, &probe, earlier.as_ref()))
-                .map_err(|e| TestCaseError::fail(format!("{e}\n{ast:#?}")))?;
+                .map_err(|e| TestCaseError::fail(format!("{e}\n{}", print::query(ast))))?;
             *earlier = Some(probe);
         }
         reader.end().expect("the snapshot is given up");

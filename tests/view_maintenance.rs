@@ -12,7 +12,7 @@ use model::database::Database;
 use model::keeper::{Keeper, Name};
 use model::replica::Replica;
 use model::tree::{Chosen, Synced, judge, nodes};
-use model::{random, random_query};
+use model::{print, random, random_query};
 use kelvin::changes::commit::TableChange;
 use kelvin::views::view::ViewId;
 use kelvin::zql::ast::Ast;
@@ -99,7 +99,7 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
     for _ in 0..8 {
         if views.len() < 4 {
             let ast = random_query::query(&mut choices, &schema);
-            let text = format!("{ast:#?}");
+            let text = print::query(&ast);
             views.push(
                 Watched::open(&mut keeper, &db, ast).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?,
             );
@@ -126,7 +126,7 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
         keeper.advance(&commits, gap);
         for view in &mut views {
             view.check(&keeper, &db, since, &bulk)
-                .map_err(|e| TestCaseError::fail(format!("{e}\n{:#?}\nafter {log:#?}", view.ast)))?;
+                .map_err(|e| TestCaseError::fail(format!("{e}\n{}\nafter {log:#?}", print::query(&view.ast))))?;
         }
     }
     for view in views {

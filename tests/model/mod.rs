@@ -11,6 +11,7 @@ pub mod database;
 pub mod fixture;
 pub mod keeper;
 pub mod meaning;
+pub mod print;
 pub mod probe;
 pub mod quiet;
 pub mod random;
