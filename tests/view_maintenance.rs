@@ -126,7 +126,7 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
         keeper.advance(&commits, gap);
         for view in &mut views {
             view.check(&keeper, &db, since, &bulk)
-                .map_err(|e| TestCaseError::fail(format!("{e}\n{}\nafter {log:#?}", print::query(&view.ast))))?;
+                .map_err(|e| TestCaseError::fail(format!("{e}\n{}\nafter {log:?}", print::query(&view.ast))))?;
         }
     }
     for view in views {
