@@ -333,9 +333,14 @@ impl Group {
     pub fn next_expiry(&self, now: f64) -> Option<f64> {
         let clock = self.clock(now);
         self.clock_runs_since?;
+        let wanted = |hash: &String| {
+            self.clients.values().any(|c| c.desires.get(hash).is_some_and(|d| d.inactive_since.is_none()))
+        };
         let inactive = self.clients.values().flat_map(|c| &c.desires);
         inactive
-            .filter(|(hash, _)| self.queries.contains_key(*hash))
+            .filter(|(hash, d)| {
+                d.inactive_since.is_some() && self.queries.contains_key(*hash) && !wanted(hash)
+            })
             .filter_map(|(_, d)| d.inactive_since.map(|since| (since + d.ttl - clock).max(0.0)))
             .min_by(f64::total_cmp)
     }

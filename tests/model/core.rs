@@ -94,7 +94,8 @@ impl Core {
         let mut half = Half { commits: commits.clone(), end, contents: Vec::new(), evaluated: Vec::new() };
         for id in self.syncer.shared.views.reading(batch.tables.keys()) {
             let Some(view) = self.syncer.shared.views.get(id).filter(|v| v.live) else { continue };
-            match view.effect(&batch, &self.syncer.shared.rows.borrow()) {
+            let effect = view.effect(&batch, &self.syncer.shared.rows.borrow());
+            match effect {
                 Effect::None => {}
                 Effect::Contents(edited) => half.contents.push((id, view.incarnation, edited)),
                 Effect::Evaluate(edited) => {

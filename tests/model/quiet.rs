@@ -46,15 +46,15 @@ impl World {
                     self.receive(group, tab, usize::MAX)?;
                 }
             }
-            if !moved && !self.owes() {
-                // What the clock wakes.
-                self.core.syncer.tick(self.now);
-                if !self.core.syncer.has_work() {
-                    return Ok(());
-                }
-                if round > 20 && !self.is_waiting_for_a_commit() {
-                    continue;
-                }
+            if moved || self.owes() {
+                continue;
+            }
+            // What the clock wakes.
+            self.core.syncer.tick(self.now);
+            if !self.core.syncer.has_work() {
+                return Ok(());
+            }
+            if self.is_behind() {
                 // A tab whose cookie is ahead of the replica waits until it is not.
                 let table = self.db.schema.find("item");
                 let row = super::tables::filler(round);
@@ -66,7 +66,7 @@ impl World {
         Ok(())
     }
 
-    fn is_waiting_for_a_commit(&self) -> bool {
+    fn is_behind(&self) -> bool {
         let groups = self.core.syncer.groups.values();
         groups.flat_map(|g| &g.connections).any(|c| c.phase != Phase::Live)
     }
