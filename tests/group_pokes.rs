@@ -39,8 +39,13 @@ fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Br
 
 /// Gives a tab a cookie and rows that another server may have given it.
 fn forge(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
-    let major = (world.core.syncer.shared.version.0 + choices.below(6) as u64).saturating_sub(3);
-    let epoch = *choices.pick(&[1, EPOCH + 2, EPOCH]);
+    let version = world.core.syncer.shared.version.0;
+    let (major, epoch) = match choices.below(3) {
+        0 => ((version + choices.below(6) as u64).saturating_sub(3), 1),
+        1 => ((version + choices.below(6) as u64).saturating_sub(3), EPOCH + 2),
+        // One that this server issues only much later.
+        _ => (version + 1_000, EPOCH),
+    };
     let store = &mut world.groups[group].tabs[tab].receiver.store;
     store.cookie = Some(Cookie::label(major, epoch, choices.below(4) as u64).to_string());
     let ghost = serde_json::json!({"id": "ghost", "item": null, "v": 0});

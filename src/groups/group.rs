@@ -333,15 +333,16 @@ impl Group {
     pub fn next_expiry(&self, now: f64) -> Option<f64> {
         let clock = self.clock(now);
         self.clock_runs_since?;
-        let wanted = |hash: &String| {
-            self.clients.values().any(|c| c.desires.get(hash).is_some_and(|d| d.inactive_since.is_none()))
+        // A query goes when the last client's time is over, not when the first one's is.
+        let left = |hash: &String| {
+            let desires = self.clients.values().filter_map(|c| c.desires.get(hash));
+            desires.map(|d| d.time_left(clock)).fold(0.0, f64::max)
         };
-        let inactive = self.clients.values().flat_map(|c| &c.desires);
+        let inactive = self.clients.values().flat_map(|c| &c.desires).filter(|(_, d)| !d.desired);
         inactive
-            .filter(|(hash, d)| {
-                d.inactive_since.is_some() && self.queries.contains_key(*hash) && !wanted(hash)
-            })
-            .filter_map(|(_, d)| d.inactive_since.map(|since| (since + d.ttl - clock).max(0.0)))
+            .filter(|(hash, _)| self.queries.contains_key(*hash))
+            .map(|(hash, _)| left(hash))
+            .filter(|left| left.is_finite())
             .min_by(f64::total_cmp)
     }
 
