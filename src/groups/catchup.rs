@@ -92,7 +92,8 @@ impl CatchUp {
             return Ok(Progress::Wait);
         }
         if let Base::Unknown(cookie) = self.base {
-            let behind = cookie.major > shared.version.0;
+            // Labels of this epoch pass those of a later one only with the next version.
+            let behind = (cookie.major, cookie.epoch()) > (shared.version.0, shared.epoch);
             if (behind || group.is_waiting()) && !self.started {
                 return Ok(Progress::Wait);
             }
