@@ -68,6 +68,22 @@ pub struct Store {
     pub results: BTreeMap<String, Value>,
 }
 
+impl Store {
+    /// What two stores differ in, for people.
+    pub fn difference(&self, other: &Store) -> String {
+        let mut out = String::new();
+        let keys: BTreeSet<_> = self.rows.keys().chain(other.rows.keys()).collect();
+        for key in keys.into_iter().filter(|k| self.rows.get(k) != other.rows.get(k)) {
+            let text = |row: Option<&Value>| row.map_or("nothing".to_owned(), Value::to_string);
+            out += &format!("{key:?}: {} / {}\n", text(self.rows.get(key)), text(other.rows.get(key)));
+        }
+        out += &format!("got {:?} / {:?}\n", self.got, other.got);
+        out += &format!("desired {:?} / {:?}\n", self.desired, other.desired);
+        out += &format!("mutations {:?} {:?} / {:?} {:?}", self.lmids, self.results, other.lmids, other.results);
+        out
+    }
+}
+
 struct Poke {
     id: Value,
     base: Option<String>,

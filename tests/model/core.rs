@@ -188,6 +188,13 @@ impl Core {
         if self.is_busy() {
             return;
         }
+        // The lane counts as under way until it has joined: commits are kept for it.
+        while let Some(Ok((_, full))) = &self.lanes[which].done
+            && self.syncer.shared.version < full.at
+        {
+            self.begin_batch();
+            self.end_batch();
+        }
         let lane = self.lanes.swap_remove(which);
         let (state, full) = match lane.done {
             Some(Ok(found)) => found,
@@ -195,10 +202,6 @@ impl Core {
             None => return,
         };
         let at = full.at;
-        while self.syncer.shared.version < at {
-            self.begin_batch();
-            self.end_batch();
-        }
         if self.syncer.lane_done(lane.request, state, full, now) {
             self.bring_forward(lane.request.view, at);
         }

@@ -248,7 +248,7 @@ impl World {
         let syncer = &mut self.core.syncer;
         syncer.transformed(&group.id, &named.hash, serial, answer);
         let query = syncer.groups.get(group.id.as_str()).and_then(|g| g.queries.get(&named.hash));
-        let view = query.and_then(|q| q.pending.or(q.current)).filter(|_| query.is_some_and(|q| !q.failed));
+        let view = query.and_then(|q| q.pending.or(q.current));
         if let (Some(id), Some(ast)) = (view, ast)
             && let Some(view) = syncer.shared.views.get(id)
         {
@@ -271,7 +271,7 @@ impl World {
             let cookie = store.cookie.clone().expect("it moved");
             let expected = group.history.entry(cookie).or_insert_with(|| store.clone());
             if *expected != store {
-                return Err(format!("{} has {store:#?}\nothers at this cookie have {expected:#?}", tab.client));
+                return Err(format!("{} differs from others at {}", tab.client, store.difference(expected)));
             }
         }
         if let Some(kind) = pipe.error() {
