@@ -103,10 +103,13 @@ impl CatchUp {
             self.begin(group, shared, &mut frames)?;
         }
         self.write_rows(group, shared, &mut frames)?;
+        // Only what is collected now adds up to the state of now: rows that are left over from
+        // an earlier slice do not know of the batches since.
+        let mut done = false;
         if self.rows.is_empty() {
             self.collect(group, shared);
+            done = self.rows.len() <= SLICE;
         }
-        let done = self.rows.len() <= SLICE;
         if done {
             self.write_rows(group, shared, &mut frames)?;
             self.finish(group, shared, &mut frames);
