@@ -92,7 +92,8 @@ impl CatchUp {
             return Ok(Progress::Wait);
         }
         if let Base::Unknown(cookie) = self.base {
-            let behind = cookie.major > shared.version.0;
+            // Labels of this epoch pass those of a later one only with the next version.
+            let behind = (cookie.major, cookie.epoch()) > (shared.version.0, shared.epoch);
             if (behind || group.is_waiting()) && !self.started {
                 return Ok(Progress::Wait);
             }
@@ -102,12 +103,13 @@ impl CatchUp {
             self.begin(group, shared, &mut frames)?;
         }
         self.write_rows(group, shared, &mut frames)?;
-        // Only what was collected in this very slice adds up to the group's label.
-        let collected = self.rows.is_empty();
-        if collected {
+        // Only what is collected now adds up to the state of now: rows that are left over from
+        // an earlier slice do not know of the batches since.
+        let mut done = false;
+        if self.rows.is_empty() {
             self.collect(group, shared);
+            done = self.rows.len() <= SLICE;
         }
-        let done = collected && self.rows.len() <= SLICE;
         if done {
             self.write_rows(group, shared, &mut frames)?;
             self.finish(group, shared, &mut frames);

@@ -40,9 +40,15 @@ pub struct Desire {
 impl Desire {
     /// Whether it counts no more, at this time of the group's clock.
     pub fn is_expired(&self, clock: f64) -> bool {
+        self.time_left(clock) <= 0.0
+    }
+
+    /// Milliseconds until it counts no more; without end while it is wanted.
+    pub fn time_left(&self, clock: f64) -> f64 {
         match self.inactive_since {
-            Some(since) => since + self.ttl <= clock,
-            None => !self.desired,
+            Some(since) => since + self.ttl - clock,
+            None if self.desired => f64::INFINITY,
+            None => 0.0,
         }
     }
 }

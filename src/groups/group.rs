@@ -333,10 +333,16 @@ impl Group {
     pub fn next_expiry(&self, now: f64) -> Option<f64> {
         let clock = self.clock(now);
         self.clock_runs_since?;
-        let inactive = self.clients.values().flat_map(|c| &c.desires);
+        // A query goes when the last client's time is over, not when the first one's is.
+        let left = |hash: &String| {
+            let desires = self.clients.values().filter_map(|c| c.desires.get(hash));
+            desires.map(|d| d.time_left(clock)).fold(0.0, f64::max)
+        };
+        let inactive = self.clients.values().flat_map(|c| &c.desires).filter(|(_, d)| !d.desired);
         inactive
             .filter(|(hash, _)| self.queries.contains_key(*hash))
-            .filter_map(|(_, d)| d.inactive_since.map(|since| (since + d.ttl - clock).max(0.0)))
+            .map(|(hash, _)| left(hash))
+            .filter(|left| left.is_finite())
             .min_by(f64::total_cmp)
     }
 

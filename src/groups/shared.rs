@@ -31,6 +31,15 @@ pub enum RowOp {
     Del(RowId),
 }
 
+impl RowOp {
+    /// The row.
+    pub fn row(self) -> RowId {
+        match self {
+            RowOp::Put(id) | RowOp::Del(id) => id,
+        }
+    }
+}
+
 /// What the groups of one core share.
 pub struct Shared {
     /// Row numbers.
@@ -85,7 +94,9 @@ impl Shared {
     pub fn moved(&mut self, version: StateVersion) {
         self.version = version;
         self.contents.moved();
-        self.frames.clear();
+        let mut rows = self.rows.borrow_mut();
+        self.frames.drain().flat_map(|(ops, _)| ops).for_each(|op| rows.release(op.row()));
+        drop(rows);
         self.ends.clear();
         self.shared_bytes = 0;
     }
@@ -110,6 +121,10 @@ impl Shared {
         let size: usize = frames.iter().map(Bytes::len).sum();
         if self.shared_bytes + size <= MAX_SHARED {
             self.shared_bytes += size;
+            // The frames stand for these numbers: nobody else may get them meanwhile.
+            let mut rows = self.rows.borrow_mut();
+            ops.iter().for_each(|op| rows.acquire(op.row()));
+            drop(rows);
             self.frames.insert(ops.into(), frames.clone());
         }
         Ok(frames)

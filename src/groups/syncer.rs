@@ -428,10 +428,11 @@ impl Syncer {
 
     /// Asks for a lane if the view has to be read before anybody can have its rows.
     fn request_lane(&mut self, id: ViewId) {
-        if self.lanes.contains_key(&id) {
+        let Some(view) = self.shared.views.get(id) else { return };
+        // A number is used again: the lane under way may be one of a view that is gone.
+        if self.lanes.get(&id) == Some(&view.incarnation) {
             return;
         }
-        let Some(view) = self.shared.views.get(id) else { return };
         let small = view.state.members.len() <= SMALL_VIEW;
         if view.live && (small || self.shared.full(id).is_some()) {
             return;
@@ -579,8 +580,9 @@ impl Syncer {
         }
         let lanes = &self.lanes;
         let shared = &self.shared;
-        let ready =
-            |view: ViewId| !lanes.contains_key(&view) && shared.views.get(view).is_some_and(|v| v.live);
+        let ready = |id: ViewId| {
+            shared.views.get(id).is_some_and(|v| v.live && lanes.get(&id) != Some(&v.incarnation))
+        };
         let mut transition = Transition { removed: group.expired(now), ..Transition::default() };
         let mut held = false;
         for (hash, query) in &group.queries {

@@ -37,7 +37,8 @@ impl Contents {
 
     /// Forgets fragments: the snapshot has moved.
     pub fn moved(&mut self) {
-        self.cache.clear();
+        let mut rows = self.rows.borrow_mut();
+        self.cache.drain().for_each(|(id, _)| rows.release(id));
         self.cached = 0;
     }
 
@@ -53,6 +54,8 @@ impl Contents {
         let fragment: Rc<[u8]> = out.into();
         if self.cached + fragment.len() <= MAX_CACHED {
             self.cached += fragment.len();
+            // A number that is free is given to another row, which must not find this one's.
+            self.rows.borrow_mut().acquire(id);
             self.cache.insert(id, fragment.clone());
         }
         Ok(Some(fragment))

@@ -54,7 +54,8 @@ pub enum Effect {
     None,
     /// The same rows, some with other contents.
     Contents(Vec<RowId>),
-    /// Rows may have come or gone: evaluate again. Holds the rows whose contents changed.
+    /// Rows may have come or gone: evaluate again. Holds the rows whose contents changed, if
+    /// they stay.
     Evaluate(Vec<RowId>),
 }
 
@@ -121,15 +122,25 @@ impl View {
         if !relevant(change.old) && !relevant(change.new) {
             return false;
         }
-        let (Some(old), Some(new)) = (change.old, change.new) else { return true };
-        if let Some(identity) = self.layout.identities[index]
-            && visibly_differs(node, old, new)
-            && let Some(id) = identity_bytes(&node.key, new).and_then(|bytes| rows.find(identity, &bytes))
-            && self.state.contains(id)
-        {
-            edited.insert(id);
+        let differs = match (change.old, change.new) {
+            (Some(old), Some(new)) => visibly_differs(node, old, new),
+            _ => true,
+        };
+        if let Some(identity) = self.layout.identities[index].filter(|_| differs) {
+            // Clients may know the row by another key than the replica: the identity that a
+            // row gave up, or took, may be that of a member that stays (rule 3).
+            for row in change.old.into_iter().chain(change.new) {
+                if let Some(id) = identity_bytes(&node.key, row).and_then(|bytes| rows.find(identity, &bytes))
+                    && self.state.contains(id)
+                {
+                    edited.insert(id);
+                }
+            }
         }
-        node.structural.iter().any(|c| old[*c as usize] != new[*c as usize])
+        match (change.old, change.new) {
+            (Some(old), Some(new)) => node.structural.iter().any(|c| old[*c as usize] != new[*c as usize]),
+            _ => true,
+        }
     }
 
     fn in_scope(&self, index: usize, node: &Node, row: &Row) -> bool {

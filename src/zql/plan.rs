@@ -192,7 +192,7 @@ impl<'a> Planner<'a> {
             self.nodes[parent].children.push(index);
         }
         if let Some(condition) = &ast.condition {
-            self.witnesses(condition, index, true)?;
+            self.witnesses(condition, index, true, emitted)?;
         }
         // What an app relates to rows of an EXISTS is not part of the answer (zql T7).
         if kind != Kind::Witness {
@@ -206,14 +206,22 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds a node for every condition whose rows clients are sent. `must_hold`: the
-    /// condition holds for every row of the node.
-    fn witnesses(&mut self, condition: &Condition, parent: usize, must_hold: bool) -> Result<(), PlanError> {
+    /// condition holds for every row of the node. `emitted`: no permission rule stands above.
+    fn witnesses(
+        &mut self,
+        condition: &Condition,
+        parent: usize,
+        must_hold: bool,
+        emitted: bool,
+    ) -> Result<(), PlanError> {
         match condition {
             Condition::Simple { .. } => Ok(()),
-            Condition::And(members) => members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold)),
+            Condition::And(members) => {
+                members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold, emitted))
+            }
             Condition::Or(members) => {
                 let must_hold = must_hold && members.len() == 1;
-                members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold))
+                members.iter().try_for_each(|m| self.witnesses(m, parent, must_hold, emitted))
             }
             Condition::Exists { related, negated, .. } => {
                 // A NOT EXISTS that holds has no rows; a permission's rows are nobody's.
@@ -221,7 +229,7 @@ impl<'a> Planner<'a> {
                     return self.watch(related);
                 }
                 let edge = Edge { parent, correlated: related };
-                self.node(&related.subquery, Kind::Witness, Some(edge), true)
+                self.node(&related.subquery, Kind::Witness, Some(edge), emitted)
             }
         }
     }

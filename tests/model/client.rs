@@ -1,0 +1,275 @@
+//! A tab as the stock client is: what it holds, how it takes messages, what it never
+//! forgives (`docs/spec/sync-protocol.md` §9).
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kelvin::groups::sink::Sink;
+use kelvin::protocol::error::{Kind, ProtocolError};
+use kelvin_io::websocket::payload_of;
+use serde_json::Value;
+
+use super::schema::Schema;
+
+/// The way to one tab.
+#[derive(Default)]
+pub struct Pipe {
+    frames: RefCell<VecDeque<Bytes>>,
+    pub behind: Cell<bool>,
+    pub failed: RefCell<Option<ProtocolError>>,
+    pub closed: Cell<bool>,
+}
+
+impl Sink for Pipe {
+    fn send(&self, frames: &[Bytes]) {
+        self.frames.borrow_mut().extend(frames.iter().cloned());
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind.get()
+    }
+
+    fn fail(&self, error: &ProtocolError) {
+        self.frames.borrow_mut().clear();
+        self.failed.replace(Some(error.clone()));
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+    }
+}
+
+impl Pipe {
+    pub fn waiting(&self) -> usize {
+        self.frames.borrow().len()
+    }
+
+    pub fn next(&self) -> Option<Bytes> {
+        self.frames.borrow_mut().pop_front()
+    }
+
+    pub fn error(&self) -> Option<Kind> {
+        self.failed.borrow().as_ref().map(|e| e.kind)
+    }
+}
+
+/// What a tab holds on disk.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Store {
+    pub cookie: Option<String>,
+    /// By table and key.
+    pub rows: BTreeMap<(String, String), Value>,
+    pub got: BTreeSet<String>,
+    /// Wanted queries of every client of the group, as the server said.
+    pub desired: BTreeMap<String, BTreeSet<String>>,
+    pub lmids: BTreeMap<String, u64>,
+    pub results: BTreeMap<String, Value>,
+}
+
+impl Store {
+    /// What two stores differ in, for people.
+    pub fn difference(&self, other: &Store) -> String {
+        let mut out = String::new();
+        let keys: BTreeSet<_> = self.rows.keys().chain(other.rows.keys()).collect();
+        for key in keys.into_iter().filter(|k| self.rows.get(k) != other.rows.get(k)) {
+            let text = |row: Option<&Value>| row.map_or("nothing".to_owned(), Value::to_string);
+            out += &format!("{key:?}: {} / {}\n", text(self.rows.get(key)), text(other.rows.get(key)));
+        }
+        out += &format!("got {:?} / {:?}\n", self.got, other.got);
+        out += &format!("desired {:?} / {:?}\n", self.desired, other.desired);
+        out +=
+            &format!("mutations {:?} {:?} / {:?} {:?}", self.lmids, self.results, other.lmids, other.results);
+        out
+    }
+}
+
+struct Poke {
+    id: Value,
+    base: Option<String>,
+    parts: Vec<Value>,
+}
+
+/// The receiving half of a tab.
+pub struct Receiver {
+    schema: Schema,
+    pub store: Store,
+    open: Option<Poke>,
+    /// Pokes taken since it connected.
+    pub pokes: usize,
+}
+
+type Violation = String;
+
+impl Receiver {
+    pub fn new(schema: Schema, store: Store) -> Receiver {
+        Receiver { schema, store, open: None, pokes: 0 }
+    }
+
+    /// The connection is gone: a poke that has not ended is thrown away.
+    pub fn disconnected(&mut self) {
+        self.open = None;
+        self.pokes = 0;
+    }
+
+    /// Takes a frame. True if the cookie moved.
+    pub fn take(&mut self, frame: &Bytes) -> Result<bool, Violation> {
+        let message: Value =
+            serde_json::from_slice(payload_of(frame)).map_err(|e| format!("not JSON: {e}"))?;
+        let body = &message[1];
+        match message[0].as_str() {
+            Some("pokeStart") => self.start(body).map(|()| false),
+            Some("pokePart") => self.part(body).map(|()| false),
+            Some("pokeEnd") => self.end(body),
+            Some("deleteClients" | "transformError" | "pong") => Ok(false),
+            other => Err(format!("unexpected message {other:?}")),
+        }
+    }
+
+    fn start(&mut self, body: &Value) -> Result<(), Violation> {
+        if let Some(open) = &self.open {
+            return Err(format!("{body} while {} is open", open.id));
+        }
+        let base = body["baseCookie"].as_str().map(str::to_owned);
+        if base != self.store.cookie {
+            return Err(format!("base {base:?}, but the tab has {:?}", self.store.cookie));
+        }
+        self.open = Some(Poke { id: body["pokeID"].clone(), base, parts: Vec::new() });
+        Ok(())
+    }
+
+    fn part(&mut self, body: &Value) -> Result<(), Violation> {
+        match &mut self.open {
+            Some(open) if open.id == body["pokeID"] => {
+                open.parts.push(body.clone());
+                Ok(())
+            }
+            _ => Err(format!("a part of {} outside of it", body["pokeID"])),
+        }
+    }
+
+    fn end(&mut self, body: &Value) -> Result<bool, Violation> {
+        let open = self.open.take().filter(|open| open.id == body["pokeID"]);
+        let Some(poke) = open else { return Err(format!("{body} ends another poke")) };
+        if body["cancel"] == true {
+            return Ok(false);
+        }
+        let cookie = body["cookie"].as_str().ok_or("a poke ends without a cookie")?.to_owned();
+        self.pokes += 1;
+        if poke.base.as_deref() == Some(&cookie) {
+            // The client ignores what is in it.
+            return if poke.parts.is_empty() {
+                Ok(false)
+            } else {
+                Err(format!("{cookie} again, with content"))
+            };
+        }
+        if poke.base.is_some_and(|base| base > cookie) {
+            return Err(format!("the cookie went back to {cookie}"));
+        }
+        for part in &poke.parts {
+            self.apply(part)?;
+        }
+        self.store.cookie = Some(cookie);
+        Ok(true)
+    }
+
+    fn apply(&mut self, part: &Value) -> Result<(), Violation> {
+        const KNOWN: [&str; 6] = [
+            "pokeID",
+            "lastMutationIDChanges",
+            "desiredQueriesPatches",
+            "gotQueriesPatch",
+            "rowsPatch",
+            "mutationsPatch",
+        ];
+        let fields = part.as_object().ok_or("a part is no object")?;
+        if let Some(unknown) = fields.keys().find(|k| !KNOWN.contains(&k.as_str())) {
+            return Err(format!("unknown field {unknown}"));
+        }
+        for (client, id) in
+            fields.get("lastMutationIDChanges").and_then(Value::as_object).into_iter().flatten()
+        {
+            let id = id.as_u64().ok_or("a mutation id is no number")?;
+            let before = self.store.lmids.insert(client.clone(), id).unwrap_or(0);
+            if id < before {
+                return Err(format!("last mutation id of {client} went from {before} to {id}"));
+            }
+        }
+        for (client, patch) in
+            fields.get("desiredQueriesPatches").and_then(Value::as_object).into_iter().flatten()
+        {
+            let set = self.store.desired.entry(client.clone()).or_default();
+            patch_set(set, patch)?;
+        }
+        self.store.desired.retain(|_, set| !set.is_empty());
+        if let Some(patch) = fields.get("gotQueriesPatch") {
+            patch_set(&mut self.store.got, patch)?;
+        }
+        for op in fields.get("rowsPatch").and_then(Value::as_array).into_iter().flatten() {
+            self.row(op)?;
+        }
+        for op in fields.get("mutationsPatch").and_then(Value::as_array).into_iter().flatten() {
+            match op["op"].as_str() {
+                Some("put") => {
+                    let mutation = &op["mutation"];
+                    self.store.results.insert(mutation["id"].to_string(), mutation["result"].clone());
+                }
+                _ => drop(self.store.results.remove(&op["id"].to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, op: &Value) -> Result<(), Violation> {
+        if op["op"] == "clear" {
+            // Everything that the same patch wrote before goes, too.
+            self.store.rows.clear();
+            self.store.got.clear();
+            self.store.desired.clear();
+            self.store.results.clear();
+            return Ok(());
+        }
+        let name = op["tableName"].as_str().ok_or("a row without its table")?;
+        let known = self.schema.specs.iter().position(|s| s.name == name && s.client_key.is_some());
+        let Some(table) = known else { return Err(format!("a row of table {name}")) };
+        let columns = &self.schema.spec(table).columns;
+        let key = |of: &Value| -> Result<String, Violation> {
+            let parts: Result<Vec<String>, _> = self
+                .schema
+                .identity(table)
+                .into_iter()
+                .map(|c| of.get(columns[c].0).map(Value::to_string).ok_or(format!("no key in {op}")))
+                .collect();
+            Ok(parts?.join(","))
+        };
+        match op["op"].as_str() {
+            Some("put") => {
+                let fields = op["value"].as_object().ok_or("a put without a row")?.len();
+                if fields != self.schema.visible(table).len() {
+                    return Err(format!("{op} has other columns than its table"));
+                }
+                self.store.rows.insert((name.to_owned(), key(&op["value"])?), op["value"].clone());
+            }
+            Some("del") => drop(self.store.rows.remove(&(name.to_owned(), key(&op["id"])?))),
+            _ => return Err(format!("unknown operation {op}")),
+        }
+        Ok(())
+    }
+}
+
+fn patch_set(set: &mut BTreeSet<String>, patch: &Value) -> Result<(), Violation> {
+    for op in patch.as_array().ok_or("a patch is no list")? {
+        let hash = op["hash"].as_str().ok_or("a query without its hash")?;
+        match op["op"].as_str() {
+            Some("put") => drop(set.insert(hash.to_owned())),
+            Some("del") => drop(set.remove(hash)),
+            _ => return Err(format!("unknown operation {op}")),
+        }
+    }
+    Ok(())
+}
+
+/// A pipe and the tab's end of it.
+pub type Line = Rc<Pipe>;

@@ -1,0 +1,262 @@
+//! The part of a core that drives the groups: batches in two halves, lanes in slices. The
+//! order of things is that of `src/server`; what happens between them is up to the test.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_lite::future::{block_on, yield_now};
+use kelvin::changes::batch::Batch;
+use kelvin::changes::commit::Commit;
+use kelvin::changes::version::StateVersion;
+use kelvin::groups::shared::Shared;
+use kelvin::groups::syncer::{LaneRequest, Syncer};
+use kelvin::replica::reader::{ReadError, Reader};
+use kelvin::views::collect::Collector;
+use kelvin::views::full::Full;
+use kelvin::views::rows::{RowId, Rows};
+use kelvin::views::view::{Effect, State, ViewId};
+use kelvin::zql::evaluate::{NoPace, Pace, evaluate};
+
+use super::replica::Replica;
+use super::schema::Schema;
+
+type Found = Result<(State, Full), ReadError>;
+
+/// A lane under way.
+struct Lane {
+    request: LaneRequest,
+    steps: Rc<Cell<usize>>,
+    future: Pin<Box<dyn Future<Output = Found>>>,
+    done: Option<Found>,
+}
+
+/// A batch of which everything is known and nothing has taken effect.
+struct Half {
+    commits: Vec<Arc<Commit>>,
+    end: StateVersion,
+    contents: Vec<(ViewId, u64, Vec<RowId>)>,
+    evaluated: Vec<(ViewId, u64, State, Vec<RowId>)>,
+}
+
+pub struct Core {
+    pub syncer: Syncer,
+    queue: VecDeque<Arc<Commit>>,
+    recent: Vec<Arc<Commit>>,
+    waiting: VecDeque<LaneRequest>,
+    lanes: Vec<Lane>,
+    half: Option<Half>,
+}
+
+impl Core {
+    pub fn new(replica: &Replica, schema: &Schema, epoch: u64) -> Core {
+        let reader = Rc::new(replica.reader());
+        let version = reader.begin().expect("a snapshot");
+        let rows = Rc::new(RefCell::new(Rows::default()));
+        let shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
+        Core {
+            syncer: Syncer::new(shared, "test_0"),
+            queue: VecDeque::new(),
+            recent: Vec::new(),
+            waiting: VecDeque::new(),
+            lanes: Vec::new(),
+            half: None,
+        }
+    }
+
+    /// A commit has been made.
+    pub fn commit(&mut self, commit: Arc<Commit>) {
+        self.queue.push_back(commit);
+    }
+
+    /// Whether a batch is half done: what needs the turn has to wait.
+    pub fn is_busy(&self) -> bool {
+        self.half.is_some()
+    }
+
+    /// First half of a batch: evaluates everything at the newest snapshot.
+    pub fn begin_batch(&mut self) {
+        let reader = self.syncer.shared.reader.clone();
+        let end = reader.begin().expect("a snapshot");
+        if end == self.syncer.shared.version {
+            return;
+        }
+        let commits: Vec<Arc<Commit>> = self.queue.drain(..).collect();
+        if self.lanes.is_empty() {
+            self.recent.clear();
+        } else {
+            self.recent.extend(commits.iter().cloned());
+        }
+        let batch = Batch::fold(&commits, end);
+        let mut half = Half { commits: commits.clone(), end, contents: Vec::new(), evaluated: Vec::new() };
+        for id in self.syncer.shared.views.reading(batch.tables.keys()) {
+            let Some(view) = self.syncer.shared.views.get(id).filter(|v| v.live) else { continue };
+            let effect = view.effect(&batch, &self.syncer.shared.rows.borrow());
+            match effect {
+                Effect::None => {}
+                Effect::Contents(edited) => half.contents.push((id, view.incarnation, edited)),
+                Effect::Evaluate(edited) => {
+                    let incarnation = view.incarnation;
+                    half.evaluated.push((id, incarnation, self.evaluated(id), edited));
+                }
+            }
+        }
+        self.half = Some(half);
+    }
+
+    /// Second half: all of it takes effect.
+    pub fn end_batch(&mut self) {
+        let Some(half) = self.half.take() else { return };
+        let syncer = &mut self.syncer;
+        let rows = syncer.shared.rows.clone();
+        let batch = Batch::fold(&half.commits, half.end);
+        syncer.shared.moved(half.end);
+        for (id, incarnation, edited) in half.contents {
+            if let Some(view) = syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation) {
+                view.edit(edited, half.end, &mut rows.borrow_mut());
+                syncer.touched(id);
+            }
+        }
+        for (id, incarnation, state, edited) in half.evaluated {
+            match syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation) {
+                None => rows.borrow_mut().release_all(&state.members),
+                Some(view) => {
+                    if view.replace(state, &edited, half.end, &mut rows.borrow_mut()) {
+                        syncer.touched(id);
+                    }
+                }
+            }
+        }
+        syncer.route_mutations(&batch);
+    }
+
+    fn evaluated(&self, id: ViewId) -> State {
+        let shared = &self.syncer.shared;
+        let view = shared.views.get(id).expect("the view");
+        let (layout, plan) = (view.layout.clone(), view.plan.clone());
+        let mut collector =
+            Collector::new(shared.rows.clone(), layout, plan.clone(), view.state.clone(), None);
+        block_on(evaluate(&shared.reader, &plan, &mut collector, &mut NoPace)).expect("an answer");
+        collector.finish(shared.reader.version()).0
+    }
+
+    /// Starts the lanes that were asked for.
+    pub fn start_lanes(&mut self, replica: &Replica) {
+        self.waiting.extend(self.syncer.take_lane_requests());
+        while let Some(request) = self.waiting.pop_front() {
+            let shared = &self.syncer.shared;
+            let Some(view) = shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)
+            else {
+                continue;
+            };
+            let reader = replica.reader();
+            let at = reader.begin().expect("a snapshot");
+            let id = format!("v{}.{}", request.incarnation, at.to_lexi());
+            let plan = view.plan.clone();
+            let collector = Collector::new(
+                shared.rows.clone(),
+                view.layout.clone(),
+                plan.clone(),
+                view.state.clone(),
+                Some(id),
+            );
+            let steps = Rc::new(Cell::new(0));
+            let future = Box::pin(read(reader, plan, collector, Steps(steps.clone())));
+            self.lanes.push(Lane { request, steps, future, done: None });
+        }
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Lets a lane go on for some rows; if it is at its end and nobody has the turn, it joins.
+    pub fn step_lane(&mut self, which: usize, steps: usize, now: f64) {
+        let lane = &mut self.lanes[which];
+        if lane.done.is_none() {
+            lane.steps.set(steps);
+            let mut context = Context::from_waker(Waker::noop());
+            if let Poll::Ready(found) = lane.future.as_mut().poll(&mut context) {
+                lane.done = Some(found);
+            }
+            return;
+        }
+        if self.is_busy() {
+            return;
+        }
+        // The lane counts as under way until it has joined: commits are kept for it.
+        while let Some(Ok((_, full))) = &self.lanes[which].done
+            && self.syncer.shared.version < full.at
+        {
+            self.begin_batch();
+            self.end_batch();
+        }
+        let lane = self.lanes.swap_remove(which);
+        let (state, full) = match lane.done {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => return self.syncer.lane_failed(lane.request, &error.to_string()),
+            None => return,
+        };
+        let at = full.at;
+        if self.syncer.lane_done(lane.request, state, full, now) {
+            self.bring_forward(lane.request.view, at);
+        }
+    }
+
+    fn bring_forward(&mut self, id: ViewId, at: StateVersion) {
+        let end = self.syncer.shared.version;
+        let commits: Vec<_> = self.recent.iter().filter(|c| c.version > at).cloned().collect();
+        let batch = Batch::fold(&commits, end);
+        let rows = self.syncer.shared.rows.clone();
+        let effect = self.syncer.shared.views.get(id).map(|v| v.effect(&batch, &rows.borrow()));
+        let evaluated = match &effect {
+            Some(Effect::Evaluate(_)) => Some(self.evaluated(id)),
+            _ => None,
+        };
+        let Some(view) = self.syncer.shared.views.get_mut(id) else { return };
+        match (effect, evaluated) {
+            (Some(Effect::Contents(edited)), _) => view.edit(edited, end, &mut rows.borrow_mut()),
+            (Some(Effect::Evaluate(edited)), Some(state)) => {
+                view.replace(state, &edited, end, &mut rows.borrow_mut());
+                self.syncer.touched(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives up every lane.
+    pub fn stop(&mut self) {
+        self.end_batch();
+        self.lanes.clear();
+    }
+}
+
+async fn read(
+    reader: Reader,
+    plan: Rc<kelvin::zql::plan::Plan>,
+    mut collector: Collector,
+    mut steps: Steps,
+) -> Found {
+    let at = reader.version();
+    evaluate(&reader, &plan, &mut collector, &mut steps).await?;
+    let (state, full) = collector.finish(at);
+    Ok((state, full.expect("the lane encodes")))
+}
+
+/// Rests when the steps that it was given are used up.
+struct Steps(Rc<Cell<usize>>);
+
+impl Pace for Steps {
+    fn due(&mut self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left == 0
+    }
+
+    async fn rest(&mut self) {
+        yield_now().await;
+    }
+}

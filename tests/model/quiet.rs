@@ -1,0 +1,217 @@
+//! What must be true once nothing is under way: every tab has what its queries say (G1),
+//! nothing more, and nothing is left over when all is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kelvin::groups::sink::Phase;
+use serde_json::{Value, json};
+
+use super::choices::Choices;
+use super::database::Write;
+use super::keeper::{chosen, members};
+use super::tree::{Synced, judge, nodes};
+use super::world::{Broken, World};
+
+impl World {
+    /// Lets everything that is under way come to its end.
+    pub fn settle(&mut self) -> Result<(), Broken> {
+        let mut choices = Choices::new((0, 0));
+        self.log.push("settling".to_owned());
+        for round in 0.. {
+            if round == 200 {
+                return Err("the world does not come to rest".to_owned());
+            }
+            let mut moved = self.owes();
+            while self.owes() {
+                self.reply(&mut choices, false);
+            }
+            for group in 0..self.groups.len() {
+                self.ask(group, false);
+            }
+            self.core.end_batch();
+            self.core.begin_batch();
+            self.core.end_batch();
+            self.core.start_lanes(&self.replica);
+            for lane in (0..self.core.lanes()).rev() {
+                moved = true;
+                self.core.step_lane(lane, usize::MAX, self.now);
+            }
+            self.open_sockets();
+            while let Some(group) = self.core.syncer.next_due() {
+                moved = true;
+                self.core.syncer.work(&group, self.now);
+            }
+            for group in 0..self.groups.len() {
+                for tab in 0..self.groups[group].tabs.len() {
+                    self.receive(group, tab, usize::MAX)?;
+                }
+            }
+            if moved || self.owes() {
+                continue;
+            }
+            // What the clock wakes.
+            self.core.syncer.tick(self.now);
+            if !self.core.syncer.has_work() {
+                return Ok(());
+            }
+            if self.is_behind() {
+                // A tab whose cookie is ahead of the replica waits until it is not.
+                let table = self.db.schema.find("item");
+                let row = super::tables::filler(round);
+                let write = Write::Insert { table, row: row.clone() };
+                let back = Write::Delete { table, row };
+                self.commit(vec![write, back]);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        let groups = self.core.syncer.groups.values();
+        groups.flat_map(|g| &g.connections).any(|c| c.phase != Phase::Live)
+    }
+
+    fn open_sockets(&mut self) {
+        for tab in self.groups.iter().flat_map(|g| &g.tabs) {
+            if let Some((id, pipe)) = &tab.line
+                && pipe.behind.replace(false)
+            {
+                self.core.syncer.drained(*id);
+            }
+        }
+    }
+
+    /// Checks every live tab. The world must be at rest.
+    pub fn check(&self) -> Result<(), Broken> {
+        for group in &self.groups {
+            let Some(state) = self.core.syncer.groups.get(group.id.as_str()) else { continue };
+            let mut rows: BTreeMap<(String, String), Value> = BTreeMap::new();
+            let mut got = BTreeSet::new();
+            for (hash, query) in &state.queries {
+                let wanted = state.clients.values().any(|c| c.desires.get(hash).is_some_and(|d| d.desired));
+                let connected = !state.connections.is_empty();
+                if connected && wanted && !query.failed && !query.got {
+                    return Err(format!("{} {hash} never was got: {query:?}", group.id));
+                }
+                if query.got {
+                    got.insert(hash.clone());
+                    let view = query.current.ok_or(format!("{hash} is got without a view"))?;
+                    rows.extend(self.rows_of(view).map_err(|e| format!("{} {hash}: {e}", group.id))?);
+                }
+            }
+            for tab in group.tabs.iter().filter(|t| t.line.is_some()) {
+                let (store, name) = (&tab.receiver.store, &tab.client);
+                if tab.receiver.pokes == 0 {
+                    return Err(format!("{name} was never poked"));
+                }
+                // A label that was made for one tab alone changes nothing for the others.
+                if store.cookie > Some(state.label.to_string()) {
+                    return Err(format!("{name} is at {:?}, its group at {}", store.cookie, state.label));
+                }
+                if store.got != got {
+                    return Err(format!("{name} got {:?}, expected {got:?}", store.got));
+                }
+                let held: BTreeMap<_, Value> =
+                    store.rows.iter().map(|(k, v)| (key(k), as_doubles(v))).collect();
+                if held != rows {
+                    return Err(format!("{name} holds {held:#?}\nexpected {rows:#?}"));
+                }
+                self.check_records(group, tab)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Desired sets and mutation ids.
+    fn check_records(&self, group: &super::world::Group, tab: &super::world::Tab) -> Result<(), Broken> {
+        let state = &self.core.syncer.groups[group.id.as_str()];
+        let (store, name) = (&tab.receiver.store, &tab.client);
+        let wanted: BTreeMap<String, BTreeSet<String>> = state
+            .clients
+            .iter()
+            .map(|(id, c)| {
+                (id.clone(), c.desires.iter().filter(|(_, d)| d.desired).map(|(h, _)| h.clone()).collect())
+            })
+            .filter(|(_, set): &(String, BTreeSet<String>)| !set.is_empty())
+            .collect();
+        if store.desired != wanted {
+            return Err(format!("{name} has desires {:?}, expected {wanted:?}", store.desired));
+        }
+        let clients = self.db.rows(self.db.schema.find("test_0.clients"));
+        let own = clients.filter(|r| r[0].json() == json!(group.id));
+        let lmids: BTreeMap<String, u64> = own
+            .map(|r| (r[1].json().as_str().unwrap_or("").to_owned(), r[2].number().unwrap_or(0.0) as u64))
+            .collect();
+        if store.lmids != lmids {
+            return Err(format!("{name} has mutation ids {:?}, expected {lmids:?}", store.lmids));
+        }
+        let table = self.db.schema.find("test_0.mutations");
+        let results = self.db.rows(table).filter(|r| r[0].json() == json!(group.id)).count();
+        if store.results.len() != results {
+            return Err(format!("{name} has results {:?}, expected {results}", store.results));
+        }
+        Ok(())
+    }
+
+    /// What a view must hold, if it holds that.
+    fn rows_of(&self, id: kelvin::views::view::ViewId) -> Result<BTreeMap<(String, String), Value>, Broken> {
+        let shared = &self.core.syncer.shared;
+        let view = shared.views.get(id).ok_or("there is no such view")?;
+        let ast = self.asts.get(&(id, view.incarnation)).ok_or("nobody asked for the view")?;
+        let rows = shared.rows.borrow();
+        let synced: Synced = judge(&self.db, &nodes(&self.db, ast), &chosen(view, &rows), None)?;
+        let (held, expected) = (members(view, &rows), synced.keys().cloned().collect());
+        if held != expected {
+            return Err(format!("view holds {held:?}, expected {expected:?}"));
+        }
+        Ok(synced
+            .into_iter()
+            .map(|((table, _), row)| {
+                let columns = &self.schema.spec(table).columns;
+                let fields = self.schema.visible(table).into_iter();
+                let value = fields.map(|c| (columns[c].0.to_owned(), row[c].json())).collect();
+                let parts: Vec<String> =
+                    self.schema.identity(table).into_iter().map(|c| row[c].json().to_string()).collect();
+                ((self.schema.spec(table).name.to_owned(), parts.join(",")), Value::Object(value))
+            })
+            .collect())
+    }
+
+    /// Ends everything; nothing may be left.
+    pub fn end(mut self) -> Result<(), Broken> {
+        self.core.stop();
+        let error =
+            kelvin::protocol::error::ProtocolError::new(kelvin::protocol::error::Kind::Internal, "over");
+        let ids: Vec<_> = self.core.syncer.groups.keys().cloned().collect();
+        ids.iter().for_each(|id| self.core.syncer.fail_group(id, &error));
+        let shared = &mut self.core.syncer.shared;
+        // Caches may keep references for as long as the version stays.
+        shared.moved(shared.version);
+        let left = (shared.views.len(), shared.rows.borrow().len(), shared.interested.len());
+        if left != (0, 0, 0) {
+            return Err(format!("views, rows and interests left over: {left:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// Numbers are doubles to clients.
+fn as_doubles(value: &Value) -> Value {
+    match value {
+        Value::Number(n) => json!(n.as_f64()),
+        Value::Array(items) => items.iter().map(as_doubles).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(k, v)| (k.clone(), as_doubles(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// The client's keys of numbers, as the model writes them.
+fn key((table, key): &(String, String)) -> (String, String) {
+    let parts: Vec<String> = key
+        .split(',')
+        .map(|part| serde_json::from_str(part).map_or(part.to_owned(), |v: Value| as_doubles(&v).to_string()))
+        .collect();
+    (table.clone(), parts.join(","))
+}

@@ -1,0 +1,130 @@
+//! A replica file of a test, written by the real applier.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kelvin::changes::commit::{Commit, Row as StoredRow};
+use kelvin::changes::version::StateVersion;
+use kelvin::replica::apply::Applier;
+use kelvin::replica::catalogue::TableId;
+use kelvin::replica::metadata::{self, Metadata};
+use kelvin::replica::reader::Reader;
+use kelvin::replica::schema as sql;
+use kelvin::replica::work::{Absent, Before};
+use rusqlite::Connection;
+
+use super::cell::Cell;
+use super::database::{Row, Write};
+use super::schema::Schema;
+
+/// Version of the empty replica.
+pub const FIRST: StateVersion = StateVersion(10);
+
+pub struct Replica {
+    directory: PathBuf,
+    connection: Connection,
+    schema: Schema,
+    pub version: StateVersion,
+}
+
+impl Replica {
+    pub fn create(schema: &Schema) -> Replica {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("kelvin-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("a directory for the replica");
+        let connection = Connection::open(directory.join("replica")).expect("a new file");
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; BEGIN")
+            .expect("a transaction");
+        for statement in sql::create_tables(&schema.catalogue) {
+            connection.execute_batch(&statement).expect("a table");
+        }
+        for (_, statement) in schema.catalogue.tables.iter().flat_map(sql::create_indexes) {
+            connection.execute_batch(&statement).expect("an index");
+        }
+        metadata::create(&connection, &about(schema)).expect("the metadata");
+        connection.execute_batch("COMMIT").expect("a commit");
+        Replica { directory, connection, schema: schema.clone(), version: FIRST }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        file(&self.directory)
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::open(&self.path()).expect("a reader")
+    }
+
+    /// Applies one upstream transaction.
+    pub fn commit(&mut self, writes: &[Write]) -> Arc<Commit> {
+        let previous = self.version;
+        // Versions are positions of a log: they have gaps.
+        self.version = StateVersion(previous.0 + 3);
+        self.connection.execute_batch("BEGIN IMMEDIATE").expect("a transaction");
+        let mut applier = Applier::new(&self.connection, self.schema.catalogue.clone());
+        applier.begin(self.version);
+        writes.iter().for_each(|write| self.apply(&mut applier, write));
+        assert_eq!(applier.surprises, 0, "the model and the replica differ");
+        let (tables, size) = applier.net.take();
+        drop(applier);
+        self.connection
+            .execute(r#"UPDATE "_zero.replicationState" SET stateVersion = ?1"#, [self.version.to_lexi()])
+            .expect("the state version");
+        self.connection.execute_batch("COMMIT").expect("a commit");
+        Arc::new(Commit {
+            version: self.version,
+            previous,
+            schema_epoch: self.schema.catalogue.epoch,
+            tables,
+            permissions_changed: false,
+            size,
+        })
+    }
+
+    fn apply(&self, applier: &mut Applier, write: &Write) {
+        let id = |table: &usize| TableId(*table as u16);
+        let key = |table: &usize, row: &Row| {
+            Before::Key(self.schema.spec(*table).row_key.iter().map(|c| row[*c].stored()).collect())
+        };
+        let done = match write {
+            Write::Insert { table, row } => applier.insert(id(table), stored(row)),
+            Write::Update { table, old, new } => {
+                applier.update(id(table), key(table, old), stored(new), &Absent::new())
+            }
+            Write::Delete { table, row } => applier.delete(id(table), &key(table, row)),
+            Write::Truncate { table } => applier.truncate(&[id(table)]),
+        };
+        done.expect("the replica takes every write");
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn file(directory: &Path) -> PathBuf {
+    directory.join("replica")
+}
+
+fn stored(row: &Row) -> StoredRow {
+    row.iter().map(Cell::stored).collect()
+}
+
+fn about(schema: &Schema) -> Metadata {
+    Metadata {
+        catalogue: (*schema.catalogue).clone(),
+        system_identifier: "test".to_owned(),
+        database_oid: 1,
+        slot: "test".to_owned(),
+        publications: Vec::new(),
+        shard: "test_0".to_owned(),
+        replica_version: FIRST,
+        state_version: FIRST,
+        position: FIRST,
+        resync: None,
+    }
+}

@@ -1,0 +1,143 @@
+//! The tables and the queries of the tests of client groups.
+
+use kelvin::zql::ast::Ast;
+
+use super::build::*;
+use super::cell::{Cell, Kind};
+use super::choices::Choices;
+use super::database::{Database, Row, Write};
+use super::schema::{Schema, TableSpec};
+
+/// Queries that clients know, and the forms that the app gives each of them.
+pub const QUERIES: usize = 9;
+pub const FORMS: usize = 3;
+
+pub fn schema() -> Schema {
+    let table = |name,
+                 columns: Vec<(&'static str, Kind, bool)>,
+                 keys: &[&[usize]],
+                 client: Option<&[usize]>,
+                 indexes: &[&[usize]]| {
+        TableSpec {
+            name,
+            columns,
+            row_key: keys[0].to_vec(),
+            candidate_keys: keys.iter().map(|k| k.to_vec()).collect(),
+            client_key: client.map(<[usize]>::to_vec),
+            indexes: indexes.iter().map(|i| i.to_vec()).collect(),
+        }
+    };
+    let (text, int) = (Kind::Text, Kind::Int);
+    let item = vec![("id", text, true), ("parent", text, false), ("n", int, false), ("s", text, false)];
+    let tag = vec![("id", text, true), ("item", text, false), ("v", int, false)];
+    let named = vec![("id", text, true), ("name", text, true), ("n", int, false)];
+    let big = vec![("id", int, true), ("n", int, false)];
+    let clients =
+        vec![("clientGroupID", text, true), ("clientID", text, true), ("lastMutationID", int, false)];
+    let mutations = vec![
+        ("clientGroupID", text, true),
+        ("clientID", text, true),
+        ("mutationID", int, true),
+        ("result", Kind::Json, false),
+    ];
+    Schema::new(vec![
+        table("item", item, &[&[0]], Some(&[0]), &[&[1]]),
+        table("tag", tag, &[&[0]], Some(&[0]), &[&[1]]),
+        // Clients know its rows by another key than the replica.
+        table("named", named, &[&[0], &[1]], Some(&[1]), &[]),
+        table("big", big, &[&[0]], Some(&[0]), &[]),
+        table("test_0.clients", clients, &[&[0, 1]], None, &[]),
+        table("test_0.mutations", mutations, &[&[0, 1, 2]], None, &[]),
+    ])
+}
+
+/// One form of one query. `None`: the app refuses it.
+pub fn query(query: usize, form: usize) -> Option<Ast> {
+    let n = form as f64;
+    let tags = || from("tag").filter(test("v", "=", n));
+    Some(match query {
+        0 => from("item").filter(test("n", "IS NOT", n)),
+        1 => from("item").order("n desc").limit(2 + form),
+        2 => from("item").filter(exists("id=item", if form == 0 { from("tag") } else { tags() })),
+        3 => from("item").related("id=item", from("tag").order("v").limit(1 + form)),
+        4 => from("tag").filter(exists("item=id", from("item").filter(test("n", "=", n)))),
+        5 if form == 0 => from("named"),
+        5 => from("named").order("n").limit(2),
+        6 => from("item")
+            .filter(test("n", "=", n))
+            .related("id=parent", from("item").related("id=item", tags())),
+        // A form that the app refuses, and one that cannot be planned.
+        7 if form == 0 => from("item").filter(not_exists("id=item", from("tag"))),
+        7 if form == 1 => return None,
+        7 => from("item").filter(test("nothing", "=", n)),
+        _ if form == 0 => from("big"),
+        _ => from("big").filter(test("n", "=", n)),
+    })
+}
+
+/// Rows enough for results that are not sent at once.
+pub fn many(db: &mut Database, count: usize) -> Vec<Write> {
+    let table = db.schema.find("big");
+    let row = |i: usize| vec![Cell::Int(i as i64), Cell::Int((i % 2) as i64)];
+    let writes: Vec<Write> = (0..count).map(|i| Write::Insert { table, row: row(i) }).collect();
+    writes.iter().for_each(|w| db.apply(w));
+    writes
+}
+
+/// A transaction of the app.
+pub fn transaction(choices: &mut Choices, db: &mut Database) -> Vec<Write> {
+    let mut writes = Vec::new();
+    for _ in 0..=choices.below(3) {
+        let table = db.schema.find(choices.pick::<&str>(&["item", "tag", "named", "item", "tag", "big"]));
+        for write in change(choices, db, table) {
+            db.apply(&write);
+            writes.push(write);
+        }
+    }
+    writes
+}
+
+fn change(choices: &mut Choices, db: &Database, table: usize) -> Vec<Write> {
+    let count = db.len(table);
+    let new = row(choices, db, table);
+    match (choices.below(100), db.same_key(table, &new).cloned()) {
+        (3..90, None) => vec![Write::Insert { table, row: new }],
+        (3..35, Some(row)) => vec![Write::Delete { table, row }],
+        (35..90, Some(old)) => vec![Write::Update { table, old, new }],
+        (90.., _) if count > 1 && db.schema.spec(table).name == "named" => {
+            let (one, other) = (db.nth(table, 0).clone(), db.nth(table, count - 1).clone());
+            let (mut a, mut b) = (one.clone(), other.clone());
+            std::mem::swap(&mut a[1], &mut b[1]);
+            vec![Write::Update { table, old: one, new: a }, Write::Update { table, old: other, new: b }]
+        }
+        (..3, _) if count < 100 => vec![Write::Truncate { table }],
+        _ => Vec::new(),
+    }
+}
+
+fn row(choices: &mut Choices, db: &Database, table: usize) -> Row {
+    let spec = db.schema.spec(table);
+    let mut row: Row = Vec::new();
+    for (column, (_, kind, not_null)) in spec.columns.iter().enumerate() {
+        row.push(match kind {
+            _ if !not_null && choices.percent(15) => Cell::Null,
+            Kind::Int if column == 0 => Cell::Int(choices.below(8) as i64),
+            Kind::Int => Cell::Int(choices.below(3) as i64),
+            _ => Cell::Text(format!("x{}", choices.below(6))),
+        });
+    }
+    if spec.name == "named" {
+        // The name is unique: a row keeps its own, a new one takes one that is free.
+        let taken = |cell: &Cell| db.rows(table).any(|r| r[1] == *cell && r[0] != row[0]);
+        let free = (0..).map(|i| Cell::Text(format!("x{i}"))).find(|c| !taken(c));
+        if taken(&row[1].clone()) {
+            row[1] = free.expect("there is always another name");
+        }
+    }
+    row
+}
+
+/// A row that no other transaction uses.
+pub fn filler(n: usize) -> Row {
+    vec![Cell::Text(format!("filler{n}")), Cell::Null, Cell::Null, Cell::Null]
+}

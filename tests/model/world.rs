@@ -1,0 +1,303 @@
+//! Groups, their tabs, the app and the replica around one core, and all that can happen
+//! between them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use kelvin::groups::sink::ConnectionId;
+use kelvin::groups::syncer::{Arrival, Named, Transformed};
+use kelvin::protocol::cookie::Cookie;
+use kelvin::protocol::error::Kind;
+use kelvin::protocol::upstream::{InitConnection, QueryBody, QueryOp};
+use kelvin::views::view::ViewId;
+use kelvin::zql::ast::Ast;
+use serde_json::value::RawValue;
+
+use super::cell::Cell;
+use super::choices::Choices;
+use super::client::{Pipe, Receiver, Store};
+use super::core::Core;
+use super::database::{Database, Write};
+use super::replica::Replica;
+use super::schema::Schema;
+use super::tables;
+
+/// Epoch of the server under test.
+pub const EPOCH: u64 = 7;
+
+/// One tab of a group.
+pub struct Tab {
+    pub client: String,
+    pub receiver: Receiver,
+    pub wanted: BTreeSet<usize>,
+    pub line: Option<(ConnectionId, Rc<Pipe>)>,
+}
+
+/// One client group.
+pub struct Group {
+    pub id: String,
+    pub tabs: Vec<Tab>,
+    /// What every tab at a cookie must hold (rule 12).
+    pub history: BTreeMap<String, Store>,
+    /// Form of each query that the app answers with.
+    pub forms: [usize; tables::QUERIES],
+    mutations: u64,
+}
+
+/// An answer that the app still owes.
+struct Owed {
+    group: usize,
+    serial: u64,
+    queries: Vec<Named>,
+}
+
+pub struct World {
+    pub schema: Schema,
+    pub db: Database,
+    pub replica: Replica,
+    pub core: Core,
+    pub groups: Vec<Group>,
+    pub now: f64,
+    /// What each view was made for, by number and incarnation.
+    pub asts: HashMap<(ViewId, u64), Ast>,
+    owed: Vec<Owed>,
+    connections: u64,
+    /// What happened, for people.
+    pub log: Vec<String>,
+}
+
+pub type Broken = String;
+
+impl World {
+    /// `many`: rows of the large table.
+    pub fn new(groups: usize, many: usize) -> World {
+        let schema = tables::schema();
+        let mut db = Database::new(&schema);
+        let mut replica = Replica::create(&schema);
+        if many > 0 {
+            replica.commit(&tables::many(&mut db, many));
+        }
+        let core = Core::new(&replica, &schema, EPOCH);
+        let group = |n: usize| Group {
+            id: format!("g{n}"),
+            tabs: Vec::new(),
+            history: BTreeMap::new(),
+            forms: [0; tables::QUERIES],
+            mutations: 0,
+        };
+        let groups = (0..groups).map(group).collect();
+        let (asts, owed, log) = (HashMap::new(), Vec::new(), Vec::new());
+        World { schema, db, replica, core, groups, now: 0.0, asts, owed, connections: 0, log }
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        self.log.push(what());
+    }
+
+    /// A transaction upstream reaches the replica.
+    pub fn commit(&mut self, writes: Vec<Write>) {
+        self.note(|| format!("commit {writes:?}"));
+        let commit = self.replica.commit(&writes);
+        self.core.commit(commit);
+    }
+
+    /// The app runs a mutation of a group: its number, perhaps its result, perhaps rows.
+    pub fn mutate(&mut self, choices: &mut Choices, group: usize) {
+        let mut writes =
+            if choices.percent(60) { tables::transaction(choices, &mut self.db) } else { Vec::new() };
+        let group = &mut self.groups[group];
+        let Some(tab) = group.tabs.first() else { return self.commit(writes) };
+        group.mutations += 1;
+        let text = |t: &str| Cell::Text(t.to_owned());
+        let table = self.db.schema.find("test_0.clients");
+        let row = vec![text(&group.id), text(&tab.client), Cell::Int(group.mutations as i64)];
+        let old = self.db.same_key(table, &row).cloned();
+        writes.push(match old {
+            None => Write::Insert { table, row },
+            Some(old) => Write::Update { table, old, new: row },
+        });
+        self.db.apply(writes.last().expect("just pushed"));
+        if choices.percent(40) {
+            let table = self.db.schema.find("test_0.mutations");
+            let old = self.db.rows(table).find(|r| r[0] == text(&group.id)).cloned();
+            let write = match old {
+                Some(row) if choices.percent(50) => Write::Delete { table, row },
+                _ => {
+                    let id = Cell::Int(group.mutations as i64);
+                    let result = Cell::Json("{\"error\":\"app\"}".to_owned());
+                    Write::Insert { table, row: vec![text(&group.id), text(&tab.client), id, result] }
+                }
+            };
+            self.db.apply(&write);
+            writes.push(write);
+        }
+        self.commit(writes);
+    }
+
+    /// A tab connects; it may be refused.
+    pub fn connect(&mut self, choices: &mut Choices, group: usize, tab: usize) -> Result<(), Broken> {
+        self.connections += 1;
+        let id = ConnectionId(self.connections);
+        let pipe = Rc::new(Pipe::default());
+        let known = &mut self.groups[group];
+        let others: Vec<String> = known.tabs.iter().map(|t| t.client.clone()).collect();
+        let (group_id, tab) = (known.id.clone(), &mut known.tabs[tab]);
+        let base_cookie = match &tab.receiver.store.cookie {
+            None => None,
+            Some(text) => Some(Cookie::parse(text).ok_or(format!("cookie {text}"))?),
+        };
+        let schema = base_cookie.is_none().then(|| self.schema.of_clients());
+        let stored = tab.receiver.store.desired.get(&tab.client).cloned().unwrap_or_default();
+        let init = InitConnection {
+            desired: changes(&stored, &tab.wanted),
+            client_schema: schema,
+            deleted: None,
+            push_url: None,
+            push_headers: BTreeMap::new(),
+            query_url: None,
+            query_headers: BTreeMap::new(),
+            active_clients: choices.percent(15).then_some(others),
+        };
+        let arrival = || Arrival {
+            id,
+            client_id: tab.client.clone(),
+            group_id: group_id.as_str().into(),
+            user_id: None,
+            base_cookie,
+            sink: pipe.clone(),
+        };
+        self.log
+            .push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
+        let syncer = &mut self.core.syncer;
+        let asked = syncer.prospective(&group_id, &init.desired);
+        let accepted = syncer.check(&arrival(), &init).and_then(|()| syncer.init(arrival(), &init, self.now));
+        if let Err(error) = accepted {
+            self.log.push(format!("refused: {error}"));
+            let expected = match error.kind {
+                // A group that is not known, and a cookie that nobody issued.
+                Kind::ClientNotFound | Kind::InvalidConnectionRequestBaseCookie => base_cookie.is_some(),
+                _ => false,
+            };
+            // Such a client deletes what it has.
+            tab.receiver.store = Store::default();
+            return if expected { Ok(()) } else { Err(format!("refused: {error}")) };
+        }
+        tab.receiver.disconnected();
+        tab.line = Some((id, pipe));
+        if choices.percent(60) {
+            for named in asked {
+                self.answer(choices, group, None, &named);
+            }
+        }
+        self.ask(group, false);
+        Ok(())
+    }
+
+    /// The tab's socket goes; what it has not read is lost.
+    pub fn disconnect(&mut self, group: usize, tab: usize) {
+        let tab = &mut self.groups[group].tabs[tab];
+        if let Some((id, _)) = tab.line.take() {
+            self.log.push(format!("{} leaves", tab.client));
+            tab.receiver.disconnected();
+            self.core.syncer.disconnect(id, self.now);
+        }
+    }
+
+    /// A connected tab wants other queries.
+    pub fn want(&mut self, group: usize, tab: usize, ops: Vec<QueryOp<'static>>) -> Result<(), Broken> {
+        let tab = &self.groups[group].tabs[tab];
+        let Some((id, _)) = tab.line else { return Ok(()) };
+        self.log.push(format!("{} wants {ops:?}", tab.client));
+        let changed = self.core.syncer.change_desired(id, &ops, self.now);
+        changed.map_err(|e| format!("a change was refused: {e}"))?;
+        self.ask(group, false);
+        Ok(())
+    }
+
+    /// The server asks the app for transformations: for those missing, or for all.
+    pub fn ask(&mut self, group: usize, all: bool) {
+        let (serial, queries) = self.core.syncer.transform(&self.groups[group].id, all);
+        if !queries.is_empty() {
+            self.owed.push(Owed { group, serial, queries });
+        }
+    }
+
+    /// The app answers one request, or fails it.
+    pub fn reply(&mut self, choices: &mut Choices, failing: bool) {
+        if self.owed.is_empty() {
+            return;
+        }
+        let owed = self.owed.swap_remove(choices.below(self.owed.len()));
+        for named in owed.queries.iter().filter(|_| !failing) {
+            self.answer(choices, owed.group, Some(owed.serial), named);
+        }
+        self.core.syncer.transform_failed(&self.groups[owed.group].id, owed.serial);
+    }
+
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    fn answer(&mut self, choices: &mut Choices, group: usize, serial: Option<u64>, named: &Named) {
+        let number: usize = named.hash[1..].parse().expect("a hash of the test");
+        let group = &self.groups[group];
+        let ast = tables::query(number, group.forms[number]).filter(|_| !choices.percent(2));
+        self.log.push(format!(
+            "{} {} is {:?}",
+            group.id,
+            named.hash,
+            ast.as_ref().map(|_| group.forms[number])
+        ));
+        let answer = match &ast {
+            Some(ast) => Transformed::Ast(Box::new(ast.clone())),
+            None => Transformed::Refused(serde_json::json!({"error": "app", "id": named.hash})),
+        };
+        let syncer = &mut self.core.syncer;
+        syncer.transformed(&group.id, &named.hash, serial, answer);
+        let query = syncer.groups.get(group.id.as_str()).and_then(|g| g.queries.get(&named.hash));
+        let view = query.and_then(|q| q.pending.or(q.current));
+        if let (Some(id), Some(ast)) = (view, ast)
+            && let Some(view) = syncer.shared.views.get(id)
+        {
+            self.asts.entry((id, view.incarnation)).or_insert(ast);
+        }
+    }
+
+    /// A tab reads up to `count` messages.
+    pub fn receive(&mut self, group: usize, tab: usize, count: usize) -> Result<(), Broken> {
+        let group = &mut self.groups[group];
+        let tab = &mut group.tabs[tab];
+        let Some((_, pipe)) = tab.line.clone() else { return Ok(()) };
+        for frame in std::iter::from_fn(|| pipe.next()).take(count) {
+            let moved = tab.receiver.take(&frame).map_err(|e| format!("{}: {e}", tab.client))?;
+            if !moved {
+                continue;
+            }
+            let store = tab.receiver.store.clone();
+            self.log.push(format!("{} is at {:?}", tab.client, store.cookie));
+            let cookie = store.cookie.clone().expect("it moved");
+            let expected = group.history.entry(cookie).or_insert_with(|| store.clone());
+            if *expected != store {
+                return Err(format!("{} differs from others at {}", tab.client, store.difference(expected)));
+            }
+        }
+        if let Some(kind) = pipe.error() {
+            tab.line = None;
+            return Err(format!("{} was told {kind:?}", tab.client));
+        }
+        Ok(())
+    }
+}
+
+/// What a client sends to have `wanted` in the place of `stored`.
+pub fn changes(stored: &BTreeSet<String>, wanted: &BTreeSet<usize>) -> Vec<QueryOp<'static>> {
+    let puts = wanted.iter().filter(|q| !stored.contains(&format!("q{q}"))).map(|q| put(*q, 300_000.0));
+    let dels = stored.iter().filter(|hash| !wanted.iter().any(|q| **hash == format!("q{q}")));
+    puts.chain(dels.map(|hash| QueryOp::Del { hash: hash.clone() })).collect()
+}
+
+pub fn put(query: usize, ttl: f64) -> QueryOp<'static> {
+    let args: &'static RawValue = serde_json::from_str("[]").expect("an empty list");
+    let body = QueryBody::Named { name: format!("query{query}"), args };
+    QueryOp::Put { hash: format!("q{query}"), ttl: Some(ttl), query: Some(body) }
+}
