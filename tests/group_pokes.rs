@@ -3,6 +3,8 @@
 
 mod model;
 
+use std::collections::BTreeSet;
+
 use kelvin::protocol::cookie::Cookie;
 use kelvin::protocol::upstream::QueryOp;
 use model::choices::{Choices, cases, decisions};
@@ -25,7 +27,10 @@ fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Br
             };
             let client = format!("g{group}t{}", tabs.len());
             let receiver = Receiver::new(world.schema.clone(), store);
-            let wanted = (0..tables::QUERIES).filter(|_| choices.percent(25)).collect();
+            let mut wanted: BTreeSet<usize> = (0..tables::QUERIES).filter(|_| choices.percent(25)).collect();
+            if world.db.len(world.db.schema.find("big")) > 100 && choices.percent(70) {
+                wanted.insert(8);
+            }
             world.groups[group].tabs.push(Tab { client, receiver, wanted, line: None });
             world.groups[group].tabs.len() - 1
         }

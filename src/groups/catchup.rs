@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use kelvin_io::websocket::text_frame;
 
 use super::group::Group;
 use super::shared::{RowOp, Shared, flush, start_frame};
@@ -15,7 +16,7 @@ use super::sink::{ConnectionId, Phase};
 use super::step::failed;
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::Cookie;
-use crate::protocol::downstream::{PokeBody, QueryPatch};
+use crate::protocol::downstream::{PokeBody, QueryPatch, poke_cancel};
 use crate::protocol::error::ProtocolError;
 use crate::views::rows::{RowId, RowSet};
 
@@ -99,6 +100,13 @@ impl CatchUp {
             }
         }
         let mut frames = Vec::new();
+        if self.started && !self.can_go_on(group, shared) {
+            self.start_over(shared, &mut frames);
+            if let Some(connection) = group.connection(self.connection) {
+                connection.sink.send(&frames);
+            }
+            return Ok(Progress::More);
+        }
         if !self.started {
             self.begin(group, shared, &mut frames)?;
         }
@@ -150,6 +158,27 @@ impl CatchUp {
             flush(&mut body, &self.poke_id, frames);
         }
         Ok(())
+    }
+
+    /// Whether everything that happened since the state reached is still known.
+    fn can_go_on(&self, group: &Group, shared: &Shared) -> bool {
+        let Some(reached) = self.reached else { return true };
+        reached >= group.floor
+            && group.views.iter().all(|(view, (since, _))| {
+                *since > reached || shared.views.get(*view).is_some_and(|v| v.journal.reaches(self.version))
+            })
+    }
+
+    /// Takes back what was sent of the poke: more happened meanwhile than is remembered.
+    fn start_over(&mut self, shared: &Shared, frames: &mut Vec<Bytes>) {
+        frames.push(text_frame(&poke_cancel(&self.poke_id)));
+        if let Base::Label(cookie) = self.base {
+            self.base = Base::Unknown(cookie);
+        }
+        shared.rows.borrow_mut().release_all(&self.rows.drain(..).collect::<Vec<_>>());
+        self.reached = None;
+        self.version = StateVersion::ZERO;
+        self.started = false;
     }
 
     /// Finds the rows that may differ between the state reached and the state now.

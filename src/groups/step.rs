@@ -47,27 +47,32 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     let after: Vec<ViewId> = group.views.keys().copied().collect();
     let fresh = before.is_empty() && moved.left.is_empty();
     let ops = if fresh { Vec::new() } else { operations(shared, &before, &after, &moved, since) };
-    let nothing = ops.is_empty()
+    // A row that no journal names any more may have gone.
+    let nothing = provable
+        && ops.is_empty()
         && moved.got.is_empty()
         && moved.joined.is_empty()
         && group.pending_lmids.is_empty()
         && group.pending_results.is_empty();
     group.version = shared.version;
     if nothing {
-        for (view, _) in &moved.left {
-            give_up(group, shared, *view);
-        }
+        // Nobody at this label has to be told, but a tab that comes back from an earlier one
+        // may hold rows that only the view which was left can name.
+        let label = group.label;
+        keep_left(group, shared, &moved, label);
+        forget_left(group, shared);
         return Ok(0);
     }
     let previous = group.label;
     let label = group.next_label(shared.version, shared.epoch)?;
     remember(group, shared, &moved, label);
     if !provable {
-        // Rows may have gone that no journal names any more.
         group.floor = label;
     }
     let told = compose(group, shared, &moved, fresh, &ops).map_err(failed)?;
     deliver(group, shared, provable.then_some(previous), label, &told);
+    // Only now: what was left may be what keeps the numbers of rows that were just told.
+    forget_left(group, shared);
     Ok(told.rows)
 }
 
@@ -220,7 +225,7 @@ fn note_journal(view: &View, since: StateVersion, touched: &mut RowMap<Noted>) -
     first
 }
 
-/// Keeps what tabs that were away need, and ends subscriptions of views that were left.
+/// Keeps what tabs that were away need.
 fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
     for joined in &moved.joined {
         if let Some(entry) = group.views.get_mut(joined) {
@@ -240,6 +245,11 @@ fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie
             group.floor = group.floor.max(dropped);
         }
     }
+    keep_left(group, shared, moved, label);
+}
+
+/// Keeps the rows of views that were left, and ends the subscriptions.
+fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
     for (id, since) in &moved.left {
         if let Some(view) = shared.views.get(*id) {
             let mut rows = view.state.members.to_vec();
@@ -256,6 +266,10 @@ fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie
         }
         give_up(group, shared, *id);
     }
+}
+
+/// Forgets the views left longest ago beyond the limit.
+fn forget_left(group: &mut Group, shared: &mut Shared) {
     while group.left.iter().map(|l| l.rows.len()).sum::<usize>() > MAX_LEFT_KEYS {
         let Some(dropped) = group.left.pop_front() else { break };
         group.floor = group.floor.max(dropped.until);

@@ -40,6 +40,11 @@ pub fn poke_end(poke_id: &str, cookie: &str) -> Vec<u8> {
     json!(["pokeEnd", {"pokeID": poke_id, "cookie": cookie}]).to_string().into_bytes()
 }
 
+/// `pokeEnd` of a poke that the client has to forget.
+pub fn poke_cancel(poke_id: &str) -> Vec<u8> {
+    json!(["pokeEnd", {"pokeID": poke_id, "cookie": "", "cancel": true}]).to_string().into_bytes()
+}
+
 /// One operation on a set of queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryPatch {
