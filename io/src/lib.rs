@@ -8,6 +8,7 @@
 pub mod executor;
 pub mod http_client;
 pub mod http_server;
+pub mod memory;
 pub mod postgres;
 pub mod signals;
 pub mod socket;

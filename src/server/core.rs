@@ -285,8 +285,15 @@ async fn work(core: Rc<Core>) {
 }
 
 async fn tick(core: Rc<Core>) {
+    let mut peak = false;
     loop {
         sleep(TICK).await;
+        // Once the lanes of a peak are done and their encoded views are gone.
+        let busy = core.lanes_running.get() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
+        if peak && !busy {
+            kelvin_io::memory::give_back();
+        }
+        peak = busy;
         let now = core.clock();
         core.with(|syncer| {
             syncer.tick(now);

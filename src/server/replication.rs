@@ -133,6 +133,8 @@ impl Events for Broadcaster {
             tables = start.catalogue.tables.len(), watermark = start.version.to_lexi(), epoch = start.epoch;
             "the replica is ready"
         );
+        // The first copy of the data had a large cache.
+        kelvin_io::memory::give_back();
         for core in &self.cores {
             // The queue of orders is empty before the first one.
             let _ = core.control.try_send(Control::Start(start.clone()));
