@@ -1,13 +1,17 @@
 //! How fast changes get from Postgres into the replica: `cargo bench --bench replication`.
 //!
 //! Postgres, which this starts by itself with fsync off, the generator and Kelvin share
-//! the machine. Arguments choose among `initial`, `large`, `small`, `backlog`; none means all.
+//! the machine. Arguments choose among `initial`, `large`, `small`, `backlog`, `copy`, `log`;
+//! none means all but the last two, which take minutes. `million` begins with a million issues
+//! instead of a hundred thousand.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::Instant;
 
+use futures_util::TryStreamExt;
+use kelvin::upstream::types::Kind;
 use support::on_executor;
 use support::postgres::{Cluster, Database};
 use support::replicator::{Replicator, Scratch, settings};
@@ -54,28 +58,54 @@ fn rows(from: u32, to: u32) -> String {
 }
 
 fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    ticks(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default())
+}
+
+/// User and system time of a process, in seconds.
+fn ticks(stat: &str) -> f64 {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0
 }
 
-fn print(what: &str, rows: u32, started: Instant, cpu: f64) {
-    let seconds = started.elapsed().as_secs_f64();
+/// Bytes that this process has given to the kernel to write, sockets included: the log,
+/// and what checkpoints copy from it.
+fn written_bytes() -> f64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let field = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    field.and_then(|n| n.parse().ok()).unwrap_or(0.0)
+}
+
+/// What has been used until now.
+struct Used {
+    started: Instant,
+    cpu: f64,
+    written: f64,
+}
+
+impl Used {
+    fn now() -> Used {
+        Used { started: Instant::now(), cpu: cpu_seconds(), written: written_bytes() }
+    }
+}
+
+fn print(what: &str, rows: u64, since: &Used) {
+    let seconds = since.started.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - since.cpu;
     println!(
-        "{what}: {rows} rows in {seconds:.2} s = {:.0} rows/s; our CPU {:.2} s = {:.1} us/row",
+        "{what}: {rows} rows in {seconds:.2} s = {:.0} rows/s; our CPU {cpu:.2} s = {:.1} us/row; {:.1} KiB/row written",
         rows as f64 / seconds,
-        cpu_seconds() - cpu,
-        (cpu_seconds() - cpu) * 1e6 / rows as f64
+        cpu * 1e6 / rows as f64,
+        (written_bytes() - since.written) / 1024.0 / rows as f64
     );
 }
 
 async fn large(database: &Database, replicator: &mut Replicator, from: u32, rows_in_it: u32) {
     replicator.catch_up(database).await;
     database.run(&rows(from, from + rows_in_it)).await;
-    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let since = Used::now();
     replicator.catch_up(database).await;
-    print("one transaction, from its commit", rows_in_it, started, cpu);
+    print("one transaction, from its commit", u64::from(rows_in_it), &since);
 }
 
 /// Rows to insert from, so that the generator costs little: `b` numbers the transaction.
@@ -115,11 +145,11 @@ async fn small(database: &Database, replicator: &mut Replicator, from: u32) {
     stage(database, from).await;
     replicator.catch_up(database).await;
     let before = replicator.record.borrow().commits.len();
-    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let since = Used::now();
     insert_staged(database, from).await;
-    let written = started.elapsed();
+    let written = since.started.elapsed();
     replicator.catch_up(database).await;
-    print(&format!("2,000 transactions of 10 rows (written in {written:.2?})"), 20_000, started, cpu);
+    print(&format!("2,000 transactions of 10 rows (written in {written:.2?})"), 20_000, &since);
     println!("  commits handed out: {}", replicator.record.borrow().commits.len() - before);
 }
 
@@ -131,30 +161,131 @@ async fn backlog(database: &Database, replicator: Replicator, from: u32) -> Repl
     insert_staged(database, from).await;
     let mut replicator = Replicator::start_with(settings, true);
     replicator.ready().await;
-    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let since = Used::now();
     replicator.catch_up(database).await;
-    print("backlog of 2,000 transactions of 10 rows", 20_000, started, cpu);
+    print("backlog of 2,000 transactions of 10 rows", 20_000, &since);
     println!("  commits handed out: {}", replicator.record.borrow().commits.len());
     replicator
 }
 
+/// CPU seconds of another process.
+fn cpu_of(pid: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    ticks(&stat)
+}
+
+/// Reads all issues by COPY in both formats. Text is also converted, as the initial sync
+/// does it; binary is not, so what it costs here is the least that it can cost.
+async fn copy(database: &Database, base: u32) {
+    let columns = "id, project_id, num, title, body, status, priority, estimate, creator_id, assignee_id,
+                   meta, rev, created_at, updated_at";
+    // As `published` reads them: type OIDs of the columns; the enum's own is none of these.
+    let oids = [25, 25, 23, 25, 25, 0, 23, 701, 25, 25, 3802, 20, 1184, 1184];
+    let kinds: Vec<Kind> = oids.iter().map(|oid| Kind::of(*oid, "")).collect();
+    let connection = kelvin_io::postgres::connect(&database.target, "bench").await.expect("connected");
+    let client = &connection.client;
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0);
+    for round in 0..4 {
+        for format in ["text", "binary"] {
+            let sql = format!("COPY (SELECT {columns} FROM public.issues) TO STDOUT (FORMAT {format})");
+            let (since, server) = (Used::now(), cpu_of(pid));
+            let mut bytes = 0;
+            let lines = client.copy_out(sql.as_str()).await.expect("COPY begins");
+            let mut lines = std::pin::pin!(lines);
+            while let Some(line) = lines.try_next().await.expect("COPY goes on") {
+                bytes += line.len();
+                if format == "text" {
+                    let whole = kelvin::upstream::copy::columns::<Bad>(&line, &kinds, |_, value| {
+                        std::hint::black_box(value);
+                        Ok(())
+                    });
+                    assert!(whole.is_ok_and(|whole| whole));
+                }
+            }
+            // The first round warms the caches.
+            if round > 0 {
+                print(
+                    &format!(
+                        "COPY {format}, {} MB, server CPU {:.2} s",
+                        bytes / 1_000_000,
+                        cpu_of(pid) - server
+                    ),
+                    u64::from(base),
+                    &since,
+                );
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Bad;
+
+impl From<(usize, kelvin::upstream::types::Malformed)> for Bad {
+    fn from(_: (usize, kelvin::upstream::types::Malformed)) -> Self {
+        Bad
+    }
+}
+
+/// Readers that the log has: as many as a machine with this many cores would have.
+const READERS: usize = 4;
+
+/// Writes without pause for a minute with readers that begin again when they are asked,
+/// then with ones that refuse for a while, and says how large the log became.
+async fn log(database: &Database, replicator: &mut Replicator, from: u32) {
+    replicator.record.borrow_mut().add_readers(READERS);
+    let mut next = from;
+    for (what, busy, seconds) in [
+        ("readers that begin again", false, 60),
+        ("busy readers", true, 10),
+        ("readers that begin again", false, 20),
+    ] {
+        replicator.record.borrow_mut().busy = busy;
+        replicator.record.borrow_mut().largest_log = 0;
+        let gauges = replicator.gauges();
+        let (rows, restarts) = (gauges.rows_applied(), gauges.wal_restarts());
+        let since = Used::now();
+        while since.started.elapsed().as_secs() < seconds {
+            let mut pipelined = String::new();
+            for _ in 0..100 {
+                pipelined.push_str(&format!("BEGIN; {}; COMMIT;", crate::rows(next, next + 10)));
+                next += 10;
+            }
+            database.run(&pipelined).await;
+        }
+        print(what, gauges.rows_applied() - rows, &since);
+        println!(
+            "  largest log {} MiB, {} restarts, commits held for at most {:?}",
+            replicator.record.borrow().largest_log >> 20,
+            gauges.wal_restarts() - restarts,
+            gauges.longest_hold()
+        );
+    }
+    replicator.catch_up(database).await;
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let has = move |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let has = move |name: &str| {
+        (wanted.is_empty() && !["log", "copy", "million"].contains(&name)) || wanted.iter().any(|w| w == name)
+    };
     on_executor(move || async move {
         let cluster = Cluster::start("shared_buffers = 512MB");
         let database = cluster.database().await;
         let scratch = Scratch::new();
         database.run(SCHEMA).await;
-        let base = if has("initial") { ISSUES } else { 100_000 };
+        let base = if has("initial") || has("million") { ISSUES } else { 100_000 };
         database.run(&rows(0, base)).await;
         database.run("VACUUM ANALYZE issues").await;
         database.run("CHECKPOINT").await;
-        let (started, cpu) = (Instant::now(), cpu_seconds());
+        if has("copy") {
+            copy(&database, base).await;
+        }
+        let since = Used::now();
         let settings = settings(&database.target, &scratch.replica());
         let mut replicator = Replicator::start_with(settings, true);
         replicator.ready().await;
-        print("initial sync with indexes", base, started, cpu);
+        print("initial sync with indexes", u64::from(base), &since);
         for line in &replicator.record.borrow().progress {
             println!("  {line}");
         }
@@ -168,6 +299,9 @@ fn main() {
         }
         if has("backlog") {
             replicator = backlog(&database, replicator, 3_200_000).await;
+        }
+        if has("log") {
+            log(&database, &mut replicator, 4_000_000).await;
         }
         let gauges = replicator.record.borrow().gauges.clone();
         println!("{gauges:?}, {} re-begins", replicator.record.borrow().rebegins);

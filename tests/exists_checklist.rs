@@ -76,7 +76,8 @@ fn nested_existence() {
         &[("user u1 name=X", "-a -k0 -k1 -k2 -u1"), ("user u1 name=A", "+a +k0 +k1 +k2 +u1")],
     );
     entry("94", issue().filter(by_a()), "a k0 k1 k2 u1", &[("user u2 name=A", "+c +z1 +u2")]);
-    let labels = from("issueLabel").filter(exists("labelID=id", from("label").filter(test("name", "=", "bug"))));
+    let labels =
+        from("issueLabel").filter(exists("labelID=id", from("label").filter(test("name", "=", "bug"))));
     let q = || issue().filter(exists("id=issueID", labels.clone()));
     entry("108, 109", q(), "a a/l1 l1", &[("label l2 name=bug2", ""), ("label l1 name=x", "-a -a/l1 -l1")]);
 }
@@ -114,12 +115,7 @@ fn scalar_subqueries_are_existence() {
     entry("112, 120", issue().filter(u1()), "a c u1", &[("user u1 name=X", "+u1")]);
     let bug = || from("label").filter(test("name", "=", "bug"));
     let q = || from("issueLabel").filter(exists("labelID=id", bug()));
-    entry(
-        "113, 114",
-        q(),
-        "a/l1 l1",
-        &[("label l1 name=x; label l2 name=bug", "-a/l1 -l1 +c/l2 +l2")],
-    );
+    entry("113, 114", q(), "a/l1 l1", &[("label l1 name=x; label l2 name=bug", "-a/l1 -l1 +c/l2 +l2")]);
     entry(
         "115, 116",
         q(),

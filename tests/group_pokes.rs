@@ -110,7 +110,8 @@ fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
         61..70 => {
             world.core.start_lanes(&world.replica);
             if world.core.lanes() > 0 {
-                let (lane, steps) = (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));
+                let (lane, steps) =
+                    (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));
                 world.core.step_lane(lane, steps, world.now);
             }
         }

@@ -57,9 +57,7 @@ fn strings_are_ordered_by_their_bytes() {
 
 #[test]
 fn cursors() {
-    let cursor = |exclusive| {
-        issue().order("p").start(&[("id", text("c")), ("p", NUMBER(2.0))], exclusive)
-    };
+    let cursor = |exclusive| issue().order("p").start(&[("id", text("c")), ("p", NUMBER(2.0))], exclusive);
     entry("18, 24", cursor(true), "d", &[("issue c p=3", "+c")]);
     entry("19", cursor(false), "c d", &[]);
     entry("20", issue().order("p").start(&[("p", NUMBER(2.0))], true), "c d", &[]);

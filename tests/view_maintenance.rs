@@ -7,15 +7,15 @@ mod model;
 
 use std::collections::BTreeSet;
 
+use kelvin::changes::commit::TableChange;
+use kelvin::views::view::ViewId;
+use kelvin::zql::ast::Ast;
 use model::choices::{Choices, cases, decisions};
 use model::database::Database;
 use model::keeper::{Keeper, Name};
 use model::replica::Replica;
 use model::tree::{Chosen, Synced, judge, nodes};
 use model::{print, random, random_query};
-use kelvin::changes::commit::TableChange;
-use kelvin::views::view::ViewId;
-use kelvin::zql::ast::Ast;
 use proptest::prelude::*;
 
 /// One view under watch, with what it held after the last batch.
@@ -35,7 +35,12 @@ impl Watched {
     }
 
     /// What the view holds now, if that is right.
-    fn held(&self, keeper: &Keeper, db: &Database, before: Option<&Chosen>) -> Result<(Synced, Chosen), String> {
+    fn held(
+        &self,
+        keeper: &Keeper,
+        db: &Database,
+        before: Option<&Chosen>,
+    ) -> Result<(Synced, Chosen), String> {
         let chosen = keeper.chosen(self.id);
         let synced = judge(db, &nodes(db, &self.ast), &chosen, before)?;
         let expected: BTreeSet<Name> = synced.keys().cloned().collect();
@@ -62,7 +67,9 @@ impl Watched {
         }
         let delta = deltas.into_iter().next().unwrap_or_default();
         let visible = |name: &Name, synced: &Synced| {
-            synced.get(name).map(|row| db.schema.visible(name.0).iter().map(|c| row[*c].clone()).collect::<Vec<_>>())
+            synced
+                .get(name)
+                .map(|row| db.schema.visible(name.0).iter().map(|c| row[*c].clone()).collect::<Vec<_>>())
         };
         let all: BTreeSet<&Name> = synced.keys().chain(self.synced.keys()).collect();
         let (mut entered, mut left, mut edited) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -101,7 +108,8 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
             let ast = random_query::query(&mut choices, &schema);
             let text = print::query(&ast);
             views.push(
-                Watched::open(&mut keeper, &db, ast).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?,
+                Watched::open(&mut keeper, &db, ast)
+                    .map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?,
             );
         } else if choices.percent(10) {
             let gone = views.swap_remove(choices.below(4));
@@ -125,8 +133,9 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
         let since = keeper.version;
         keeper.advance(&commits, gap);
         for view in &mut views {
-            view.check(&keeper, &db, since, &bulk)
-                .map_err(|e| TestCaseError::fail(format!("{e}\n{}\nafter {log:?}", print::query(&view.ast))))?;
+            view.check(&keeper, &db, since, &bulk).map_err(|e| {
+                TestCaseError::fail(format!("{e}\n{}\nafter {log:?}", print::query(&view.ast)))
+            })?;
         }
     }
     for view in views {

@@ -2,12 +2,14 @@
 //! and handing a connection to another core.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -63,7 +65,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let stream = self.listener.accept().await.map_err(io_error)?;
         stream.set_nodelay(true).map_err(io_error)?;
-        Ok(TcpStream { stream })
+        Ok(TcpStream { stream, watch: None })
     }
 }
 
@@ -79,13 +81,50 @@ pub struct DetachedStream {
 impl DetachedStream {
     /// Takes the connection over on this executor.
     pub fn attach(self) -> TcpStream {
-        TcpStream { stream: self.accepted.bind_to_executor() }
+        TcpStream { stream: self.accepted.bind_to_executor(), watch: None }
     }
 }
 
 /// A connected socket of this executor.
 pub struct TcpStream {
     stream: glommio::net::TcpStream,
+    /// Only on connections that we opened: a client that is not heard sends a ping, but a
+    /// server that is not heard waits for ever.
+    watch: Option<Watch>,
+}
+
+/// Looks at a silent socket itself now and then.
+///
+/// A readiness that was never reported has been seen: megabytes lay unread in a socket while
+/// the executor slept (`docs/decisions/002-unreported-readiness.md`). It cannot be told from
+/// a silent peer but by reading.
+struct Watch {
+    timer: Pin<Box<dyn Future<Output = ()>>>,
+    /// Data was found that had not been reported: reports of this socket are not relied on
+    /// any more.
+    distrust: bool,
+}
+
+/// Time between looks at a silent socket, and at one whose reports are not relied on.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_OFTEN: Duration = Duration::from_millis(5);
+
+impl Watch {
+    fn new() -> Watch {
+        Watch { timer: Box::pin(crate::executor::sleep(LOOK)), distrust: false }
+    }
+
+    /// Whether it is time to look; if not, the task is woken when it is.
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        let pause = if self.distrust { LOOK_OFTEN } else { LOOK };
+        self.timer = Box::pin(crate::executor::sleep(pause));
+        // Registers the new timer.
+        let _ = self.timer.as_mut().poll(cx);
+        true
+    }
 }
 
 impl TcpStream {
@@ -96,7 +135,7 @@ impl TcpStream {
             match glommio::net::TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(io_error)?;
-                    return Ok(TcpStream { stream });
+                    return Ok(TcpStream { stream, watch: Some(Watch::new()) });
                 }
                 Err(e) => last = io_error(e),
             }
@@ -121,6 +160,18 @@ impl TcpStream {
         self.stream.peer_addr().map_err(io_error)
     }
 
+    /// Reads what is there, without waiting; `None` if nothing is.
+    fn look(&self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and `recv` only writes bytes that
+        // are initialised.
+        let buf = unsafe { &mut *(buf as *mut [u8] as *mut [std::mem::MaybeUninit<u8>]) };
+        let read = self.with_socket(|socket| socket.recv_with_flags(buf, libc::MSG_DONTWAIT));
+        match read {
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+            other => Some(other),
+        }
+    }
+
     fn with_socket<T>(&self, f: impl FnOnce(SockRef<'_>) -> T) -> T {
         // SAFETY: the descriptor stays open while `self` is borrowed, which outlives the call.
         let fd = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
@@ -143,7 +194,21 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 impl AsyncRead for TcpStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.watch.as_ref().is_some_and(|watch| watch.distrust)
+            && let Some(found) = self.look(buf)
+        {
+            return Poll::Ready(found);
+        }
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            return Poll::Ready(read);
+        }
+        match self.watch.as_mut().is_some_and(|watch| watch.is_due(cx)).then(|| self.look(buf)).flatten() {
+            None => Poll::Pending,
+            Some(found) => {
+                self.watch.iter_mut().for_each(|watch| watch.distrust = true);
+                Poll::Ready(found)
+            }
+        }
     }
 }
 

@@ -18,15 +18,15 @@ pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 /// Close code of a message beyond the limit.
 pub const CLOSE_TOO_LARGE: u16 = 1009;
 
-/// Turns a buffer of [`MAX_HEADER`] free bytes and a text payload into a frame. Also
-/// returns how many of the free bytes were left over in front and cut off.
-pub fn finish_frame(mut buffer: Vec<u8>) -> (Bytes, usize) {
+/// Makes a frame of a buffer of [`MAX_HEADER`] free bytes and a text payload. The frame has
+/// exactly its size, and the buffer can be used again: growing a new one for every frame
+/// costs several times the pages. Also returns how many of the free bytes were left over.
+pub fn finish_frame(buffer: &mut [u8]) -> (Bytes, usize) {
     let length = buffer.len() - MAX_HEADER;
     let header = header(OpCode::Data(Data::Text), length);
     let skipped = MAX_HEADER - header.len();
     buffer[skipped..MAX_HEADER].copy_from_slice(&header);
-    let frame = Bytes::from(buffer);
-    (frame.slice(skipped..), skipped)
+    (Bytes::copy_from_slice(&buffer[skipped..]), skipped)
 }
 
 /// A text frame.
@@ -129,7 +129,7 @@ impl FrameReader {
     }
 
     /// The next message, or `None` until more bytes come.
-    pub fn next(&mut self) -> Result<Option<Message>, ReadError> {
+    pub fn next_message(&mut self) -> Result<Option<Message>, ReadError> {
         loop {
             let Some((opcode, fin, payload)) = self.next_frame()? else { return Ok(None) };
             match opcode {
@@ -226,7 +226,7 @@ mod tests {
         let mut seen = Vec::new();
         for byte in bytes {
             reader.feed(&[byte]);
-            seen.extend(reader.next().unwrap());
+            seen.extend(reader.next_message().unwrap());
         }
         assert_eq!(seen, [Message::Ping(b"p".to_vec()), Message::Data(b"hello".to_vec())]);
     }
@@ -235,17 +235,17 @@ mod tests {
     fn a_message_over_the_limit_is_refused_before_it_is_read() {
         let bytes = masked(OpCode::Data(Data::Text), true, &[b'x'; 101]);
         let mut reader = FrameReader::new(100, bytes[..20].to_vec());
-        assert_eq!(reader.next(), Err(ReadError::TooLarge));
+        assert_eq!(reader.next_message(), Err(ReadError::TooLarge));
         let mut parts = masked(OpCode::Data(Data::Text), false, &[b'x'; 60]);
         parts.extend(masked(OpCode::Data(Data::Continue), true, &[b'x'; 60]));
         let mut reader = FrameReader::new(100, parts);
-        assert_eq!(reader.next(), Err(ReadError::TooLarge));
+        assert_eq!(reader.next_message(), Err(ReadError::TooLarge));
     }
 
     #[test]
     fn frames_without_a_mask_are_refused() {
         let mut reader = FrameReader::new(100, text_frame(b"x").to_vec());
-        assert!(matches!(reader.next(), Err(ReadError::Protocol(_))));
+        assert!(matches!(reader.next_message(), Err(ReadError::Protocol(_))));
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
         for length in [0, 125, 126, 65_535, 65_536] {
             let mut buffer = vec![0; MAX_HEADER];
             buffer.extend(std::iter::repeat_n(b'a', length));
-            let (frame, skipped) = finish_frame(buffer);
+            let (frame, skipped) = finish_frame(&mut buffer);
             assert_eq!(frame, text_frame(&vec![b'a'; length]));
             assert_eq!(frame.len(), length + MAX_HEADER - skipped);
         }

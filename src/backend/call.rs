@@ -31,7 +31,7 @@ pub struct CallError {
     /// Cause and remedy.
     pub message: String,
     /// Further details of the app.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
 }
 
 impl CallError {
@@ -60,7 +60,7 @@ impl CallError {
             fields.insert("bodyPreview".into(), json!(preview));
         }
         if let Some(details) = &self.details {
-            fields.insert("details".into(), details.clone());
+            fields.insert("details".into(), Value::clone(details));
         }
         fields.insert(ids.0.into(), ids.1);
         ProtocolError { kind, message: self.message.clone(), fields }

@@ -198,7 +198,7 @@ fn failure(answer: &Answer) -> Option<CallError> {
             status: answer.status,
             preview: None,
             message: answer.message.clone().unwrap_or_else(|| "the mutate endpoint failed".into()),
-            details: answer.details.clone(),
+            details: answer.details.clone().map(Box::new),
         });
     }
     let details = answer.details.as_ref().map(|d| d.as_str().map_or_else(|| d.to_string(), str::to_owned));

@@ -127,7 +127,7 @@ fn refused(answer: Answer) -> CallError {
         status: None,
         preview: None,
         message: answer.message.unwrap_or_else(|| "the query endpoint failed".into()),
-        details: answer.details,
+        details: answer.details.map(Box::new),
     }
 }
 

@@ -134,9 +134,11 @@ mod tests {
         let Some(TableBatch::Rows(rows)) = batch.tables.get(&TableId(0)) else { panic!("rows expected") };
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().any(|r| r.old.is_none() && r.new.unwrap()[1] == Value::Integer(2)));
+        let value = |row: Option<&Row>| row.map(|r| r[1].clone());
         assert!(
-            rows.iter()
-                .any(|r| r.old.unwrap()[1] == Value::Integer(1) && r.new.unwrap()[1] == Value::Integer(9))
+            rows.iter().any(|r| {
+                value(r.old) == Some(Value::Integer(1)) && value(r.new) == Some(Value::Integer(9))
+            })
         );
     }
 

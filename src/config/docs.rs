@@ -7,7 +7,7 @@ use super::table::GROUPS;
 const INTRO: &str = "\
 # Settings
 
-<!-- Made from src/config/table/ by `cargo test --lib write_settings_page -- --ignored`. Do not edit. -->
+<!-- Made from src/config/table/ by `KELVIN_WRITE_SETTINGS=1 cargo test --lib settings_page`. Do not edit. -->
 
 Kelvin takes the settings of `zero-cache` under the same names. Each is a flag (`--port 4848` or
 `--port=4848`) and an environment variable (`ZERO_PORT=4848`). A flag wins over the environment, that over a

@@ -206,8 +206,6 @@ impl Default for Compression {
 pub struct InitialSync {
     /// Connections that copy in parallel; at least 1.
     pub table_copy_workers: usize,
-    /// Whether Postgres's text format is used.
-    pub text_copy: bool,
 }
 
 /// What is logged, and how.

@@ -66,7 +66,6 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
             table_copy_workers: to_usize(
                 values.whole(&replica::INITIAL_SYNC_TABLE_COPY_WORKERS).unwrap_or(1),
             ),
-            text_copy: is_on(values, &replica::INITIAL_SYNC_TEXT_COPY),
         },
         auto_reset: is_on(values, &replica::AUTO_RESET),
         lazy_startup: is_on(values, &engine::LAZY_STARTUP),
@@ -237,9 +236,15 @@ fn websocket(values: &mut Values) -> Result<WebSocket> {
     let opt = &network::WEBSOCKET_COMPRESSION_OPTIONS;
     let options = match values.text(opt) {
         None => Compression::default(),
-        Some(text) => Compression::parse(&text).map_err(|problem| {
-            values.bad(opt, &text, &problem, "Give a JSON object, for example {\"threshold\": 1024}.")
-        })?,
+        Some(text) => match Compression::parse(&text) {
+            Ok(options) => options,
+            Err(problem) => {
+                let remedy = "Give a JSON object, for example {\"threshold\": 1024}.";
+                let error = values.bad(opt, &text, &problem, remedy);
+                values.fail(opt, error)?;
+                Compression::default()
+            }
+        },
     };
     let on = is_on(values, &network::WEBSOCKET_COMPRESSION);
     Ok(WebSocket {

@@ -41,6 +41,11 @@ pub const MAX_IDLE_GROUPS: usize = 20_000;
 /// How long an encoded view is kept for others who ask for the same, in milliseconds.
 pub const KEEP_FULL: f64 = 2_000.0;
 
+/// Most bytes of encoded views kept on a core once nobody waits for them. Several clients
+/// that ask for the same at the same moment find them; a thousand different queries must
+/// not pile theirs up.
+pub const MAX_FULLS: usize = 8 << 20;
+
 /// Rows up to which a view that exists already is sent by reading its rows by key.
 const SMALL_VIEW: usize = 1_000;
 
@@ -170,7 +175,9 @@ impl Syncer {
     pub fn prospective(&self, group_id: &str, ops: &[QueryOp]) -> Vec<Named> {
         let mut out: Vec<Named> = Vec::new();
         if let Some(group) = self.groups.get(group_id) {
-            out.extend(group.queries.iter().filter_map(|(hash, query)| named(hash, &query.spec)));
+            // A refused query is asked for again only when a client puts it again.
+            let asked = group.queries.iter().filter(|(_, query)| !query.failed);
+            out.extend(asked.filter_map(|(hash, query)| named(hash, &query.spec)));
         }
         for op in ops {
             if let QueryOp::Put { hash, query: Some(QueryBody::Named { name, args }), .. } = op
@@ -319,7 +326,7 @@ impl Syncer {
         let mut out = Vec::new();
         let mut spelled = Vec::new();
         for (hash, query) in &mut group.queries {
-            if !query.is_missing() && !(all && !query.failed) {
+            if !query.is_missing() && (!all || query.failed) {
                 continue;
             }
             match named(hash, &query.spec) {
@@ -352,7 +359,7 @@ impl Syncer {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         let id = group.id.clone();
         let Some(query) = group.queries.get_mut(hash) else { return };
-        if serial.is_some() && query.transforming != serial {
+        if query.failed || (serial.is_some() && query.transforming != serial) {
             return;
         }
         query.transforming = None;
@@ -563,6 +570,7 @@ impl Syncer {
         if let Err(error) = self.advance_group(group_id, now) {
             self.fail_group(group_id, &error);
         }
+        self.trim_fulls();
     }
 
     fn advance_group(&mut self, group_id: &Rc<str>, now: f64) -> Result<(), ProtocolError> {
@@ -681,6 +689,34 @@ impl Syncer {
         for view in views {
             give_up(group, &mut self.shared, view);
         }
+    }
+
+    /// Drops encoded views beyond the budget, oldest first, but none that a group still waits
+    /// for.
+    fn trim_fulls(&mut self) {
+        let mut total: usize = self.shared.fulls.values().map(|f| f.size).sum();
+        if total <= MAX_FULLS {
+            return;
+        }
+        let mut oldest: Vec<(f64, ViewId)> = self.full_since.iter().map(|(v, since)| (*since, *v)).collect();
+        oldest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (_, view) in oldest {
+            if total <= MAX_FULLS {
+                return;
+            }
+            if self.is_awaited(view) {
+                continue;
+            }
+            self.full_since.remove(&view);
+            total -= self.shared.fulls.remove(&view).map_or(0, |f| f.size);
+        }
+    }
+
+    fn is_awaited(&self, view: ViewId) -> bool {
+        let groups = self.shared.interested.get(&view).into_iter().flatten();
+        groups
+            .filter_map(|id| self.groups.get(id))
+            .any(|group| group.queries.values().any(|q| q.pending == Some(view)))
     }
 
     /// Work of the clock: expired queries, groups that nobody uses, encoded views that

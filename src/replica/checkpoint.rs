@@ -8,6 +8,7 @@
 //! the attempt is dropped and made again later.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,15 +17,24 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{Doing, Error};
 
+/// How long to wait for the end of an open transaction before holding commits. Nothing is
+/// held meanwhile; a transaction that takes longer is a large one of upstream's.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Stops commits for a moment, at the border of a transaction.
 #[derive(Default)]
 pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,
+    /// Somebody waits for the end of the open transaction. Beside the state, so that the
+    /// writer can look at it between any two upstream transactions.
+    wanted: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
+    /// Hold the gate for so long once the open transaction has ended.
+    wanted: Option<Duration>,
     /// Commits wait until then, or until the gate is opened.
     held_until: Option<Instant>,
     /// A transaction is open.
@@ -36,9 +46,20 @@ impl Gate {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The writer begins a transaction; waits while the gate is held. Blocks.
-    pub fn enter(&self) {
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, time);
+        waited.map(|(state, _)| state).unwrap_or_else(|poisoned| poisoned.into_inner().0)
+    }
+
+    /// The writer begins a transaction; waits while the gate is held, and returns for how
+    /// long. Blocks.
+    pub fn enter(&self) -> Duration {
         let mut state = self.lock();
+        if state.held_until.is_none() {
+            state.busy = true;
+            return Duration::ZERO;
+        }
+        let began = Instant::now();
         while let Some(until) = state.held_until {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -46,34 +67,50 @@ impl Gate {
                 state.held_until = None;
                 break;
             }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.map(|(state, _)| state).unwrap_or_else(|poisoned| poisoned.into_inner().0);
+            state = self.wait(state, left);
         }
         state.busy = true;
+        began.elapsed()
     }
 
     /// The writer's transaction has ended.
     pub fn leave(&self) {
-        self.lock().busy = false;
+        let mut state = self.lock();
+        state.busy = false;
+        if let Some(limit) = state.wanted.take() {
+            self.wanted.store(false, Ordering::Relaxed);
+            state.held_until = Some(Instant::now() + limit);
+        }
         self.changed.notify_all();
     }
 
-    /// Holds the gate for at most `limit`; `false` if the writer did not come to the end
-    /// of its transaction within that time. Blocks.
-    fn hold(&self, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
+    /// Whether the writer should end its transaction soon.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the end of the open transaction for as long as `patience` lasts, and then
+    /// holds the gate for at most `limit`. Returns until when, or `None` if the transaction
+    /// did not end. Blocks.
+    fn hold(&self, limit: Duration, patience: Duration) -> Option<Instant> {
         let mut state = self.lock();
-        state.held_until = Some(until);
-        while state.busy {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                state.held_until = None;
-                return false;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.map(|(state, _)| state).unwrap_or_else(|poisoned| poisoned.into_inner().0);
+        if !state.busy {
+            state.held_until = Some(Instant::now() + limit);
+            return state.held_until;
         }
-        true
+        let give_up = Instant::now() + patience;
+        state.wanted = Some(limit);
+        self.wanted.store(true, Ordering::Relaxed);
+        while state.wanted.is_some() {
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.wanted = None;
+                self.wanted.store(false, Ordering::Relaxed);
+                return None;
+            }
+            state = self.wait(state, left);
+        }
+        state.held_until
     }
 
     /// Lets commits go on. `true` if they were held all the time.
@@ -96,7 +133,7 @@ pub struct Progress {
 
 enum Request {
     Passive(Sender<Result<Progress, Error>>),
-    Hold(Duration, Sender<bool>),
+    Hold(Duration, Sender<Option<Instant>>),
 }
 
 /// The checkpoint thread.
@@ -135,13 +172,12 @@ impl Checkpointer {
         answer.recv().await.map_err(gone)?
     }
 
-    /// Holds commits for at most `limit`; `false` if a transaction is open for longer.
-    pub async fn hold(&self, limit: Duration) -> bool {
+    /// Waits for the end of the open transaction and then holds commits for at most
+    /// `limit`. Returns until when; `None` if the transaction does not end soon.
+    pub async fn hold(&self, limit: Duration) -> Option<Instant> {
         let (sender, answer) = bounded(1);
-        if self.requests.send(Request::Hold(limit, sender)).await.is_err() {
-            return false;
-        }
-        answer.recv().await.unwrap_or(false)
+        self.requests.send(Request::Hold(limit, sender)).await.ok()?;
+        answer.recv().await.ok()?
     }
 
     /// Lets commits go on. `true` if they were held all the time.
@@ -158,7 +194,7 @@ fn run(connection: &Connection, gate: &Gate, requests: &Receiver<Request>) {
                 let _ = answer.try_send(passive(connection));
             }
             Request::Hold(limit, answer) => {
-                let _ = answer.try_send(gate.hold(limit));
+                let _ = answer.try_send(gate.hold(limit, PATIENCE));
             }
         }
     }
@@ -178,13 +214,31 @@ mod tests {
 
     #[test]
     fn a_held_gate_lets_go_by_itself() {
+        let (moment, minute) = (Duration::from_millis(1), Duration::from_secs(60));
         let gate = Gate::default();
-        assert!(gate.hold(Duration::from_millis(5)));
+        assert!(gate.hold(Duration::from_millis(5), moment).is_some());
         gate.enter();
-        assert!(!gate.hold(Duration::from_millis(1)), "a transaction is open");
+        assert!(gate.hold(minute, moment).is_none(), "a transaction is open");
+        assert!(!gate.is_wanted(), "it was given up");
         gate.leave();
-        assert!(gate.hold(Duration::from_secs(60)));
+        assert!(gate.hold(minute, moment).is_some());
         assert!(gate.open());
+        assert_eq!(gate.enter(), Duration::ZERO);
+    }
+
+    #[test]
+    fn it_is_held_from_the_end_of_the_open_transaction_on() {
+        let gate = Gate::default();
         gate.enter();
+        std::thread::scope(|scope| {
+            let held = scope.spawn(|| gate.hold(Duration::from_millis(20), Duration::from_secs(60)));
+            while !gate.is_wanted() {
+                std::thread::yield_now();
+            }
+            gate.leave();
+            // The writer is back at once, and waits all the same.
+            assert!(gate.enter() > Duration::from_millis(10));
+            assert!(held.join().unwrap().is_some());
+        });
     }
 }

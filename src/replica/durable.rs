@@ -101,9 +101,14 @@ impl Drop for Syncer {
 fn run(log: &PathBuf, shared: &Shared, gauges: &Gauges, notify: &Sender<Result<(), Error>>) {
     let mut durable = StateVersion::ZERO;
     let mut file: Option<File> = None;
+    let mut seen = 0;
     loop {
         let (written, stopped) = wait(shared, durable);
         if written > durable {
+            let size = gauges.wal_bytes();
+            // Smaller than before: the log was restarted meanwhile.
+            gauges.synced(if size < seen { size } else { size - seen });
+            seen = size;
             match sync(log, &mut file) {
                 Ok(length) => {
                     durable = written;

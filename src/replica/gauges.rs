@@ -1,6 +1,7 @@
 //! Numbers about the replica that other threads may read at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::changes::version::StateVersion;
 
@@ -15,6 +16,12 @@ pub struct Gauges {
     rows_applied: AtomicU64,
     transactions_applied: AtomicU64,
     wal_restarts: AtomicU64,
+    longest_hold: AtomicU64,
+    synced_bytes: AtomicU64,
+    retained: AtomicU64,
+    copied_rows: AtomicU64,
+    expected_rows: AtomicU64,
+    reconnects: AtomicU64,
     surprises: AtomicU64,
 }
 
@@ -39,6 +46,37 @@ impl Gauges {
     gauge! {
         /// Bytes of the log that survive a power cut.
         synced_wal_bytes, set_synced_wal_bytes, synced_wal_bytes
+    }
+
+    gauge! {
+        /// Bytes of log that upstream keeps for the replication slot.
+        retained_bytes, set_retained_bytes, retained
+    }
+    gauge! {
+        /// Rows that the initial sync has copied.
+        copied_rows, set_copied_rows, copied_rows
+    }
+    gauge! {
+        /// Rows that the initial sync expects, as upstream's planner believes.
+        expected_rows, set_expected_rows, expected_rows
+    }
+
+    /// Bytes of the log that were made durable, over all its restarts.
+    pub fn synced_bytes(&self) -> u64 {
+        self.synced_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn synced(&self, bytes: u64) {
+        self.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Times that the stream was connected anew.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reconnected(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Position that the replica has committed.
@@ -90,6 +128,15 @@ impl Gauges {
 
     pub(crate) fn wal_restarted(&self) {
         self.wal_restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Longest time that commits were held so that the log could be restarted.
+    pub fn longest_hold(&self) -> Duration {
+        Duration::from_micros(self.longest_hold.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn held(&self, time: Duration) {
+        self.longest_hold.fetch_max(time.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Changes that did not find the row they were for, or found one where none should

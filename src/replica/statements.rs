@@ -42,11 +42,15 @@ impl<'c> TableStatements<'c> {
         let insert = format!("INSERT INTO {name} VALUES ({parameters}?) ON CONFLICT DO NOTHING");
         let all: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
         let key = if table.row_key.is_empty() { &all } else { &table.row_key };
-        let select = format!(
-            "SELECT {rowid}, {} FROM {name} WHERE {} LIMIT 1",
-            column_list(table),
-            matches(table, key.iter().copied())
-        );
+        // In a table without columns every row is like every other.
+        let select = match table.columns.len() {
+            0 => format!("SELECT {rowid} FROM {name} LIMIT 1"),
+            _ => format!(
+                "SELECT {rowid}, {} FROM {name} WHERE {} LIMIT 1",
+                column_list(table),
+                matches(table, key.iter().copied())
+            ),
+        };
         let delete = format!("DELETE FROM {name} WHERE {rowid} = ?");
         Ok(TableStatements {
             connection,

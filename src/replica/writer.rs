@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, OpenFlags, Statement, params};
@@ -33,6 +34,10 @@ const COMMITS: usize = 64;
 /// Rows after which a transaction that gathers several of upstream's is committed. More
 /// would save little per row, and delays the first of them.
 const COALESCE_ROWS: u64 = 2_000;
+
+/// Shortest time between two commits. Each one costs every core a new snapshot and a look
+/// at its views, so above this rate transactions are gathered; below it none waits.
+const PACE: Duration = Duration::from_millis(2);
 
 /// Page cache of the writer, in KiB: the inner pages of all indexes of a large replica.
 /// It also bounds how much of an open transaction is in memory.
@@ -162,6 +167,8 @@ struct Session<'c> {
     open: bool,
     /// Upstream transactions complete in it.
     transactions: u64,
+    /// When the last commit was made.
+    committed: Instant,
 }
 
 impl<'c> Session<'c> {
@@ -194,6 +201,7 @@ impl<'c> Session<'c> {
             skip: false,
             open: false,
             transactions: 0,
+            committed: Instant::now(),
         })
     }
 
@@ -204,6 +212,9 @@ impl<'c> Session<'c> {
             }
             // With nothing waiting, what is complete is shown at once.
             if self.current.is_none() && (batches.is_empty() || batch.reply.is_some()) {
+                if batch.reply.is_none() && self.gather(batches) {
+                    continue;
+                }
                 self.finish()?;
             }
             if let Some(reply) = batch.reply {
@@ -213,6 +224,16 @@ impl<'c> Session<'c> {
         }
         // The stream ended; what is complete is kept, the rest comes again.
         if self.current.is_some() { self.abort() } else { self.finish() }
+    }
+
+    /// Waits until the next commit may be made; `true`: more work has come meanwhile.
+    fn gather(&self, batches: &Receiver<Batch>) -> bool {
+        let left = PACE.saturating_sub(self.committed.elapsed());
+        if self.transactions == 0 || left.is_zero() || self.gate.is_wanted() {
+            return false;
+        }
+        std::thread::sleep(left);
+        !batches.is_empty()
     }
 
     fn apply(&mut self, op: Op) -> Result<(), Error> {
@@ -241,8 +262,9 @@ impl<'c> Session<'c> {
     /// Begins an upstream transaction.
     fn begin(&mut self, version: StateVersion, whole: bool) -> Result<(), Error> {
         // One whose end has not arrived may take long, and may be undone: what came
-        // before it is not made to wait.
-        if self.transactions > 0 && (!whole || self.applier.rows >= COALESCE_ROWS) {
+        // before it is not made to wait. Nor is a checkpoint that waits for a border.
+        let enough = self.applier.rows >= COALESCE_ROWS || self.gate.is_wanted();
+        if self.transactions > 0 && (!whole || enough) {
             self.finish()?;
         }
         self.current = Some(version);
@@ -258,7 +280,7 @@ impl<'c> Session<'c> {
 
     fn open(&mut self) -> Result<(), Error> {
         if !self.open {
-            self.gate.enter();
+            self.gauges.held(self.gate.enter());
             self.begin.raw_execute().doing("beginning a transaction")?;
             self.open = true;
         }
@@ -291,6 +313,7 @@ impl<'c> Session<'c> {
         }
         self.commit.raw_execute().doing(doing)?;
         self.closed();
+        self.committed = Instant::now();
         let position = seen.map_or(self.complete, |seen| seen.max(self.complete));
         self.gauges.set_written(position.max(self.gauges.written()));
         self.written.commit(position);

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,9 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, yield_now};
 
 use super::handover::Handover;
+use super::lane::MAX_LANES;
 use super::outbox::Outbox;
+use super::session::Session;
 use super::status::Status;
 use crate::backend::call::Caller;
 use crate::backend::push::Queue;
@@ -72,6 +74,8 @@ pub struct Core {
     pub caller: Caller,
     /// Open connections of all groups, and those that have not joined one yet.
     pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
+    /// Connections that were initialised, for the checks that are repeated.
+    pub live: RefCell<HashMap<ConnectionId, Weak<Session>>>,
     /// Mutations on their way to the app, by group.
     pub pushes: RefCell<HashMap<Rc<str>, Queue>>,
     /// Commits to come.
@@ -131,6 +135,7 @@ impl Core {
             status: parts.status,
             peers: parts.peers,
             sessions: RefCell::default(),
+            live: RefCell::default(),
             pushes: RefCell::default(),
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
@@ -159,6 +164,7 @@ impl Core {
         spawn(work(self.clone())).detach();
         spawn(tick(self.clone())).detach();
         spawn(pongs(self.clone())).detach();
+        spawn(super::maintenance::run(self.clone())).detach();
         Ok(())
     }
 
@@ -187,7 +193,9 @@ impl Core {
             Some(syncer) => (syncer.take_lane_requests(), syncer.has_work()),
         };
         self.lanes.borrow_mut().extend(lanes);
-        if work || !self.lanes.borrow().is_empty() {
+        // When all lanes are taken, the one that ends starts the next.
+        let startable = self.lanes_running.get() < MAX_LANES && !self.lanes.borrow().is_empty();
+        if work || startable {
             // A full queue means that the worker knows already.
             let _ = self.work.0.try_send(());
         }
@@ -251,6 +259,8 @@ impl CorePace {
 async fn work(core: Rc<Core>) {
     while core.work.1.recv().await.is_ok() {
         super::lane::start_waiting(&core);
+        // The signal may be up again already: others must run in between.
+        yield_now().await;
         while core.with(|s| s.has_work()).unwrap_or(false) {
             let turn = core.turn.lock().await;
             let pace = core.pace();

@@ -93,6 +93,8 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
     let answer = if core.config.query.urls.is_empty() { None } else { Some(ask(session, &asked).await?) };
     let clock = core.clock();
     core.with(|s| s.init(arrival(session), body, clock)).unwrap_or(Ok(()))?;
+    session.validated_at.set(clock);
+    core.live.borrow_mut().insert(session.id, Rc::downgrade(session));
     if let Some(answer) = answer {
         for (hash, query) in answer.queries {
             core.with(|s| s.transformed(&session.request.group_id, &hash, None, query));
@@ -116,7 +118,7 @@ fn arrival(session: &Session) -> Arrival {
 }
 
 /// Asks the app for transformations and checks whom it says it answered.
-async fn ask(session: &Session, queries: &[Named]) -> Result<Transformation, ProtocolError> {
+pub(super) async fn ask(session: &Session, queries: &[Named]) -> Result<Transformation, ProtocolError> {
     let core = &session.core;
     let ids = || json!(queries.iter().map(|q| &q.hash).collect::<Vec<_>>());
     let failed = |e: CallError| e.to_protocol(Kind::TransformFailed, ("queryIDs", ids()));
@@ -135,17 +137,26 @@ async fn ask(session: &Session, queries: &[Named]) -> Result<Transformation, Pro
 }
 
 /// Has the group's queries transformed that were not yet, or all of them, in the background.
+/// A failure ends the connection that asked.
 fn transform_missing(session: &Rc<Session>, all: bool) {
-    let core = &session.core;
+    let session = session.clone();
+    transform_in_background(session.clone(), all, move |error| session.fail(&error));
+}
+
+/// The same with a choice of what a failure means.
+pub(super) fn transform_in_background(
+    session: Rc<Session>,
+    all: bool,
+    failed: impl FnOnce(ProtocolError) + 'static,
+) {
+    let core = session.core.clone();
     let group = session.request.group_id.clone();
     let Some((serial, queries)) = core.with(|s| s.transform(&group, all)) else { return };
     if queries.is_empty() || core.config.query.urls.is_empty() {
         core.with(|s| s.transform_failed(&group, serial));
         return;
     }
-    let session = session.clone();
     spawn(async move {
-        let core = &session.core;
         match ask(&session, &queries).await {
             Ok(answer) => {
                 for (hash, query) in answer.queries {
@@ -156,7 +167,7 @@ fn transform_missing(session: &Rc<Session>, all: bool) {
             }
             Err(error) => {
                 core.with(|s| s.transform_failed(&group, serial));
-                session.fail(&error);
+                failed(error);
             }
         }
     })

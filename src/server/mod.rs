@@ -8,6 +8,7 @@ pub mod batch;
 pub mod core;
 pub mod handover;
 pub mod lane;
+pub mod maintenance;
 pub mod messages;
 pub mod outbox;
 pub mod pages;

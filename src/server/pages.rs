@@ -15,6 +15,9 @@ pub fn answer(request: &Request, config: &Config, status: &Status) -> Response {
     if request.method != "GET" && request.method != "HEAD" {
         return not_found(&request.method, path);
     }
+    if path == "/keepalive" {
+        status.keepalive_seen();
+    }
     match path {
         "/" | "/keepalive" => match status.health() {
             Ok(()) => Response::text(200, "OK"),

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::now;
+use kelvin_io::executor::{now, sleep, spawn};
 use kelvin_io::postgres::{Target, TlsMode};
 
 use super::core::Control;
@@ -19,6 +19,7 @@ use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
 use crate::replica::gauges::Gauges;
 use crate::upstream::manager::{self, End, Events, Settings, Start};
+use crate::upstream::wal::Limits;
 
 /// How a core is reached from core 0.
 #[derive(Clone)]
@@ -38,8 +39,34 @@ pub async fn run(
     stop: Receiver<()>,
 ) -> End {
     let settings = settings(&config);
+    let sampling = spawn(sample(status.clone(), metrics.clone()));
     let broadcaster = Broadcaster { cores, status, metrics };
-    manager::run(settings, Rc::new(broadcaster), stop).await
+    let end = manager::run(settings, Rc::new(broadcaster), stop).await;
+    sampling.cancel().await;
+    end
+}
+
+/// How often the replica's numbers are brought into the metrics. Nobody scrapes more often.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// Brings numbers that others keep into the metrics, until it is dropped.
+async fn sample(status: Arc<Status>, metrics: Arc<Metrics>) {
+    let (mut synced, mut reconnects) = (0, 0);
+    loop {
+        sleep(SAMPLE).await;
+        let Some(gauges) = status.gauges() else { continue };
+        metrics.set_replica_watermark(gauges.written().0);
+        metrics.set_replica_synced_watermark(gauges.durable().0);
+        metrics.set_replica_wal_bytes(gauges.wal_bytes());
+        metrics.set_slot_lag_bytes(gauges.retained_bytes());
+        metrics.set_initial_sync(gauges.copied_rows(), gauges.expected_rows());
+        metrics.replica_wal_synced(gauges.synced_bytes() - synced);
+        synced = gauges.synced_bytes();
+        for _ in reconnects..gauges.reconnects() {
+            metrics.upstream_reconnected();
+        }
+        reconnects = gauges.reconnects();
+    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -63,11 +90,11 @@ fn settings(config: &Config) -> Settings {
         publications: config.app.publications.clone(),
         replica_file: config.replica_file.clone(),
         copy_workers: config.initial_sync.table_copy_workers,
-        text_copy: config.initial_sync.text_copy,
         auto_reset: config.auto_reset,
         connect_timeout: config.upstream.connect_timeout,
         failover: config.upstream.slot_failover,
         inbound_timeout: config.upstream.stream_inbound_timeout,
+        log_limits: Limits::default(),
         task_id: config.task_id.clone(),
     }
 }
@@ -128,10 +155,6 @@ impl Events for Broadcaster {
         self.metrics.commit_applied(rows, 0);
         self.metrics.commit_broadcast(now().saturating_duration_since(began).as_nanos() as u64);
         self.metrics.set_replica_watermark(commit.version.0);
-        if let Some(gauges) = self.status.gauges() {
-            self.metrics.set_replica_synced_watermark(gauges.durable().0);
-            self.metrics.set_replica_wal_bytes(gauges.wal_bytes());
-        }
     }
 
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {

@@ -99,27 +99,52 @@ fn serve(config: Arc<Config>, signals: Receiver<Signal>) -> i32 {
                 return EXIT_FAILURE;
             }
         };
-        match ended.recv() {
-            Ok(Ending::Signal(Signal::Stop)) => {
+        match wait(&ended, &node.status, config.keepalive_timeout) {
+            Some(Ending::Signal(Signal::Stop)) => {
                 crate::info!("stopping: clients are sent elsewhere");
                 node.stop();
                 return 0;
             }
-            Ok(Ending::Signal(Signal::Quit)) | Err(_) => return EXIT_QUIT,
-            Ok(Ending::Replication(End::Stopped)) => {
+            Some(Ending::Signal(Signal::Quit)) => return EXIT_QUIT,
+            None => {
+                crate::warn!("no /keepalive for {:?}: stopping", config.keepalive_timeout);
+                node.stop();
+                return 0;
+            }
+            Some(Ending::Replication(End::Stopped)) => {
                 crate::info!("another process has taken over replication");
                 node.stop();
                 return EXIT_QUIT;
             }
-            Ok(Ending::Replication(End::Resync(why))) => {
+            Some(Ending::Replication(End::Resync(why))) => {
                 crate::warn!("the replica is made anew: {why}");
                 node.stop();
             }
-            Ok(Ending::Replication(End::Failed { message, exit_code })) => {
+            Some(Ending::Replication(End::Failed { message, exit_code })) => {
                 crate::error!("{message}");
                 node.stop();
                 return exit_code;
             }
+        }
+    }
+}
+
+/// Waits for the end of a run; `None`: `/keepalive` has been silent for too long after its
+/// first call (`docs/spec/config-ops.md` §7.4).
+fn wait(ended: &mpsc::Receiver<Ending>, status: &Status, silence: Option<Duration>) -> Option<Ending> {
+    let Some(silence) = silence else { return ended.recv().ok() };
+    let mut last = (status.keepalives(), std::time::Instant::now());
+    loop {
+        match ended.recv_timeout(silence / 4) {
+            Ok(ending) => return Some(ending),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        let seen = status.keepalives();
+        if seen != last.0 || seen == 0 {
+            last = (seen, std::time::Instant::now());
+        } else if last.1.elapsed() >= silence {
+            return None;
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Session {
     pub push_context: RefCell<Context>,
     /// `initConnection` has been handled.
     pub initialised: Cell<bool>,
+    /// When the app last let the connection in, in milliseconds of the core.
+    pub validated_at: Cell<f64>,
 }
 
 impl Session {
@@ -157,6 +159,7 @@ fn admit(
         query_context: RefCell::new(context.clone()),
         push_context: RefCell::new(context),
         initialised: Cell::new(false),
+        validated_at: Cell::new(core.clock()),
     }))
 }
 
@@ -190,6 +193,7 @@ async fn run(session: Rc<Session>, reader: ReadHalf, rest: Vec<u8>) {
     handling.cancel().await;
     let core = &session.core;
     core.sessions.borrow_mut().remove(&session.id);
+    core.live.borrow_mut().remove(&session.id);
     let clock = core.clock();
     core.with(|s| s.disconnect(session.id, clock));
     session.outbox.close();
@@ -202,7 +206,7 @@ async fn read(session: &Session, mut reader: ReadHalf, rest: Vec<u8>, inbox: Sen
     let mut chunk = vec![0u8; 4096];
     loop {
         loop {
-            match frames.next() {
+            match frames.next_message() {
                 Ok(None) => break,
                 Ok(Some(Message::Close)) => return,
                 Ok(Some(Message::Ping(payload))) => session.outbox.send(&[pong_frame(&payload)]),

@@ -11,6 +11,8 @@ pub struct Status {
     ready: AtomicBool,
     stopping: AtomicBool,
     cores_started: AtomicUsize,
+    /// Times that `/keepalive` was asked for.
+    keepalives: AtomicUsize,
     waiting_for: Mutex<String>,
     gauges: Mutex<Option<Arc<Gauges>>>,
 }
@@ -24,6 +26,16 @@ impl Status {
     /// Clients can be served.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// `/keepalive` was asked for.
+    pub fn keepalive_seen(&self) {
+        self.keepalives.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often `/keepalive` was asked for.
+    pub fn keepalives(&self) -> usize {
+        self.keepalives.load(Ordering::Acquire)
     }
 
     /// One more core serves; returns how many do.

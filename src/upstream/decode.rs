@@ -41,6 +41,8 @@ pub struct Decoder {
     kinds: HashMap<u32, (TableId, Arc<[Kind]>)>,
     /// Relations that this connection has described, and that are as the catalogue says.
     known: HashMap<u32, TableId>,
+    /// Names of relations that it has described and that are not in the catalogue.
+    unknown: HashMap<u32, String>,
     message_prefix: String,
     batch: Batch,
     /// Where in the batch the open transaction begins.
@@ -65,6 +67,7 @@ impl Decoder {
             catalogue,
             kinds,
             known: HashMap::new(),
+            unknown: HashMap::new(),
             message_prefix,
             batch: Batch::default(),
             begin_at: None,
@@ -170,10 +173,10 @@ impl Decoder {
 
     fn relation(&mut self, relation: &Relation<'_>) -> Result<(), Stop> {
         let Some((table, _)) = self.kinds.get(&relation.oid) else {
-            return Err(Stop::SchemaChanged(format!(
-                "table {}.{} was added to the publications",
-                relation.schema, relation.name
-            )));
+            // Partitions are described too, beside the root that their changes are sent as.
+            // So only a change tells that a relation is published by itself.
+            self.unknown.insert(relation.oid, format!("{}.{}", relation.schema, relation.name));
+            return Ok(());
         };
         if let Some(difference) = difference(self.catalogue.get(*table), relation) {
             return Err(Stop::SchemaChanged(difference));
@@ -183,10 +186,10 @@ impl Decoder {
     }
 
     fn table(&self, oid: u32) -> Result<TableId, Stop> {
-        self.known
-            .get(&oid)
-            .copied()
-            .ok_or_else(|| Stop::Protocol(format!("a change of unknown relation {oid}")))
+        self.known.get(&oid).copied().ok_or_else(|| match self.unknown.get(&oid) {
+            Some(name) => Stop::SchemaChanged(format!("table {name} was added to the publications")),
+            None => Stop::Protocol(format!("a change of unknown relation {oid}")),
+        })
     }
 
     fn update(&mut self, oid: u32, old: Option<Old<'_>>, new: &Tuple<'_>) -> Result<(), Stop> {

@@ -22,6 +22,7 @@ use super::slot::{self, NewSlot};
 use super::types::{Kind, Malformed};
 use super::{check, copy, replicas};
 use crate::replica::catalogue::{Catalogue, TableId, quote};
+use crate::replica::gauges::Gauges;
 use crate::replica::load::{self, Loader};
 use crate::replica::metadata::Metadata;
 
@@ -51,6 +52,7 @@ pub async fn run(
     upstream: &Upstream,
     epoch: u64,
     events: &Rc<dyn Events>,
+    gauges: &Gauges,
 ) -> Result<Metadata, Error> {
     events.progress("initial sync: creating the replication slot");
     let connection =
@@ -64,7 +66,7 @@ pub async fn run(
         "created replication slot",
         &[("slot", slot.name.clone()), ("version", slot.version.to_lexi())],
     );
-    let copied = copy_all(settings, shard, upstream, epoch, events, &slot).await;
+    let copied = copy_all(settings, shard, upstream, epoch, (events, gauges), &slot).await;
     if copied.is_err() {
         // The session that exported the snapshot also keeps the slot busy.
         drop(walsender);
@@ -119,7 +121,7 @@ async fn copy_all(
     shard: &Shard,
     upstream: &Upstream,
     epoch: u64,
-    events: &Rc<dyn Events>,
+    (events, gauges): (&Rc<dyn Events>, &Gauges),
     slot: &NewSlot,
 ) -> Result<Metadata, Error> {
     let first = snapshot_session(settings, slot).await?;
@@ -158,12 +160,14 @@ async fn copy_all(
         drop(chunks);
         result.recv().await.map_err(|_| Error::Replica(crate::replica::Error::ThreadGone("initial-sync")))?
     };
-    let report = report(&progress, total.iter().sum(), events);
+    gauges.set_expected_rows(total.iter().sum());
+    let report = report(&progress, gauges, events);
     match future::select(std::pin::pin!(all), std::pin::pin!(report)).await {
         Either::Left((loaded, _)) => loaded?,
         Either::Right((never, _)) => match never {},
     }
     let rows = progress.rows.load(Ordering::Relaxed);
+    gauges.set_copied_rows(rows);
     let seconds = progress.started.elapsed().as_secs_f64();
     events.log(
         Level::Info,
@@ -408,11 +412,13 @@ impl From<crate::replica::Error> for LoadError {
 }
 
 /// Reports progress until it is dropped.
-async fn report(progress: &Progress, total: u64, events: &Rc<dyn Events>) -> std::convert::Infallible {
+async fn report(progress: &Progress, gauges: &Gauges, events: &Rc<dyn Events>) -> std::convert::Infallible {
+    let total = gauges.expected_rows();
     let mut last = (Instant::now(), 0);
     loop {
         executor::sleep(REPORT).await;
         let rows = progress.rows.load(Ordering::Relaxed);
+        gauges.set_copied_rows(rows);
         let rate = (rows - last.1) as f64 / last.0.elapsed().as_secs_f64().max(0.001);
         last = (Instant::now(), rows);
         let phase = progress.phase.lock().ok().and_then(|phase| phase.clone());

@@ -20,6 +20,7 @@ use super::error::Error;
 use super::session;
 use super::shard::Shard;
 use super::start::{self, Ready};
+use super::wal::Limits;
 use crate::changes::commit::Commit;
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::Catalogue;
@@ -46,9 +47,6 @@ pub struct Settings {
     pub replica_file: PathBuf,
     /// Connections that copy tables in an initial sync.
     pub copy_workers: usize,
-    /// Accepted and without effect: the copy is always made in text format, which is what
-    /// streaming sends, and not slower (`docs/decisions/`).
-    pub text_copy: bool,
     /// Sync anew when the replica cannot follow, instead of halting.
     pub auto_reset: bool,
     /// How long to retry when Postgres is away at the start.
@@ -57,6 +55,8 @@ pub struct Settings {
     pub failover: bool,
     /// Longest silence of the stream; `None`: twice the server's `wal_sender_timeout`.
     pub inbound_timeout: Option<Duration>,
+    /// Sizes of the replica's log.
+    pub log_limits: Limits,
     /// Names this process in the upstream database.
     pub task_id: String,
 }
@@ -80,7 +80,7 @@ pub trait Events {
     fn progress(&self, text: &str);
     /// A log line.
     fn log(&self, level: Level, message: &str, fields: &[(&str, String)]);
-    /// Numbers that can be read at any time from now on; once, before [`Events::ready`].
+    /// Numbers that can be read at any time from now on; first of all, and once.
     fn gauges(&self, gauges: Arc<Gauges>);
     /// The replica can be read. Once per [`run`], before the first commit.
     fn ready(&self, start: Start);
@@ -137,8 +137,10 @@ pub async fn run(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>)
         Err(e) => return End::failed(&e),
     };
     let settings = Rc::new(settings);
+    let gauges = Arc::new(Gauges::default());
+    events.gauges(gauges.clone());
     let ready = {
-        let starting = std::pin::pin!(begin(&settings, &shard, &events));
+        let starting = std::pin::pin!(begin(&settings, &shard, &events, &gauges));
         match future::select(std::pin::pin!(stop.recv()), starting).await {
             Either::Left(_) => return End::Stopped,
             Either::Right((ready, _)) => ready,
@@ -148,7 +150,7 @@ pub async fn run(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>)
         Ok(ready) => ready,
         Err(end) => return end,
     };
-    session::run(settings, shard, events, ready, stop).await
+    session::run(settings, shard, events, gauges, ready, stop).await
 }
 
 /// Pause before the first new attempt to connect; doubles up to the longest.
@@ -157,11 +159,16 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Prepares the replica; tries again while Postgres is away, for the time that is set.
-async fn begin(settings: &Rc<Settings>, shard: &Rc<Shard>, events: &Rc<dyn Events>) -> Result<Ready, End> {
+async fn begin(
+    settings: &Rc<Settings>,
+    shard: &Rc<Shard>,
+    events: &Rc<dyn Events>,
+    gauges: &Gauges,
+) -> Result<Ready, End> {
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match start::run(settings, shard, events).await {
+        let error = match start::run(settings, shard, events, gauges).await {
             Ok(ready) => return Ok(ready),
             Err(start::Failure::Halted(message)) => {
                 return Err(End::Failed { message, exit_code: EXIT_CONFIGURATION });

@@ -23,7 +23,7 @@ pub mod slot;
 pub mod start;
 mod stream;
 pub mod types;
-mod wal;
+pub mod wal;
 mod watch;
 
 pub use error::Error;

@@ -41,9 +41,11 @@ pub async fn claim(
     let columns: Vec<String> = present.iter().map(|(name, _)| quote(name)).collect();
     // The values are made here and hold no quotes.
     let literals: Vec<String> = present.iter().map(|(_, value)| format!("'{value}'")).collect();
+    // The slot was just created: a claim on this name is one on a slot that was dropped.
+    let schema = quote(&shard.schema());
     let insert = format!(
-        "INSERT INTO {}.replicas ({}) VALUES ({})",
-        quote(&shard.schema()),
+        "BEGIN; DELETE FROM {schema}.replicas WHERE slot = '{slot}';
+         INSERT INTO {schema}.replicas ({}) VALUES ({}); COMMIT",
         columns.join(", "),
         literals.join(", ")
     );
@@ -65,7 +67,8 @@ pub async fn occupy(client: &Client, shard: &Shard, slot: &str, instance: &str) 
 /// Who streams from the slot, as [`occupy`] wrote it. `None`: nobody claims it.
 pub async fn occupant(client: &Client, shard: &Shard, slot: &str) -> Result<Option<String>, Error> {
     let select = format!(
-        "SELECT \"subscriberContext\"->>'taskID' FROM {}.replicas WHERE slot = $1",
+        "SELECT \"subscriberContext\"->>'taskID' FROM {}.replicas WHERE slot = $1
+          ORDER BY rank DESC LIMIT 1",
         quote(&shard.schema())
     );
     let row = client.query_opt(&select, &[&slot]).await.doing("reading who owns the replication slot")?;

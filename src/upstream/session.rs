@@ -16,7 +16,7 @@ use super::manager::{EXIT_CONFIGURATION, End, Events, FIRST_PAUSE, LONGEST_PAUSE
 use super::shard::Shard;
 use super::start::{Ready, identify_system, slot_problem};
 use super::stream::{Ended, Statuses, Stream, report, settle};
-use super::watch::{Difference, Watch, compare};
+use super::watch::{Difference, Finding, Watch, compare};
 use super::{check, published, replicas, slot, wal};
 use crate::changes::version::StateVersion;
 use crate::replica;
@@ -57,16 +57,15 @@ pub async fn run(
     settings: Rc<Settings>,
     shard: Rc<Shard>,
     events: Rc<dyn Events>,
+    gauges: Arc<Gauges>,
     ready: Ready,
     stop: Receiver<()>,
 ) -> End {
     let catalogue = Arc::new(ready.metadata.catalogue.clone());
-    let gauges = Arc::new(Gauges::default());
     let threads = match Threads::start(&settings, &shard, &ready, &catalogue, &gauges).await {
         Ok(threads) => threads,
         Err(e) => return End::failed(&Error::Replica(e)),
     };
-    events.gauges(gauges.clone());
     events.ready(Start {
         catalogue: catalogue.clone(),
         version: ready.metadata.state_version,
@@ -199,7 +198,12 @@ impl Session {
             let e = session.watch_syncs(&synced).await;
             tell(&out, Verdict::Failed(Error::Replica(e)));
         }));
-        let keeper = wal::keep_short(threads.checkpointer.clone(), self.gauges.clone(), self.events.clone());
+        let keeper = wal::keep_short(
+            threads.checkpointer.clone(),
+            self.gauges.clone(),
+            self.events.clone(),
+            self.settings.log_limits,
+        );
         let out = verdicts.clone();
         tasks.push(executor::spawn(async move {
             tell(&out, Verdict::Failed(Error::Replica(keeper.await)));
@@ -210,12 +214,20 @@ impl Session {
             server: self.ready.upstream.server,
             catalogue: self.catalogue.clone(),
             slot: self.ready.metadata.slot.clone(),
+            instance: self.ready.instance.clone(),
+            gauges: self.gauges.clone(),
             events: self.events.clone(),
             hints: hinted,
         };
-        let out = verdicts.clone();
+        let (session, out) = (self.clone(), verdicts.clone());
         tasks.push(executor::spawn(async move {
-            tell(&out, Verdict::CannotFollow(format!("the schema has changed: {}", watch.run().await)));
+            let verdict = match watch.run().await {
+                Finding::SchemaChanged(what) => {
+                    Verdict::CannotFollow(format!("the schema has changed: {what}"))
+                }
+                Finding::TakenOver => session.taken_over(None),
+            };
+            tell(&out, verdict);
         }));
         let out = verdicts.clone();
         tasks.push(executor::spawn(async move {
@@ -256,8 +268,12 @@ impl Session {
     /// Streams, and connects again whenever the connection is lost.
     async fn stream_for_ever(&self) -> Verdict {
         let mut pause = FIRST_PAUSE;
+        let mut first = true;
         loop {
             let started = Instant::now();
+            if !std::mem::take(&mut first) {
+                self.gauges.reconnected();
+            }
             let lost = match self.stream_once().await {
                 Ok(lost) => lost,
                 Err(Obstructed::Verdict(verdict)) => return verdict,
@@ -341,14 +357,7 @@ impl Session {
         let client = &connection.client;
         match replicas::occupant(client, &self.shard, name).await? {
             Some(instance) if instance == self.ready.instance => {}
-            other => {
-                self.events.log(
-                    Level::Warn,
-                    "another process has taken over; stopping",
-                    &[("slot", name.clone()), ("taskID", other.unwrap_or_default())],
-                );
-                return Err(Obstructed::Verdict(Verdict::Stopped));
-            }
+            other => return Err(Obstructed::Verdict(self.taken_over(other))),
         }
         let state = slot::state(client, name).await?;
         if let Some(problem) = slot_problem(name, position, state.as_ref()) {
@@ -370,6 +379,15 @@ impl Session {
             .await
             .doing("reading wal_sender_timeout")?;
         Ok(Duration::from_millis(row.get::<_, i64>(0).unsigned_abs()))
+    }
+
+    fn taken_over(&self, by: Option<String>) -> Verdict {
+        self.events.log(
+            Level::Warn,
+            "another process has taken over; stopping",
+            &[("slot", self.ready.metadata.slot.clone()), ("taskID", by.unwrap_or_default())],
+        );
+        Verdict::Stopped
     }
 
     fn inbound_timeout(&self, wal_sender_timeout: Duration) -> Option<Duration> {

@@ -15,6 +15,7 @@ use super::slot::SlotState;
 use super::watch::{Difference, compare};
 use super::{check, replicas, slot};
 use crate::replica::file::{self, Found};
+use crate::replica::gauges::Gauges;
 use crate::replica::metadata::{self, Metadata};
 
 /// A replica that can be followed, and how.
@@ -48,6 +49,7 @@ pub async fn run(
     settings: &Rc<Settings>,
     shard: &Rc<Shard>,
     events: &Rc<dyn Events>,
+    gauges: &Gauges,
 ) -> Result<Ready, Failure> {
     events.progress("connecting to the upstream database");
     let mut connection = connect(&settings.target, "zero-change-source-init")
@@ -87,7 +89,7 @@ pub async fn run(
         Ok((metadata, published)) => follow_indexes(settings, *metadata, &published, epoch, events).await?,
         Err(reason) => {
             events.log(Level::Info, "starting an initial sync", &[("reason", reason)]);
-            initial_sync::run(settings, shard, &upstream, epoch, events).await?
+            initial_sync::run(settings, shard, &upstream, epoch, events, gauges).await?
         }
     };
     let instance = format!("{}-{epoch}", settings.task_id);

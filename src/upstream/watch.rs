@@ -1,5 +1,6 @@
 //! Looks at upstream from a second connection: whether the schema still is the catalogue's,
-//! whether the slot holds back too much, and whether old slots can be dropped.
+//! whether the slot holds back too much, whether old slots can be dropped, and whether
+//! another process has replaced this one.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::published::{self, Published};
 use super::shard::Shard;
 use super::{replicas, slot};
 use crate::replica::catalogue::{Catalogue, Table};
+use crate::replica::gauges::Gauges;
 
 /// How often upstream is looked at without a reason.
 const LOOK: Duration = Duration::from_secs(10);
@@ -82,6 +84,15 @@ fn difference(old: &Table, new: &Table) -> Option<String> {
     None
 }
 
+/// What the watch found; replication does not go on after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Rows can no longer follow, for this reason.
+    SchemaChanged(String),
+    /// Another process streams for the shard, on this slot or on one of its own.
+    TakenOver,
+}
+
 /// What the watch needs to know.
 pub struct Watch {
     /// Whom to connect to.
@@ -94,6 +105,10 @@ pub struct Watch {
     pub catalogue: Arc<Catalogue>,
     /// The slot in use.
     pub slot: String,
+    /// Who we are in the row that claims the slot.
+    pub instance: String,
+    /// Where numbers go.
+    pub gauges: Arc<Gauges>,
     /// Where to report.
     pub events: Rc<dyn Events>,
     /// Asks for a look at once.
@@ -101,8 +116,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks again and again; returns when rows can no longer follow, with the reason.
-    pub async fn run(self) -> String {
+    /// Looks again and again, until something ends replication.
+    pub async fn run(self) -> Finding {
         let mut connection: Option<Connection> = None;
         let mut cleanup = Cleanup { due: Instant::now(), done: false };
         let mut told = Told::default();
@@ -110,7 +125,7 @@ impl Watch {
             let _ = executor::timeout(LOOK, self.hints.recv()).await;
             match self.look(&mut connection, &mut cleanup, &mut told).await {
                 Ok(None) => {}
-                Ok(Some(reason)) => return reason,
+                Ok(Some(finding)) => return finding,
                 // Postgres is away, or refuses; the stream deals with that.
                 Err(e) => {
                     connection = None;
@@ -125,7 +140,7 @@ impl Watch {
         connection: &mut Option<Connection>,
         cleanup: &mut Cleanup,
         told: &mut Told,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<Finding>, Error> {
         let connection = match connection {
             Some(connection) => connection,
             None => {
@@ -134,14 +149,18 @@ impl Watch {
             }
         };
         let client = &connection.client;
+        // One that has synced a replica of its own removes the claims of older ones.
+        if replicas::occupant(client, &self.shard, &self.slot).await?.as_deref() != Some(&*self.instance) {
+            return Ok(Some(Finding::TakenOver));
+        }
         let published = match published::read(client, &self.shard.publications(), self.server.version).await {
             Ok(published) => published,
-            Err(Error::Setup(reason)) => return Ok(Some(reason)),
+            Err(Error::Setup(reason)) => return Ok(Some(Finding::SchemaChanged(reason))),
             Err(e) => return Err(e),
         };
         match compare(&self.catalogue, &published) {
             Difference::None => {}
-            Difference::Rows(reason) => return Ok(Some(reason)),
+            Difference::Rows(reason) => return Ok(Some(Finding::SchemaChanged(reason))),
             Difference::Indexes if told.indexes => {}
             Difference::Indexes => {
                 told.indexes = true;
@@ -153,6 +172,7 @@ impl Watch {
             }
         }
         if let Some(state) = slot::state(client, &self.slot).await? {
+            self.gauges.set_retained_bytes(state.retained.max(0) as u64);
             self.warn_of_retention(state.retained, told);
         }
         if !cleanup.done && Instant::now() >= cleanup.due {

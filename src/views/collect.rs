@@ -77,7 +77,7 @@ impl Collector {
     fn encode(&mut self, node: usize, id: RowId, row: &Row<'_>) -> Result<(), ReadError> {
         let Some(full) = &mut self.full else { return Ok(()) };
         let Some(encoder) = &self.layout.encoders[node] else { return Ok(()) };
-        encoder.put(|position, _| Ok(row.get_ref(position)?.into()), full.next())?;
+        encoder.put(|position, _| Ok(row.get_ref(position)?.into()), full.begin_row())?;
         full.commit(id);
         if full.size() > MAX_FULL_SIZE {
             return Err(ReadError::Unsupported(format!(

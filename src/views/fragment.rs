@@ -119,17 +119,35 @@ fn write_value(value: Scalar, zero_type: ZeroType, out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// Position of the next byte that must be escaped, from `start` on. Looks at eight bytes at
+/// a time: most text has none.
+fn next_escape(text: &[u8], start: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut at = start;
+    while let Some(chunk) = text.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+        let zero_in = |w: u64| w.wrapping_sub(ONES) & !w;
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zero_in(word ^ (ONES * b'"' as u64));
+        let backslash = zero_in(word ^ (ONES * b'\\' as u64));
+        if (control | quote | backslash) & HIGH != 0 {
+            break;
+        }
+        at += 8;
+    }
+    let rest = text[at..].iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\');
+    rest.map(|offset| at + offset)
+}
+
 /// Appends a JSON string.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut clean = 0;
-    for (i, byte) in text.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-            continue;
-        }
+    while let Some(i) = next_escape(text, clean) {
         out.extend(&text[clean..i]);
         clean = i + 1;
-        match byte {
+        match text[i] {
             b'"' => out.extend(b"\\\""),
             b'\\' => out.extend(b"\\\\"),
             b'\n' => out.extend(b"\\n"),

@@ -75,7 +75,7 @@ impl FullBuilder {
     }
 
     /// Where to append the fragment of the next row.
-    pub fn next(&mut self) -> &mut Vec<u8> {
+    pub fn begin_row(&mut self) -> &mut Vec<u8> {
         if self.rows.is_empty() {
             self.buffer.clear();
             self.buffer.resize(websocket::MAX_HEADER, 0);
@@ -86,7 +86,7 @@ impl FullBuilder {
         &mut self.buffer
     }
 
-    /// Ends the fragment that [`FullBuilder::next`] began.
+    /// Ends the fragment that [`FullBuilder::begin_row`] began.
     pub fn commit(&mut self, id: RowId) {
         self.rows.push((id, self.buffer.len() as u32));
         if self.rows.len() == PATCHES_PER_PART || self.buffer.len() >= PART_SIZE {
@@ -104,7 +104,7 @@ impl FullBuilder {
             return;
         }
         self.buffer.extend(b"]}]");
-        let (frame, skipped) = websocket::finish_frame(std::mem::take(&mut self.buffer));
+        let (frame, skipped) = websocket::finish_frame(&mut self.buffer);
         self.size += frame.len();
         let rows = std::mem::take(&mut self.rows);
         let start = websocket::MAX_HEADER + self.prefix.len() - skipped;
@@ -127,7 +127,7 @@ mod tests {
     fn fragments_are_found_again_in_the_frames() {
         let mut builder = FullBuilder::new("p1".into());
         for i in 0..250u32 {
-            builder.next().extend(format!("{{\"n\":{i}}}").as_bytes());
+            builder.begin_row().extend(format!("{{\"n\":{i}}}").as_bytes());
             builder.commit(RowId(i));
         }
         let full = builder.finish(StateVersion(1));

@@ -155,7 +155,7 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
             let mut rows = prepared.query(parameters(values, &fill.constants))?;
             while let Some(row) = rows.next()? {
                 self.identity(row)?;
-                if chosen.len() == MAX_WITNESSES || chosen.iter().any(|c| *c == self.bytes) {
+                if chosen.len() == MAX_WITNESSES || chosen.contains(&self.bytes) {
                     continue;
                 }
                 let identity = self.bytes.clone();

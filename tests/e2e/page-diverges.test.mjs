@@ -93,13 +93,15 @@ test('an edit in one window appears in the other', async () => {
   await one.comment('Said in the first window');
   await two.detail.getByText('Said in the first window').waitFor();
 
+  // Postgres streams a commit a moment before other sessions can see it.
+  const comments = () => app.sql`select author_id from comments where issue_id = ${id} and body = 'Said in the first window'`;
+  await eventually('the comment in the database', async () => (await comments()).length === 1);
+  assert.deepEqual([...(await comments())], [{author_id: 'u1'}]);
   const [row] = await app.sql`select title, priority, assignee_id, rev from issues where id = ${id}`;
   assert.deepEqual(
     {...row, rev: Number(row.rev)},
     {title: 'Edited in the first window', priority: 4, assignee_id: 'u3', rev: 5},
   );
-  const comments = await app.sql`select author_id from comments where issue_id = ${id} and body = 'Said in the first window'`;
-  assert.deepEqual([...comments], [{author_id: 'u1'}]);
 });
 
 test('a commit made with psql appears in both windows', async () => {

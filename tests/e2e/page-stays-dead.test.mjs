@@ -9,7 +9,7 @@ import {eventually} from './lib/waiting.mjs';
 const app = useApp({page: true});
 const browser = useBrowser();
 // The stock client tries again every 5 s; then it may have to start over.
-const BACK = 40_000;
+const BACK = 60_000;
 
 test('two windows recover by themselves', async () => {
   const id = 'i0009995';

@@ -79,7 +79,8 @@ impl Store {
         }
         out += &format!("got {:?} / {:?}\n", self.got, other.got);
         out += &format!("desired {:?} / {:?}\n", self.desired, other.desired);
-        out += &format!("mutations {:?} {:?} / {:?} {:?}", self.lmids, self.results, other.lmids, other.results);
+        out +=
+            &format!("mutations {:?} {:?} / {:?} {:?}", self.lmids, self.results, other.lmids, other.results);
         out
     }
 }
@@ -158,7 +159,11 @@ impl Receiver {
         self.pokes += 1;
         if poke.base.as_deref() == Some(&cookie) {
             // The client ignores what is in it.
-            return if poke.parts.is_empty() { Ok(false) } else { Err(format!("{cookie} again, with content")) };
+            return if poke.parts.is_empty() {
+                Ok(false)
+            } else {
+                Err(format!("{cookie} again, with content"))
+            };
         }
         if poke.base.is_some_and(|base| base > cookie) {
             return Err(format!("the cookie went back to {cookie}"));
@@ -183,14 +188,18 @@ impl Receiver {
         if let Some(unknown) = fields.keys().find(|k| !KNOWN.contains(&k.as_str())) {
             return Err(format!("unknown field {unknown}"));
         }
-        for (client, id) in fields.get("lastMutationIDChanges").and_then(Value::as_object).into_iter().flatten() {
+        for (client, id) in
+            fields.get("lastMutationIDChanges").and_then(Value::as_object).into_iter().flatten()
+        {
             let id = id.as_u64().ok_or("a mutation id is no number")?;
             let before = self.store.lmids.insert(client.clone(), id).unwrap_or(0);
             if id < before {
                 return Err(format!("last mutation id of {client} went from {before} to {id}"));
             }
         }
-        for (client, patch) in fields.get("desiredQueriesPatches").and_then(Value::as_object).into_iter().flatten() {
+        for (client, patch) in
+            fields.get("desiredQueriesPatches").and_then(Value::as_object).into_iter().flatten()
+        {
             let set = self.store.desired.entry(client.clone()).or_default();
             patch_set(set, patch)?;
         }

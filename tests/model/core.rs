@@ -148,8 +148,7 @@ impl Core {
         self.waiting.extend(self.syncer.take_lane_requests());
         while let Some(request) = self.waiting.pop_front() {
             let shared = &self.syncer.shared;
-            let Some(view) =
-                shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)
+            let Some(view) = shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)
             else {
                 continue;
             };

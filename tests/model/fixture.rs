@@ -9,27 +9,41 @@ use super::script;
 pub fn schema(indexed: bool) -> Schema {
     let text = |name| (name, Kind::Text, false);
     let key = |name| (name, Kind::Text, true);
-    let table = |name, columns: Vec<(&'static str, Kind, bool)>, keys: &[&[usize]], indexes: &[&[usize]]| {
-        TableSpec {
+    let table =
+        |name, columns: Vec<(&'static str, Kind, bool)>, keys: &[&[usize]], indexes: &[&[usize]]| TableSpec {
             name,
             columns,
             row_key: keys[0].to_vec(),
             candidate_keys: keys.iter().map(|k| k.to_vec()).collect(),
             client_key: Some(keys[0].to_vec()),
             indexes: if indexed { indexes.iter().map(|i| i.to_vec()).collect() } else { Vec::new() },
-        }
-    };
+        };
     let secret = table("secret", vec![key("id"), text("issueID")], &[&[0]], &[&[1]]);
     Schema::new(vec![
-        table("issue", vec![key("id"), text("status"), ("p", Kind::Real, false), text("owner")], &[&[0]], &[&[3]]),
+        table(
+            "issue",
+            vec![key("id"), text("status"), ("p", Kind::Real, false), text("owner")],
+            &[&[0]],
+            &[&[3]],
+        ),
         table("user", vec![key("id"), text("name"), text("team")], &[&[0]], &[]),
-        table("comment", vec![key("id"), text("issueID"), text("author"), text("txt")], &[&[0]], &[&[1], &[2]]),
+        table(
+            "comment",
+            vec![key("id"), text("issueID"), text("author"), text("txt")],
+            &[&[0]],
+            &[&[1], &[2]],
+        ),
         table("label", vec![key("id"), key("name")], &[&[0], &[1]], &[&[1]]),
         table("issueLabel", vec![key("issueID"), key("labelID")], &[&[0, 1]], &[&[1]]),
         // Columns of the other types.
         table(
             "thing",
-            vec![key("id"), ("flag", Kind::Bool, false), ("data", Kind::Json, false), ("n", Kind::Int, false)],
+            vec![
+                key("id"),
+                ("flag", Kind::Bool, false),
+                ("data", Kind::Json, false),
+                ("n", Kind::Int, false),
+            ],
             &[&[0]],
             &[],
         ),

@@ -96,8 +96,7 @@ impl Keeper {
     fn evaluated(&self, id: ViewId) -> State {
         let view = self.view(id);
         let (layout, plan) = (view.layout.clone(), view.plan.clone());
-        let mut collector =
-            Collector::new(self.rows.clone(), layout, plan.clone(), view.state.clone(), None);
+        let mut collector = Collector::new(self.rows.clone(), layout, plan.clone(), view.state.clone(), None);
         block_on(evaluate(&self.reader, &plan, &mut collector, &mut NoPace)).expect("an answer");
         collector.finish(self.version).0
     }

@@ -157,11 +157,8 @@ pub fn test(op: Operator, left: &Cell, right: &Literal) -> bool {
         Operator::Like | Operator::NotLike | Operator::Ilike | Operator::NotIlike => {
             let (Cell::Text(text), Cell::Text(pattern)) = (left, &right) else { return false };
             let fold = matches!(op, Operator::Ilike | Operator::NotIlike);
-            let like = if fold {
-                like(&text.to_lowercase(), &pattern.to_lowercase())
-            } else {
-                like(text, pattern)
-            };
+            let like =
+                if fold { like(&text.to_lowercase(), &pattern.to_lowercase()) } else { like(text, pattern) };
             like == matches!(op, Operator::Like | Operator::Ilike)
         }
         Operator::In | Operator::NotIn => panic!("{op:?} takes a list"),

@@ -180,7 +180,8 @@ impl World {
     /// Ends everything; nothing may be left.
     pub fn end(mut self) -> Result<(), Broken> {
         self.core.stop();
-        let error = kelvin::protocol::error::ProtocolError::new(kelvin::protocol::error::Kind::Internal, "over");
+        let error =
+            kelvin::protocol::error::ProtocolError::new(kelvin::protocol::error::Kind::Internal, "over");
         let ids: Vec<_> = self.core.syncer.groups.keys().cloned().collect();
         ids.iter().for_each(|id| self.core.syncer.fail_group(id, &error));
         let shared = &mut self.core.syncer.shared;

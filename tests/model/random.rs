@@ -30,16 +30,17 @@ pub fn schema() -> Schema {
             ("z", Kind::Bytes, false),
         ]
     };
-    let table = |name, row_key: &[usize], candidates: &[&[usize]], client: Option<&[usize]>, indexes: &[&[usize]]| {
-        TableSpec {
-            name,
-            columns: columns(),
-            row_key: row_key.to_vec(),
-            candidate_keys: candidates.iter().map(|c| c.to_vec()).collect(),
-            client_key: client.map(<[usize]>::to_vec),
-            indexes: indexes.iter().map(|i| i.to_vec()).collect(),
-        }
-    };
+    let table =
+        |name, row_key: &[usize], candidates: &[&[usize]], client: Option<&[usize]>, indexes: &[&[usize]]| {
+            TableSpec {
+                name,
+                columns: columns(),
+                row_key: row_key.to_vec(),
+                candidate_keys: candidates.iter().map(|c| c.to_vec()).collect(),
+                client_key: client.map(<[usize]>::to_vec),
+                indexes: indexes.iter().map(|i| i.to_vec()).collect(),
+            }
+        };
     Schema::new(vec![
         table("alpha", &[ID], &[&[ID]], Some(&[ID]), &[&[2], &[4], &[4, 2]]),
         // A compound key that is not declared in the order of names.
@@ -71,7 +72,13 @@ fn row(choices: &mut Choices, spec: &TableSpec) -> Row {
 }
 
 /// Makes the row's keys free ones; false if it could not be done.
-fn make_unique(db: &Database, table: usize, row: &mut Row, choices: &mut Choices, except: Option<&Row>) -> bool {
+fn make_unique(
+    db: &Database,
+    table: usize,
+    row: &mut Row,
+    choices: &mut Choices,
+    except: Option<&Row>,
+) -> bool {
     for _ in 0..4 {
         let taken = db.rows(table).filter(|r| Some(*r) != except).any(|other| {
             let keys = &db.schema.spec(table).candidate_keys;

@@ -107,7 +107,13 @@ fn correlated(
     Correlated { parent_field, child_field, subquery, system }
 }
 
-fn condition(choices: &mut Choices, schema: &Schema, table: usize, depth: usize, nesting: usize) -> Condition {
+fn condition(
+    choices: &mut Choices,
+    schema: &Schema,
+    table: usize,
+    depth: usize,
+    nesting: usize,
+) -> Condition {
     match choices.below(10) {
         0..4 => simple(choices, schema, table),
         4..7 if depth < 3 => {

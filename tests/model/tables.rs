@@ -13,7 +13,11 @@ pub const QUERIES: usize = 9;
 pub const FORMS: usize = 3;
 
 pub fn schema() -> Schema {
-    let table = |name, columns: Vec<(&'static str, Kind, bool)>, keys: &[&[usize]], client: Option<&[usize]>, indexes: &[&[usize]]| {
+    let table = |name,
+                 columns: Vec<(&'static str, Kind, bool)>,
+                 keys: &[&[usize]],
+                 client: Option<&[usize]>,
+                 indexes: &[&[usize]]| {
         TableSpec {
             name,
             columns,
@@ -28,7 +32,8 @@ pub fn schema() -> Schema {
     let tag = vec![("id", text, true), ("item", text, false), ("v", int, false)];
     let named = vec![("id", text, true), ("name", text, true), ("n", int, false)];
     let big = vec![("id", int, true), ("n", int, false)];
-    let clients = vec![("clientGroupID", text, true), ("clientID", text, true), ("lastMutationID", int, false)];
+    let clients =
+        vec![("clientGroupID", text, true), ("clientID", text, true), ("lastMutationID", int, false)];
     let mutations = vec![
         ("clientGroupID", text, true),
         ("clientID", text, true),
@@ -61,7 +66,9 @@ pub fn query(query: usize, form: usize) -> Option<Ast> {
         4 => from("tag").filter(exists("item=id", from("item").filter(test("n", "=", n)))),
         5 if form == 0 => from("named"),
         5 => from("named").order("n").limit(2),
-        6 => from("item").filter(test("n", "=", n)).related("id=parent", from("item").related("id=item", tags())),
+        6 => from("item")
+            .filter(test("n", "=", n))
+            .related("id=parent", from("item").related("id=item", tags())),
         // A form that the app refuses, and one that cannot be planned.
         7 if form == 0 => from("item").filter(not_exists("id=item", from("tag"))),
         7 if form == 1 => return None,

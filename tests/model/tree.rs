@@ -131,7 +131,8 @@ pub fn judge(
         }
         rows.push(found);
     }
-    if let Some((key, _)) = chosen.iter().find(|(key, picked)| !keys_used.contains(*key) && !picked.is_empty())
+    if let Some((key, _)) =
+        chosen.iter().find(|(key, picked)| !keys_used.contains(*key) && !picked.is_empty())
     {
         return Err(format!("witnesses for {key:?}, which no row has as its key"));
     }

@@ -103,7 +103,8 @@ impl World {
 
     /// The app runs a mutation of a group: its number, perhaps its result, perhaps rows.
     pub fn mutate(&mut self, choices: &mut Choices, group: usize) {
-        let mut writes = if choices.percent(60) { tables::transaction(choices, &mut self.db) } else { Vec::new() };
+        let mut writes =
+            if choices.percent(60) { tables::transaction(choices, &mut self.db) } else { Vec::new() };
         let group = &mut self.groups[group];
         let Some(tab) = group.tabs.first() else { return self.commit(writes) };
         group.mutations += 1;
@@ -165,7 +166,8 @@ impl World {
             base_cookie,
             sink: pipe.clone(),
         };
-        self.log.push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
+        self.log
+            .push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
         let syncer = &mut self.core.syncer;
         let asked = syncer.prospective(&group_id, &init.desired);
         let accepted = syncer.check(&arrival(), &init).and_then(|()| syncer.init(arrival(), &init, self.now));
@@ -240,7 +242,12 @@ impl World {
         let number: usize = named.hash[1..].parse().expect("a hash of the test");
         let group = &self.groups[group];
         let ast = tables::query(number, group.forms[number]).filter(|_| !choices.percent(2));
-        self.log.push(format!("{} {} is {:?}", group.id, named.hash, ast.as_ref().map(|_| group.forms[number])));
+        self.log.push(format!(
+            "{} {} is {:?}",
+            group.id,
+            named.hash,
+            ast.as_ref().map(|_| group.forms[number])
+        ));
         let answer = match &ast {
             Some(ast) => Transformed::Ast(Box::new(ast.clone())),
             None => Transformed::Refused(serde_json::json!({"error": "app", "id": named.hash})),

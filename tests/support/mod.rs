@@ -1,9 +1,21 @@
 //! What integration tests and benches share. Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod app;
+pub mod client;
+pub mod frames;
+pub mod http;
+pub mod load;
 pub mod postgres;
+pub mod random;
+pub mod proxy;
 pub mod replicator;
+pub mod server;
+pub mod sql;
+pub mod stage;
+pub mod store;
 pub mod tables;
+pub mod values;
 
 use std::future::Future;
 

@@ -15,8 +15,8 @@ use kelvin_io::postgres::{Connection, Target, TlsMode, connect};
 const SETTINGS: &str = "
     listen_addresses = '127.0.0.1'
     wal_level = logical
-    max_wal_senders = 30
-    max_replication_slots = 30
+    max_wal_senders = 100
+    max_replication_slots = 100
     max_connections = 100
     fsync = off
     shared_buffers = 128MB
@@ -68,6 +68,19 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+fn initialise(directory: &Path) {
+    run(command(&bin("initdb")).arg("-D").arg(directory).args([
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+        "--no-sync",
+    ]));
+}
+
 /// An initialised data directory to copy, made once per machine: initdb takes seconds.
 fn template() -> PathBuf {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
@@ -81,16 +94,7 @@ fn template() -> PathBuf {
             let path = std::env::temp_dir().join(format!("kelvin-test-{}", version.trim_matches('-')));
             if !path.join("PG_VERSION").exists() {
                 let making = path.with_extension(format!("{}", std::process::id()));
-                run(command(&bin("initdb")).arg("-D").arg(&making).args([
-                    "-U",
-                    "postgres",
-                    "-A",
-                    "trust",
-                    "-E",
-                    "UTF8",
-                    "--locale=C.UTF-8",
-                    "--no-sync",
-                ]));
+                initialise(&making);
                 // Another process may have been faster.
                 if std::fs::rename(&making, &path).is_err() {
                     let _ = std::fs::remove_dir_all(&making);
@@ -115,11 +119,24 @@ impl Cluster {
 
     /// A server of its own, with further settings.
     pub fn start(settings: &str) -> Cluster {
+        Cluster::start_from(&template(), settings)
+    }
+
+    /// The same with an identity of its own: others are copies of one.
+    pub fn start_anew(settings: &str) -> Cluster {
+        let made = std::env::temp_dir().join(format!("kelvin-test-new-{}", std::process::id()));
+        initialise(&made);
+        let cluster = Cluster::start_from(&made, settings);
+        let _ = std::fs::remove_dir_all(&made);
+        cluster
+    }
+
+    fn start_from(template: &Path, settings: &str) -> Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("kelvin-test-pg-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
-        run(command(Path::new("cp")).args(["-r", "--reflink=auto"]).arg(template()).arg(&directory));
+        run(command(Path::new("cp")).args(["-r", "--reflink=auto"]).arg(template).arg(&directory));
         run(command(Path::new("chmod")).arg("700").arg(&directory));
         let port = free_port();
         let stop = format!(
@@ -147,12 +164,7 @@ impl Cluster {
             self.port,
             self.directory.display()
         );
-        let mut tee = command(Path::new("tee"));
-        let file = self.directory.join("postgresql.auto.conf");
-        let mut child =
-            tee.arg(file).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("tee starts");
-        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), text.as_bytes()).expect("tee reads");
-        assert!(child.wait().expect("tee ends").success());
+        self.write("postgresql.auto.conf", &text);
     }
 
     /// Starts the server again after [`Cluster::stop`].
@@ -163,6 +175,29 @@ impl Cluster {
     /// Stops the server: `fast` or `immediate`.
     pub fn stop(&self, mode: &str) {
         run(self.pg_ctl().args(["-w", "-s", "-m", mode, "stop"]));
+    }
+
+    /// Writes a file into the data directory.
+    pub fn write(&self, name: &str, text: &str) {
+        let mut child = command(Path::new("tee"))
+            .arg(self.directory.join(name))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("tee starts");
+        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), text.as_bytes()).expect("tee reads");
+        assert!(child.wait().expect("tee ends").success());
+    }
+
+    /// Runs a program in the data directory as the server's user.
+    pub fn run_there(&self, program: &str, arguments: &[&str]) {
+        let mut command = command(Path::new(program));
+        run(command.args(arguments).current_dir(&self.directory));
+    }
+
+    /// Makes the server read its settings again.
+    pub fn reload(&self) {
+        run(self.pg_ctl().args(["-s", "reload"]));
     }
 
     fn pg_ctl(&self) -> Command {

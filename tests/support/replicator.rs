@@ -14,6 +14,7 @@ use kelvin::changes::commit::{Commit, TableChange};
 use kelvin::changes::version::StateVersion;
 use kelvin::replica::gauges::Gauges;
 use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
+use kelvin::upstream::wal::Limits;
 use kelvin_io::channel::{Sender, bounded};
 use kelvin_io::executor::{self, Task};
 use kelvin_io::postgres::Target;
@@ -57,11 +58,11 @@ pub fn settings(target: &Target, replica: &Path) -> Settings {
         publications: vec![],
         replica_file: replica.to_owned(),
         copy_workers: 3,
-        text_copy: false,
         auto_reset: true,
         connect_timeout: Duration::from_secs(20),
         failover: false,
         inbound_timeout: None,
+        log_limits: Limits::default(),
         task_id: "test".into(),
     }
 }
@@ -79,6 +80,12 @@ pub struct Record {
     /// Tables that a commit did not list row by row.
     bulk: BTreeSet<String>,
     pub rebegins: u32,
+    /// Readers answer that they cannot begin again now, and do not.
+    pub busy: bool,
+    /// Readers as cores hold them: each has a read transaction open at any time.
+    pub readers: Vec<rusqlite::Connection>,
+    /// Largest log, in bytes, that was seen after a commit.
+    pub largest_log: u64,
     replica: PathBuf,
     /// Commits with their rows are kept; off for measurements.
     pub forget: bool,
@@ -116,12 +123,23 @@ impl Events for Recorder {
     }
 
     fn commit(&self, commit: Arc<Commit>) {
-        self.0.borrow_mut().take(commit);
+        let mut record = self.0.borrow_mut();
+        record.take(commit);
+        let size = record.gauges.as_ref().map_or(0, |gauges| gauges.wal_bytes());
+        record.largest_log = record.largest_log.max(size);
+        if !record.busy {
+            record.begin_again();
+        }
     }
 
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {
-        self.0.borrow_mut().rebegins += 1;
-        Box::pin(async { true })
+        let mut record = self.0.borrow_mut();
+        record.rebegins += 1;
+        let free = !record.busy;
+        if free {
+            record.begin_again();
+        }
+        Box::pin(async move { free })
     }
 }
 
@@ -150,6 +168,23 @@ fn keyed(connection: &rusqlite::Connection, start: &Start, name: &str) -> BTreeM
 }
 
 impl Record {
+    /// Gives the replica readers, which begin now.
+    pub fn add_readers(&mut self, n: usize) {
+        self.readers = (0..n).map(|_| tables::open(&self.replica)).collect();
+        self.readers.iter().for_each(|reader| reader.execute_batch("BEGIN").expect("it begins"));
+        self.begin_again();
+    }
+
+    fn begin_again(&self) {
+        for reader in &self.readers {
+            reader.execute_batch("ROLLBACK; BEGIN").expect("it begins");
+            // Only a read takes the snapshot.
+            let count =
+                reader.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+            count.expect("it reads");
+        }
+    }
+
     fn version(&self) -> StateVersion {
         let start = self.start.as_ref().map(|s| s.version).unwrap_or_default();
         self.commits.last().map_or(start, |c| c.version)
@@ -223,6 +258,15 @@ impl Replicator {
         replicator
     }
 
+    /// Starts on a database with further publications instead of the default one.
+    pub async fn follow_publications(database: &Database, scratch: &Scratch, names: &[&str]) -> Replicator {
+        let publications = names.iter().map(|name| (*name).to_owned()).collect();
+        let settings = Settings { publications, ..settings(&database.target, &scratch.replica()) };
+        let mut replicator = Replicator::start(settings);
+        replicator.ready().await;
+        replicator
+    }
+
     /// Waits until the replica can be read.
     pub async fn ready(&mut self) -> Start {
         self.until("the replica is ready", |r| r.start.is_some()).await;
@@ -233,12 +277,7 @@ impl Replicator {
     pub async fn until(&mut self, what: &str, condition: impl Fn(&Record) -> bool) {
         let started = Instant::now();
         while !condition(&self.record.borrow()) {
-            if let Some(task) = &mut self.task
-                && let Some(end) = executor::timeout(Duration::from_millis(2), &mut *task).await
-            {
-                self.task = None;
-                self.end = Some(end.expect("the manager does not panic"));
-            }
+            self.ended().await;
             if self.task.is_none() && !condition(&self.record.borrow()) {
                 panic!(
                     "waiting until {what}: it ended with {:?}; log {:#?}",
@@ -265,6 +304,17 @@ impl Replicator {
         self.until("the replica has caught up", |r| r.version() >= lsn).await;
     }
 
+    /// How it ended, if it has.
+    pub async fn ended(&mut self) -> Option<End> {
+        if let Some(task) = &mut self.task
+            && let Some(end) = executor::timeout(Duration::from_millis(2), &mut *task).await
+        {
+            self.task = None;
+            self.end = Some(end.expect("the manager does not panic"));
+        }
+        self.end.clone()
+    }
+
     /// Catches up and compares every table with upstream, and the commits with both.
     pub async fn check(&mut self, database: &Database) {
         self.catch_up(database).await;
@@ -280,6 +330,38 @@ impl Replicator {
             } else {
                 assert_eq!(record.model.get(&table.name), Some(&rows), "folded commits of {}", table.name);
             }
+        }
+    }
+
+    /// A table as the replica holds it now.
+    pub fn rows(&self, name: &str) -> tables::Rows {
+        let start = self.record.borrow().start.clone().expect("it is ready");
+        let table = start.catalogue.table(name).expect("the table exists");
+        tables::replica(&tables::open(&self.replica), table)
+    }
+
+    /// Whether a line of the log holds this text.
+    pub fn said(&self, text: &str) -> bool {
+        self.record.borrow().log.iter().any(|line| line.contains(text))
+    }
+
+    pub fn gauges(&self) -> Arc<Gauges> {
+        self.record.borrow().gauges.clone().expect("it is ready")
+    }
+
+    /// Waits for the end, which must be that the replica cannot follow; returns why.
+    pub async fn resync(self) -> String {
+        match self.end().await {
+            End::Resync(reason) => reason,
+            other => panic!("{other:?} instead of a new sync"),
+        }
+    }
+
+    /// Waits for the end, which must be a failure; returns its message.
+    pub async fn failure(self) -> String {
+        match self.end().await {
+            End::Failed { message, .. } => message,
+            other => panic!("{other:?} instead of a failure"),
         }
     }
 

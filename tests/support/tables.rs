@@ -32,9 +32,14 @@ impl From<(usize, Malformed)> for Bad {
 
 /// Reads a table of Postgres through the conversion.
 pub async fn upstream(database: &Database, table: &Table) -> Rows {
+    upstream_where(database, table, "true").await
+}
+
+/// Reads the rows of a table of Postgres that a row filter lets pass.
+pub async fn upstream_where(database: &Database, table: &Table, condition: &str) -> Rows {
     let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!(
-        "COPY (SELECT {} FROM {}.{}) TO STDOUT",
+        "COPY (SELECT {} FROM {}.{} WHERE {condition}) TO STDOUT",
         columns.join(", "),
         quote(&table.schema),
         quote(&table.upstream_name)
@@ -74,7 +79,9 @@ pub fn replica(connection: &Connection, table: &Table) -> Rows {
 /// Reads a table of the replica, in no order.
 pub fn replica_values(connection: &Connection, table: &Table) -> Vec<Vec<Value>> {
     let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
-    let sql = format!("SELECT {} FROM {}", columns.join(", "), quote(&table.name));
+    // A table may have no columns at all.
+    let list = if columns.is_empty() { "NULL".into() } else { columns.join(", ") };
+    let sql = format!("SELECT {list} FROM {}", quote(&table.name));
     let mut statement = connection.prepare(&sql).expect("the table is there");
     let width = table.columns.len();
     let rows =

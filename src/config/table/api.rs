@@ -32,7 +32,9 @@ options! {
     MUTATE_ALLOWED_REQUEST_HEADERS = list("mutate.allowed-request-headers").doc(
         "Names of the headers of the client's connection request that are forwarded to the mutate endpoint. \
          Default: none.");
-    ENABLE_CRUD_MUTATIONS = boolean("enable-crud-mutations").default("true").doc(
+    ENABLE_CRUD_MUTATIONS = boolean("enable-crud-mutations").default("true")
+        .not_yet("CRUD mutations are answered with an error, as with false.")
+        .doc(
         "Execute the CRUD mutations of older apps directly on Postgres. With false they are answered with \
          an error, and no connections are opened for them.");
     PER_USER_MUTATION_LIMIT_MAX = number("per-user-mutation-limit.max").missing(NO_LIMIT).doc(

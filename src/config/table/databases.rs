@@ -16,7 +16,9 @@ options! {
         "How long to keep trying, at start only, to reach Postgres before giving up with exit status 14. 0 \
          tries once. A Postgres that goes away later is reconnected to for ever. Kelvin only: zero-cache has \
          no such option.");
-    UPSTREAM_MAX_CONNS = whole("upstream.max-conns", 0, 1_000_000).default("20").doc(
+    UPSTREAM_MAX_CONNS = whole("upstream.max-conns", 0, 1_000_000).default("20")
+        .not_yet("CRUD mutations are not executed, so there is no pool.")
+        .doc(
         "Largest number of connections to the upstream database for CRUD mutations, over all cores. The \
          replication stream takes one more. Fewer than cores is fine: cores then share.");
     UPSTREAM_PG_REPLICATION_SLOT_FAILOVER = boolean("upstream.pg-replication-slot-failover").default("false")

@@ -7,10 +7,14 @@ options! {
     NUM_SYNC_WORKERS = whole("num-sync-workers", 0, 1_024).derived("cores - 1, at least 1").doc(
         "Number of cores that serve clients. 0 makes the process a replication manager: it serves no \
          clients, only other nodes.");
-    YIELD_THRESHOLD_MS = number("yield-threshold-ms").default("10").doc(
+    YIELD_THRESHOLD_MS = number("yield-threshold-ms").default("10")
+        .ignored("a core lets its other tasks run after half a millisecond, always.")
+        .doc(
         "Longest time for which a core works on one client group's queries before it looks after the \
          others. At least 2.");
-    LAZY_STARTUP = boolean("lazy-startup").default("false").doc(
+    LAZY_STARTUP = boolean("lazy-startup").default("false")
+        .not_yet("replication begins at once; the port is open from the start in any case.")
+        .doc(
         "Open the port at once, and begin replicating at the first client. Single node only.");
     ENABLE_QUERY_PLANNER = boolean("enable-query-planner").default("true")
         .not_yet("the order of joins never changes an answer, and there is no switch for it.")

@@ -13,7 +13,9 @@ options! {
         "text for people, json (one object per line) for log collectors.");
     LOG_SLOW_HYDRATE_THRESHOLD = number("log.slow-hydrate-threshold").default("100").doc(
         "Warn of a query whose first evaluation took more milliseconds than this.");
-    LOG_SLOW_ROW_THRESHOLD = number("log.slow-row-threshold").default("2").doc(
+    LOG_SLOW_ROW_THRESHOLD = number("log.slow-row-threshold").default("2")
+        .not_yet("single reads are not timed.")
+        .doc(
         "Warn of a read of the replica that took more milliseconds than this.");
     LOG_IVM_SAMPLING = number("log.ivm-sampling").default("5000")
         .not_yet("reads are not sampled.")

@@ -24,7 +24,9 @@ options! {
     AUTO_RESET = boolean("auto-reset").default("true").doc(
         "When replication cannot go on with the present replica, stop, and copy the data again at the next \
          start. With false replication halts and waits for you.");
-    REPLICATION_LAG_REPORT_INTERVAL_MS = number("replication-lag-report-interval-ms").default("30000").doc(
+    REPLICATION_LAG_REPORT_INTERVAL_MS = number("replication-lag-report-interval-ms").default("30000")
+        .not_yet("the lag is not probed.")
+        .doc(
         "How often a probe is written to the upstream log to measure the replication lag. 0 or less turns \
          it off.");
     SHADOW_SYNC_ENABLED = boolean("shadow-sync.enabled").default("false").ignored(CANARY).doc(

@@ -28,8 +28,8 @@ export class Client {
   #options;
   /** How often the server said that it does not know this client (any more). */
   replaced = 0;
-  /** Names of the connection states that were seen, oldest first. */
-  states = [];
+  /** Names of the connection states of the present instance, oldest first. */
+  states;
 
   constructor(app, {userID = 'u1', ...options} = {}) {
     this.#options = {
@@ -65,7 +65,9 @@ export class Client {
         void zero.close();
       },
     });
-    zero.connection.state.subscribe(state => this.states.push(state.name));
+    const states = [];
+    zero.connection.state.subscribe(state => states.push(state.name));
+    this.states = states;
     this.zero = zero;
     for (const watch of this.#watches) watch.start(zero);
   }

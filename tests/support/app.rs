@@ -1,0 +1,413 @@
+//! The app: its tables, its queries, its backend with the endpoints `/query` and `/mutate`.
+//!
+//! The backend does what the stock server library does (`docs/spec/view-syncer.md` §8, §9),
+//! and misbehaves when a test tells it to.
+
+use std::collections::VecDeque;
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::http::{self, Incoming};
+use super::sql::Sql;
+
+/// The app's tables.
+pub const TABLES: &str = "
+    CREATE TABLE item (id text PRIMARY KEY, owner text NOT NULL, n int8 NOT NULL, payload text);
+    CREATE INDEX item_owner ON item (owner);
+    CREATE TABLE pair (a text, b int4, c text, PRIMARY KEY (a, b));
+    CREATE TABLE tick (id int8 PRIMARY KEY);
+    CREATE TABLE hidden (id text PRIMARY KEY);
+";
+
+/// What clients believe the tables to be. `hidden` they do not know.
+pub fn schema() -> Value {
+    let column = |kind: &str| json!({"type": kind});
+    json!({"tables": {
+        "item": {"columns": {"id": column("string"), "owner": column("string"), "n": column("number"),
+                             "payload": column("string")}, "primaryKey": ["id"]},
+        "pair": {"columns": {"a": column("string"), "b": column("number"), "c": column("string")},
+                 "primaryKey": ["a", "b"]},
+        "tick": {"columns": {"id": column("number")}, "primaryKey": ["id"]},
+    }})
+}
+
+/// A named query as a client asks for it.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub name: String,
+    pub args: Value,
+    /// In milliseconds.
+    pub ttl: Option<i64>,
+}
+
+/// A query of the app.
+pub fn query(name: &str, args: Value) -> Query {
+    Query { name: name.to_owned(), args, ttl: None }
+}
+
+impl Query {
+    pub fn ttl(self, ttl: i64) -> Query {
+        Query { ttl: Some(ttl), ..self }
+    }
+
+    /// Opaque to the server.
+    pub fn hash(&self) -> String {
+        format!("{}:{}", self.name, self.args)
+    }
+
+    pub fn put(&self) -> Value {
+        let mut op = json!({"op": "put", "hash": self.hash(), "name": self.name, "args": self.args});
+        if let Some(ttl) = self.ttl {
+            op["ttl"] = json!(ttl);
+        }
+        op
+    }
+
+    pub fn del(&self) -> Value {
+        json!({"op": "del", "hash": self.hash()})
+    }
+}
+
+/// The query behind a name, or why there is none.
+fn ast(name: &str, args: &Value) -> Result<Value, Value> {
+    let equals = |column: &str| {
+        json!({"type": "simple", "op": "=", "left": {"type": "column", "name": column},
+               "right": {"type": "literal", "value": args[0]}})
+    };
+    Ok(match name {
+        "items" => json!({"table": "item", "orderBy": [["id", "asc"]]}),
+        "itemsOf" => json!({"table": "item", "where": equals("owner"), "orderBy": [["id", "asc"]]}),
+        "item" => json!({"table": "item", "where": equals("id"), "orderBy": [["id", "asc"]]}),
+        "top" => json!({"table": "item", "limit": args[0], "orderBy": [["n", "desc"], ["id", "asc"]]}),
+        "pairs" => json!({"table": "pair", "orderBy": [["a", "asc"], ["b", "asc"]]}),
+        "ticks" => json!({"table": "tick", "orderBy": [["id", "asc"]]}),
+        "hidden" => json!({"table": "hidden", "orderBy": [["id", "asc"]]}),
+        "noTable" => json!({"table": "nonesuch", "orderBy": [["id", "asc"]]}),
+        "noColumn" => json!({"table": "item", "where": equals("nonesuch"), "orderBy": [["id", "asc"]]}),
+        "noOrderColumn" => json!({"table": "item", "orderBy": [["nonesuch", "asc"]]}),
+        "noRelated" => json!({"table": "item", "orderBy": [["id", "asc"]], "related": [
+            {"correlation": {"parentField": ["nonesuch"], "childField": ["id"]},
+             "subquery": {"table": "item", "alias": "x", "orderBy": [["id", "asc"]]}}]}),
+        "refused" => return Err(json!({"error": "app", "message": "not for you", "details": {"code": 7}})),
+        "unparsed" => return Err(json!({"error": "parse", "message": "bad args", "details": [1]})),
+        other => return Err(json!({"error": "app", "message": format!("no query {other}")})),
+    })
+}
+
+/// What the backend does with a request.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// What it should.
+    Normal,
+    /// Refuses.
+    Status(u16, &'static str),
+    /// Answers 200 with this.
+    Text(String),
+    /// Answers as it should, after a while.
+    Slow(Duration),
+    /// Does not answer until [`App::release`], then as it should.
+    Hang,
+    /// Closes the connection without an answer.
+    Drop,
+    /// Says that it is another user's.
+    User(Value),
+    /// The shape of older server libraries.
+    Legacy,
+}
+
+/// A request that the backend got.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub request: Incoming,
+    pub body: Value,
+}
+
+impl Call {
+    /// Names of the mutations, or of the queries, in the request.
+    pub fn names(&self) -> Vec<String> {
+        let list = if self.body.is_array() { &self.body[1] } else { &self.body["mutations"] };
+        let list = list.as_array().cloned().unwrap_or_default();
+        list.iter().map(|e| e["name"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Ids of the mutations in the request.
+    pub fn ids(&self) -> Vec<u64> {
+        let list = self.body["mutations"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|m| m["id"].as_u64().unwrap_or_default()).collect()
+    }
+}
+
+/// One of the two endpoints.
+#[derive(Default)]
+struct Endpoint {
+    script: VecDeque<Answer>,
+    calls: Vec<Call>,
+}
+
+#[derive(Default)]
+struct State {
+    query: Endpoint,
+    mutate: Endpoint,
+    /// How often [`App::release`] was called.
+    released: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The app's backend.
+pub struct App {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl App {
+    /// Starts it beside a database. Its threads end with the process.
+    pub fn start(postgres: u16, database: &str) -> App {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let shared = Arc::new(Shared::default());
+        let (serving, database) = (shared.clone(), database.to_owned());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (shared, database) = (serving.clone(), database.clone());
+                std::thread::spawn(move || serve(&shared, stream, postgres, &database));
+            }
+        });
+        App { port, shared }
+    }
+
+    pub fn query_url(&self) -> String {
+        format!("http://127.0.0.1:{}/query", self.port)
+    }
+
+    pub fn mutate_url(&self) -> String {
+        format!("http://127.0.0.1:{}/mutate", self.port)
+    }
+
+    /// What the next calls of `/query` get; afterwards it behaves.
+    pub fn script_query(&self, answers: impl IntoIterator<Item = Answer>) {
+        lock(&self.shared).query.script.extend(answers);
+    }
+
+    /// What the next calls of `/mutate` get; afterwards it behaves.
+    pub fn script_mutate(&self, answers: impl IntoIterator<Item = Answer>) {
+        lock(&self.shared).mutate.script.extend(answers);
+    }
+
+    /// Lets calls go on that hang.
+    pub fn release(&self) {
+        lock(&self.shared).released += 1;
+        self.shared.changed.notify_all();
+    }
+
+    /// Calls of `/query` so far.
+    pub fn queries(&self) -> Vec<Call> {
+        lock(&self.shared).query.calls.clone()
+    }
+
+    /// Calls of `/mutate` so far.
+    pub fn mutations(&self) -> Vec<Call> {
+        lock(&self.shared).mutate.calls.clone()
+    }
+
+    /// Waits for calls of `/mutate`: returns them all when the last one matches.
+    pub fn until_mutation(&self, what: &str, matches: impl Fn(&Call) -> bool) -> Vec<Call> {
+        self.wait(what, |s| s.mutate.calls.iter().any(&matches).then(|| s.mutate.calls.clone()))
+    }
+
+    /// Waits for this many calls of `/query`.
+    pub fn until_queries(&self, count: usize) -> Vec<Call> {
+        let what = format!("{count} calls of /query");
+        self.wait(&what, |s| (s.query.calls.len() >= count).then(|| s.query.calls.clone()))
+    }
+
+    fn wait<T>(&self, what: &str, done: impl Fn(&State) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut state = lock(&self.shared);
+        loop {
+            if let Some(found) = done(&state) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the backend waited in vain for {what}");
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) {
+    let _ = stream.set_nodelay(true);
+    let mut input = Vec::new();
+    let mut sql = None;
+    while let Ok(Some(request)) = http::read(&mut stream, &mut input) {
+        let mutate = request.target.starts_with("/mutate");
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+        let answer = {
+            let mut state = lock(shared);
+            let endpoint = if mutate { &mut state.mutate } else { &mut state.query };
+            endpoint.calls.push(Call { request, body: body.clone() });
+            let answer = endpoint.script.pop_front().unwrap_or(Answer::Normal);
+            shared.changed.notify_all();
+            answer
+        };
+        let mut normal = |user: Option<&Value>| {
+            if mutate {
+                let sql = sql.get_or_insert_with(|| Sql::connect(postgres, database));
+                run_all(sql, &body, user)
+            } else {
+                transform(&body, user)
+            }
+        };
+        let (status, text) = match answer {
+            Answer::Normal => (200, normal(None)),
+            Answer::Status(status, text) => (status, text.to_owned()),
+            Answer::Text(text) => (200, text),
+            Answer::Slow(time) => {
+                std::thread::sleep(time);
+                (200, normal(None))
+            }
+            Answer::Hang => {
+                let mut state = lock(shared);
+                let before = state.released;
+                while state.released == before {
+                    state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                drop(state);
+                (200, normal(None))
+            }
+            Answer::Drop => return,
+            Answer::User(user) => (200, normal(Some(&user))),
+            Answer::Legacy if mutate => {
+                let answer: Value = serde_json::from_str(&normal(None)).unwrap_or_default();
+                (200, json!({"mutations": answer["mutations"]}).to_string())
+            }
+            Answer::Legacy => {
+                let answer: Value = serde_json::from_str(&normal(None)).unwrap_or_default();
+                (200, json!(["transformed", answer["queries"]]).to_string())
+            }
+        };
+        if http::respond(&mut stream, status, &text).is_err() {
+            return;
+        }
+    }
+}
+
+fn with_user(mut answer: Value, user: Option<&Value>) -> String {
+    if let Some(user) = user {
+        answer["userID"] = user.clone();
+    }
+    answer.to_string()
+}
+
+fn transform(body: &Value, user: Option<&Value>) -> String {
+    let asked = body[1].as_array().cloned().unwrap_or_default();
+    let results: Vec<Value> = asked
+        .iter()
+        .map(|q| {
+            let mut result = match ast(q["name"].as_str().unwrap_or_default(), &q["args"]) {
+                Ok(ast) => json!({"ast": ast}),
+                Err(error) => error,
+            };
+            result["id"] = q["id"].clone();
+            result["name"] = q["name"].clone();
+            result
+        })
+        .collect();
+    with_user(json!({"kind": "QueryResponse", "queries": results}), user)
+}
+
+/// Runs the mutations of a push, each in a transaction with its last mutation id.
+fn run_all(sql: &mut Sql, body: &Value, user: Option<&Value>) -> String {
+    let group = body["clientGroupID"].as_str().unwrap_or_default();
+    let mut results = Vec::new();
+    for mutation in body["mutations"].as_array().cloned().unwrap_or_default() {
+        if mutation["name"] == "_zero_cleanupResults" {
+            clean_up(sql, &mutation["args"][0]);
+            continue;
+        }
+        let client = mutation["clientID"].as_str().unwrap_or_default();
+        let id = mutation["id"].as_u64().unwrap_or_default();
+        match run_one(sql, group, client, id, &mutation) {
+            Ok(result) => results.push(json!({"id": {"clientID": client, "id": id}, "result": result})),
+            Err(expected) => {
+                let answer = json!({
+                    "kind": "PushFailed", "origin": "server", "reason": "oooMutation",
+                    "message": format!("expected mutation {expected}, got {id}"),
+                    "mutationIDs": [{"clientID": client, "id": id}],
+                });
+                return with_user(answer, user);
+            }
+        }
+    }
+    with_user(json!({"kind": "MutateResponse", "mutations": results}), user)
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Runs one mutation; `Err`: the id that should have come.
+fn run_one(sql: &mut Sql, group: &str, client: &str, id: u64, mutation: &Value) -> Result<Value, u64> {
+    let (group, client) = (literal(group), literal(client));
+    let advance = format!(
+        r#"INSERT INTO zero_0.clients AS c ("clientGroupID", "clientID", "lastMutationID")
+           VALUES ({group}, {client}, 1)
+           ON CONFLICT ("clientGroupID", "clientID") DO UPDATE SET "lastMutationID" = c."lastMutationID" + 1
+           RETURNING "lastMutationID""#
+    );
+    sql.run("BEGIN");
+    let expected: u64 = sql.value(&advance).parse().expect("a number");
+    if id != expected {
+        sql.run("ROLLBACK");
+        return if id < expected { Ok(json!({"error": "alreadyProcessed"})) } else { Err(expected) };
+    }
+    let arg = &mutation["args"][0];
+    let text = |name: &str| literal(arg[name].as_str().unwrap_or_default());
+    let n = arg["n"].as_i64().unwrap_or_default();
+    let statement = match mutation["name"].as_str().unwrap_or_default() {
+        "put" => format!(
+            "INSERT INTO item VALUES ({}, {}, {n}, NULL) ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n",
+            text("id"),
+            text("owner")
+        ),
+        "del" => format!("DELETE FROM item WHERE id = {}", text("id")),
+        other => {
+            sql.run("ROLLBACK; BEGIN");
+            sql.run(&advance);
+            let error =
+                json!({"error": "app", "message": format!("no mutator {other}"), "details": {"n": n}});
+            sql.run(&format!(
+                r#"INSERT INTO zero_0.mutations ("clientGroupID", "clientID", "mutationID", result)
+                   VALUES ({group}, {client}, {id}, {}); COMMIT"#,
+                literal(&error.to_string())
+            ));
+            return Ok(error);
+        }
+    };
+    sql.run(&format!("{statement}; COMMIT"));
+    Ok(json!({}))
+}
+
+fn clean_up(sql: &mut Sql, arg: &Value) {
+    let group = literal(arg["clientGroupID"].as_str().unwrap_or_default());
+    let matching = if arg["type"] == "single" {
+        let client = literal(arg["clientID"].as_str().unwrap_or_default());
+        format!(r#""clientID" = {client} AND "mutationID" <= {}"#, arg["upToMutationID"])
+    } else {
+        let ids = arg["clientIDs"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<String> = ids.iter().map(|id| literal(id.as_str().unwrap_or_default())).collect();
+        format!(r#""clientID" IN ({})"#, ids.join(","))
+    };
+    sql.run(&format!(r#"DELETE FROM zero_0.mutations WHERE "clientGroupID" = {group} AND {matching}"#));
+}
