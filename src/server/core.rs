@@ -72,6 +72,8 @@ pub struct Core {
     pub caller: Caller,
     /// Open connections of all groups, and those that have not joined one yet.
     pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
+    /// The newest connection of each tab, by group and client.
+    pub tabs: RefCell<HashMap<(String, String), ConnectionId>>,
     /// Mutations on their way to the app, by group.
     pub pushes: RefCell<HashMap<Rc<str>, Queue>>,
     /// Commits to come.
@@ -131,6 +133,7 @@ impl Core {
             status: parts.status,
             peers: parts.peers,
             sessions: RefCell::default(),
+            tabs: RefCell::default(),
             pushes: RefCell::default(),
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
@@ -188,9 +191,14 @@ impl Core {
         };
         self.lanes.borrow_mut().extend(lanes);
         if work || !self.lanes.borrow().is_empty() {
-            // A full queue means that the worker knows already.
-            let _ = self.work.0.try_send(());
+            self.wake();
         }
+    }
+
+    /// Has the worker look for something to do.
+    pub fn wake(&self) {
+        // A full queue means that it knows already.
+        let _ = self.work.0.try_send(());
     }
 
     /// Milliseconds since the core began; its only clock.
@@ -250,7 +258,7 @@ impl CorePace {
 /// Does what is due for groups, between batches.
 async fn work(core: Rc<Core>) {
     while core.work.1.recv().await.is_ok() {
-        super::lane::start_waiting(&core);
+        super::lane::start_waiting(&core).await;
         while core.with(|s| s.has_work()).unwrap_or(false) {
             let turn = core.turn.lock().await;
             let pace = core.pace();
