@@ -104,7 +104,7 @@ fn a_failure_later_on_ends_the_connection_that_asked() {
     let mut tab = with(&stage, &[items()]);
     let mut other = tab.sibling();
     other.connect(&[]);
-    other.round_trip();
+    other.until("a poke", |c| !c.pokes.is_empty());
     let before = stage.app.queries().len();
     stage.app.script_query([Answer::Status(400, "no")]);
     tab.change(vec![of("x").put()]);
@@ -284,6 +284,7 @@ fn tokens_that_are_replaced() {
     other.connect(&[]);
     other.until("a poke", |c| !c.pokes.is_empty());
     other.round_trip();
+    tab.round_trip();
     let before = stage.app.queries().len();
     let pokes = tab.pokes.len();
     tab.send(json!(["updateAuth", {"auth": "first"}]));

@@ -156,9 +156,10 @@ fn malformed_messages() {
     ];
     for message in cases {
         let mut client = at_rest(&stage);
-        client.send_text(message.clone());
-        let error = client.until_error();
         let shown: String = message.chars().take(200).collect();
+        println!("{shown}");
+        client.send_text(message);
+        let error = client.until_error();
         assert_eq!(error["kind"], "InvalidMessage", "{shown}: {error}");
         assert_eq!(error["origin"], "zeroCache", "{shown}");
     }

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::app::{Answer, Call, Query, query};
 use support::client::Client;
+use support::frames::{TEXT, frame};
 use support::stage::Stage;
 
 fn items() -> Query {
@@ -86,7 +88,8 @@ fn an_error_of_the_app_comes_with_the_number_of_its_mutation() {
     // A failed cleanup is nobody's problem.
     stage.app.script_mutate([Answer::Status(400, "no")]);
     tab.send(json!(["ackMutationResponses", {"clientID": tab.id, "id": bad}]));
-    stage.app.until_mutation("the second cleanup", |c| c.body["mutations"][0]["args"] == json!([expected]));
+    let calls = stage.app.until_mutations(2, "_zero_cleanupResults");
+    assert_eq!(calls[1].body["mutations"][0]["args"], json!([expected]));
     let good = tab.mutate("put", json!({"id": "a", "n": 1}));
     until_applied(&mut tab, good);
     assert!(tab.store.results.is_empty());
@@ -133,6 +136,26 @@ fn what_queues_up_is_sent_together_and_in_order() {
         stage.app.mutations().iter().map(|c| (c.body["mutations"][0]["clientID"].clone(), c.ids())).collect();
     let (one, two) = (json!(first.id), json!(second.id));
     assert_eq!(calls, [(one.clone(), vec![1]), (one, vec![2, 3, 4]), (two, vec![1, 2, 3])]);
+}
+
+#[test]
+fn a_mutation_that_was_sent_before_the_tab_was_closed_counts() {
+    let stage = Stage::new(&[]);
+    let mut witness = tab(&stage);
+    for (what, close) in [("with a close", frame(0x88, &[])), ("without a word", Vec::new())] {
+        // The app is still being asked about the connection when it goes.
+        stage.app.script_query([Answer::Slow(Duration::from_millis(200))]);
+        let mut tab = stage.client();
+        tab.connect(&[items()]);
+        let mutation = tab.mutation("put", json!({"id": what, "n": 1}));
+        let push = json!(["push", {"clientGroupID": tab.group, "mutations": [mutation], "pushVersion": 1,
+                                   "timestamp": 1, "requestID": "r"}]);
+        // In one packet: the server learns of both at the same time.
+        let bytes = [frame(TEXT, push.to_string().as_bytes()), close].concat();
+        tab.raw().write_all(&bytes).expect("it can be sent");
+        tab.vanish();
+        witness.until(what, |c| c.store.row("item", what).is_some());
+    }
 }
 
 /// Pushes one mutation with the app answering so; returns the error that comes of it.

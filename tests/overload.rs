@@ -136,7 +136,7 @@ fn messages_that_are_too_large() {
     // The largest message that is allowed is a message.
     let mut client = start(&stage);
     let arg = "x".repeat((10 << 20) - 200);
-    client.change(vec![query("items", json!([arg])).put()]);
+    client.change(vec![json!({"op": "put", "hash": "h", "name": "items", "args": [arg]})]);
     client.until("it is taken", |c| c.store.got.len() == 1);
     bystander.finish(PROMPT);
 }
@@ -197,12 +197,21 @@ fn a_flood_of_messages_to_a_server_that_waits_for_the_app() {
 
 const ROWS: &str = "INSERT INTO item SELECT i, 'o', 0, repeat('x', 500) FROM generate_series(1, 20000) i";
 
-/// Changes of 200 000 rows, some at a time: 100 MB of pokes.
+/// Changes of 120 000 rows, some at a time: 60 MB of pokes. Somebody sees each of them
+/// before the next one is made: what is measured is not how fast the database is.
 fn change_rows(stage: &Stage) {
     let mut sql = stage.connect();
-    for round in 0..200 {
-        let from = round * 1_000 % 20_000;
-        sql.run(&format!("UPDATE item SET n = n + 1 WHERE id::int > {from} AND id::int <= {from} + 1000"));
+    let mut witness = stage.client();
+    witness.connect(&[query("item", json!(["1"])), query("item", json!(["11000"]))]);
+    for round in 0..120 {
+        let from = round % 2 * 10_000;
+        let step = round / 2 * 1_000 % 10_000;
+        sql.run(&format!(
+            "UPDATE item SET n = n + 1 WHERE id::int > {from} + {step} AND id::int <= {from} + {step} + 1000;
+             UPDATE item SET owner = 'r{round}' WHERE id = '1'"
+        ));
+        let seen = json!(format!("r{round}"));
+        witness.until("the change", |c| c.store.row("item", "1").is_some_and(|r| r["owner"] == seen));
     }
 }
 
@@ -226,28 +235,20 @@ fn a_client_that_does_not_read() {
     bound.check("a client that does not read", GROWTH);
     // When it reads again it is brought to the present; no change is lost.
     until_right(&mut lazy, &stage);
-    assert!(lazy.pokes.len() < 150, "it is sent the sum of what it missed, not every poke");
+    assert!(lazy.pokes.len() < 100, "it is sent the sum of what it missed, not every poke");
 }
 
 #[test]
 fn a_client_that_is_gone_without_a_word_is_given_up() {
-    let stage = Stage::prepared(ROWS, &[]);
-    let before = stage.server.descriptors();
+    let more_than_kernels_hold = ROWS.replace("500", "2000");
+    let stage = Stage::prepared(&more_than_kernels_hold, &[]);
     let mut client = stage.client();
     client.open(Some(&client.init_body(vec![items().put()])));
-    // 10 MB that nobody reads. It would have missed two pongs after this time.
+    // 40 MB that nobody reads. A client that reads would have missed pongs by then.
     let deadline = Instant::now() + Duration::from_secs(45);
-    let mut served = stage.client();
-    served.connect(&[items()]);
-    served.until_got(&[items()]);
-    served.close();
-    let connected = || {
-        let (_, page) = support::http::get(stage.server.port, "/metrics").expect("metrics");
-        let line = page.lines().find(|l| l.starts_with("kelvin_connections") && !l.starts_with('#'));
-        line.map(str::to_owned)
-    };
-    while stage.server.descriptors() > before {
-        assert!(Instant::now() < deadline, "still {:?}, {:?}", stage.server.descriptors(), connected());
+    let ended = |log: &str| log.lines().any(|l| l.contains(&client.id) && l.ends_with("connection ended"));
+    while !ended(&stage.server.log()) {
+        assert!(Instant::now() < deadline, "it is still connected");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -315,10 +316,11 @@ fn five_hundred_connections_that_vanish() {
 #[test]
 fn pongs_during_a_long_poke() {
     let stage = Stage::prepared(
-        "INSERT INTO item SELECT i, 'o', i, repeat('x', 1000) FROM generate_series(1, 40000) i",
+        "INSERT INTO item SELECT i, 'o', i, repeat('x', 1000) FROM generate_series(1, 10000) i",
         &[],
     );
-    let port = proxy::slow(stage.server.port, 5 << 20);
+    // 11 MB in 14 seconds. What the kernels hold comes before a pong.
+    let port = proxy::slow(stage.server.port, 800 << 10);
     let mut client = stage.client().through(port);
     client.connect(&[items()]);
     let began = Instant::now();
@@ -331,9 +333,9 @@ fn pongs_during_a_long_poke() {
         }
         client.next(Duration::from_millis(10));
     }
-    assert!(pinged > 3, "the poke was not long: {:?}", began.elapsed());
+    assert!(pinged > 3, "the poke was not long: {:?}, {:?}", began.elapsed(), client.slowest_pong);
     assert!(client.slowest_pong < Duration::from_secs(5), "a pong took {:?}", client.slowest_pong);
-    assert_eq!(client.store.rows.len(), 40_000);
+    assert_eq!(client.store.rows.len(), 10_000);
 }
 
 #[test]

@@ -58,8 +58,10 @@ impl Request {
 pub enum RequestError {
     /// The peer went, or the network failed. Nothing to answer.
     Io(io::Error),
-    /// Not HTTP, or beyond a limit: answer 400 or 431 and close.
+    /// Not HTTP: answer 400 and close.
     Malformed(&'static str),
+    /// Beyond a limit: answer 431 and close.
+    TooLarge(&'static str),
     /// Nothing came in time.
     Timeout,
 }
@@ -71,13 +73,24 @@ pub async fn read_request(
 ) -> Result<Option<Request>, RequestError> {
     let read = async {
         let mut chunk = [0u8; 4096];
+        // Length at which a head without an end is looked at the next time. It doubles: a
+        // head that comes byte by byte must not be read anew for each of them.
+        let mut look_at = 0;
+        let mut seen = 0;
         loop {
-            if let Some(request) = parse(&pending)? {
-                return Ok(Some(request));
+            // Empty lines before a request mean nothing.
+            let blank = pending.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+            pending.drain(..blank);
+            if pending.len() >= look_at || may_end(&pending, seen) {
+                if let Some(request) = parse(&pending)? {
+                    return Ok(Some(request));
+                }
+                look_at = pending.len() * 2;
             }
             if pending.len() >= MAX_HEAD {
-                return Err(RequestError::Malformed("the request head is too large"));
+                return Err(RequestError::TooLarge("the request head is too large"));
             }
+            seen = pending.len();
             let count = stream.read(&mut chunk).await.map_err(RequestError::Io)?;
             if count == 0 {
                 return if pending.is_empty() {
@@ -92,6 +105,19 @@ pub async fn read_request(
     timeout(HEAD_TIMEOUT, read).await.unwrap_or(Err(RequestError::Timeout))
 }
 
+/// Whether the bytes from `seen` on may complete a head: it ends with an empty line.
+fn may_end(bytes: &[u8], seen: usize) -> bool {
+    let mut from = seen;
+    while let Some(found) = bytes[from..].iter().position(|b| *b == b'\n') {
+        let before = bytes[..from + found].strip_suffix(b"\r").unwrap_or(&bytes[..from + found]);
+        if before.is_empty() || before.ends_with(b"\n") {
+            return true;
+        }
+        from += found + 1;
+    }
+    false
+}
+
 fn parse(bytes: &[u8]) -> Result<Option<Request>, RequestError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
@@ -99,7 +125,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, RequestError> {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(RequestError::Malformed("the request has too many headers"));
+            return Err(RequestError::TooLarge("the request has too many headers"));
         }
         Err(_) => return Err(RequestError::Malformed("the request head is malformed")),
     };
@@ -216,6 +242,17 @@ mod tests {
         assert_eq!(request.header("x-a").as_deref(), Some("1, 2"));
         assert_eq!(request.rest, b"rest");
         assert_eq!(parse(&head[..40]).unwrap(), None);
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_seen_wherever_it_was_cut() {
+        for head in [b"GET / HTTP/1.1\r\nA: 1\r\n\r\n".as_slice(), b"GET / HTTP/1.1\nA: 1\n\n", b"\r\n"] {
+            for cut in 0..head.len() {
+                assert!(may_end(head, cut), "{cut}");
+                assert!(cut < 2 || !may_end(&head[..cut], 0) || parse(&head[..cut]).is_ok());
+            }
+        }
+        assert!(!may_end(b"GET / HTTP/1.1\r\nA: 1\r\n", 0));
     }
 
     #[test]

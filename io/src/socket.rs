@@ -11,12 +11,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted. A thousand tabs that come back together after
 /// a restart must not see refusals; the kernel caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// Most bytes that the kernel takes for a connection before it can send them. The default
+/// is some megabytes: what is urgent would wait behind them for many seconds on a slow
+/// line, and ten thousand slow lines would take gigabytes.
+const MAX_UNSENT: u32 = 256 << 10;
+
+/// Bytes that are read at a time when they are thrown away.
+pub const DISCARD: usize = 64 << 10;
 
 /// Whether the port can be had at all.
 ///
@@ -61,11 +69,14 @@ impl Listener {
         self.listener.local_addr().map_err(io_error)
     }
 
-    /// Waits for a connection; it has TCP_NODELAY.
+    /// Waits for a connection; it has TCP_NODELAY, and a limit to what the kernel holds.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let stream = self.listener.accept().await.map_err(io_error)?;
         stream.set_nodelay(true).map_err(io_error)?;
-        Ok(TcpStream { stream, watch: None })
+        let stream = TcpStream { stream, watch: None };
+        // A kernel that does not know it serves all the same.
+        let _ = stream.with_socket(|s| s.set_tcp_notsent_lowat(MAX_UNSENT));
+        Ok(stream)
     }
 }
 
@@ -153,6 +164,17 @@ impl TcpStream {
     pub fn split(self) -> (ReadHalf, WriteHalf) {
         let shared = Rc::new(RefCell::new(self));
         (ReadHalf { stream: shared.clone() }, WriteHalf { stream: shared })
+    }
+
+    /// Ends the connection so that what was written last arrives: closing a socket while
+    /// the peer still sends would reset it. Takes what comes for at most `limit`.
+    pub async fn finish(mut self, limit: Duration) {
+        if self.with_socket(|s| s.shutdown(std::net::Shutdown::Write)).is_err() {
+            return;
+        }
+        let mut chunk = vec![0; DISCARD];
+        let discard = async { while matches!(self.read(&mut chunk).await, Ok(1..)) {} };
+        crate::executor::timeout(limit, discard).await;
     }
 
     /// Address of the other side.
@@ -259,6 +281,11 @@ impl WriteHalf {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
             other => other,
         }
+    }
+
+    /// Ends our direction: the peer reads what was sent, then an end of file.
+    pub fn finish(&self) {
+        let _ = self.stream.borrow().with_socket(|s| s.shutdown(std::net::Shutdown::Write));
     }
 
     /// Ends both directions at once; a waiting reader wakes with an end of file.

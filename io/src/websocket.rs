@@ -18,6 +18,9 @@ pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 /// Close code of a message beyond the limit.
 pub const CLOSE_TOO_LARGE: u16 = 1009;
 
+/// Bytes by which the buffer of a large message grows at least.
+const STEP: usize = 64 << 10;
+
 /// Makes a frame of a buffer of [`MAX_HEADER`] free bytes and a text payload. The frame has
 /// exactly its size, and the buffer can be used again: growing a new one for every frame
 /// costs several times the pages. Also returns how many of the free bytes were left over.
@@ -171,10 +174,10 @@ impl FrameReader {
         let Some(mask) = header.mask else { return Err(ReadError::Protocol("a frame without a mask")) };
         let end = at + length as usize;
         if pending.len() < end {
-            // Grow once to what the frame needs instead of doubling up to it.
             let missing = end - pending.len();
             self.compact();
-            self.buffer.reserve(missing);
+            // A length that was announced is not yet a message: memory follows what came.
+            self.buffer.reserve(missing.min(self.buffer.len().max(STEP)));
             return Ok(None);
         }
         let mut payload = pending[at..end].to_vec();

@@ -44,7 +44,7 @@ impl Batch {
             "timestamp": push.timestamp,
             "requestID": push.request_id,
         });
-        if let Some(version) = push.schema_version {
+        if let Some(version) = &push.schema_version {
             envelope["schemaVersion"] = json!(version);
         }
         let mutations: Vec<Box<str>> = push.mutations.iter().map(|m| m.raw.get().into()).collect();

@@ -32,12 +32,16 @@ struct Waiting {
 pub struct CommitSender {
     waiting: Arc<Mutex<Waiting>>,
     signal: Sender<()>,
+    arrived: Sender<()>,
 }
 
 /// A core's end.
 pub struct CommitReceiver {
     waiting: Arc<Mutex<Waiting>>,
     signal: Receiver<()>,
+    /// The same signal for whoever waits for one commit: a signal that somebody else has
+    /// taken must not be the one that it waits for.
+    arrived: Receiver<()>,
 }
 
 /// What a core takes at a time.
@@ -52,8 +56,9 @@ pub struct Taken {
 /// A queue for one core.
 pub fn queue() -> (CommitSender, CommitReceiver) {
     let waiting = Arc::new(Mutex::new(Waiting::default()));
-    let (sender, receiver) = bounded(1);
-    (CommitSender { waiting: waiting.clone(), signal: sender }, CommitReceiver { waiting, signal: receiver })
+    let ((signal, signalled), (arrived, arrivals)) = (bounded(1), bounded(1));
+    let sender = CommitSender { waiting: waiting.clone(), signal, arrived };
+    (sender, CommitReceiver { waiting, signal: signalled, arrived: arrivals })
 }
 
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
@@ -79,6 +84,7 @@ impl CommitSender {
         };
         // A full signal queue means that the core knows already.
         let _ = self.signal.try_send(());
+        let _ = self.arrived.try_send(());
         overflowed
     }
 }
@@ -89,9 +95,14 @@ impl CommitReceiver {
         self.signal.recv().await.is_ok()
     }
 
-    /// Whether the commit that ends with this version, or a later one, has been sent.
-    pub fn has_reached(&self, version: StateVersion) -> bool {
-        lock(&self.waiting).newest >= version
+    /// Waits until the commit that ends with this version, or a later one, has been sent.
+    /// One task at a time may wait.
+    pub async fn until_reached(&self, version: StateVersion) {
+        while lock(&self.waiting).newest < version {
+            if self.arrived.recv().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes the commits after `from` up to `to`; later ones stay.
@@ -139,6 +150,29 @@ mod tests {
         assert_eq!((taken.commits.len(), taken.gap), (2, false));
         let taken = receiver.take(StateVersion(5), StateVersion(6));
         assert_eq!((taken.commits.len(), taken.gap), (1, false));
+    }
+
+    #[test]
+    fn a_commit_that_is_awaited_is_seen_by_two() {
+        use futures_lite::future::{block_on, or, zip};
+        let (sender, receiver) = queue();
+        let late = async { panic!("the commit was not seen by both") };
+        let both = zip(receiver.wait(), receiver.until_reached(StateVersion(2)));
+        let sent = async {
+            sender.send(&commit(1, 2, 1));
+        };
+        block_on(or(
+            async {
+                zip(both, sent).await;
+            },
+            async {
+                futures_lite::future::yield_now().await;
+                futures_lite::future::yield_now().await;
+                late.await
+            },
+        ));
+        // What was sent before is not waited for.
+        block_on(receiver.until_reached(StateVersion(2)));
     }
 
     #[test]

@@ -264,7 +264,8 @@ impl Group {
         if !record.needs(hash, ttl) {
             return Ok(());
         }
-        if !record.desires.contains_key(hash) && record.desired_count() >= MAX_DESIRED {
+        let many = record.desires.len() >= MAX_DESIRED;
+        if many && !record.desires.contains_key(hash) && record.desired_count() >= MAX_DESIRED {
             return Err(too_many(format!("the client wants more than {MAX_DESIRED} queries at a time")));
         }
         if record.desires.len() >= MAX_REMEMBERED {

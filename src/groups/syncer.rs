@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::catchup::{CatchUp, Progress};
@@ -174,14 +174,17 @@ impl Syncer {
     /// the group, and those that it brings.
     pub fn prospective(&self, group_id: &str, ops: &[QueryOp]) -> Vec<Named> {
         let mut out: Vec<Named> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         if let Some(group) = self.groups.get(group_id) {
             // A refused query is asked for again only when a client puts it again.
-            let asked = group.queries.iter().filter(|(_, query)| !query.failed);
-            out.extend(asked.filter_map(|(hash, query)| named(hash, &query.spec)));
+            for (hash, query) in group.queries.iter().filter(|(_, query)| !query.failed) {
+                out.extend(named(hash, &query.spec));
+                seen.insert(hash);
+            }
         }
         for op in ops {
             if let QueryOp::Put { hash, query: Some(QueryBody::Named { name, args }), .. } = op
-                && !out.iter().any(|n| n.hash == *hash)
+                && seen.insert(hash)
             {
                 out.push(Named { hash: hash.clone(), name: name.clone(), args: args.get().to_owned() });
             }
@@ -194,6 +197,17 @@ impl Syncer {
     pub fn init(&mut self, arrival: Arrival, init: &InitConnection, now: f64) -> Result<(), ProtocolError> {
         // The world may have changed while the app was asked.
         self.check(&arrival, init)?;
+        let group_id = arrival.group_id.clone();
+        let known = self.groups.contains_key(&group_id);
+        let joined = self.join(arrival, init, now);
+        if joined.is_err() && !known {
+            // Nobody has been told anything of it.
+            self.drop_group(&group_id);
+        }
+        joined
+    }
+
+    fn join(&mut self, arrival: Arrival, init: &InitConnection, now: f64) -> Result<(), ProtocolError> {
         if !self.groups.contains_key(&arrival.group_id) {
             let Some(schema) = init.client_schema.clone() else { return Ok(()) };
             let keys = schema::resolve(&schema, &self.shared.catalogue)?;
@@ -215,8 +229,14 @@ impl Syncer {
         }
         let mut change = ConfigChange::default();
         group.register(&arrival.client_id, &mut change)?;
-        group.desire(&arrival.client_id, &init.desired, now, &mut change)?;
+        if let Err(error) = group.desire(&arrival.client_id, &init.desired, now, &mut change) {
+            // What was taken before a limit was reached has happened: the other tabs are told.
+            config_step(group, &mut self.shared, &change)?;
+            self.due.insert(arrival.group_id);
+            return Err(error);
+        }
         if let Some(active) = &init.active_clients {
+            let active: HashSet<&String> = active.iter().collect();
             let gone: Vec<String> = group
                 .clients
                 .iter()
@@ -261,11 +281,12 @@ impl Syncer {
     ) -> Result<(), ProtocolError> {
         let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
         let mut change = ConfigChange::default();
-        group.desire(&client, ops, now, &mut change)?;
+        let desired = group.desire(&client, ops, now, &mut change);
+        // What was taken before a limit was reached has happened: the other tabs are told.
         config_step(group, shared, &change)?;
         let group_id = group.id.clone();
         self.due.insert(group_id);
-        Ok(())
+        desired
     }
 
     /// Deletes clients of the group and tells all its tabs.

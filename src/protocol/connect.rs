@@ -58,11 +58,6 @@ impl ConnectRequest {
     }
 }
 
-/// Whether a path asks for a sync connection, well-formed or not.
-pub fn is_sync_path(path: &str) -> bool {
-    path.split('/').any(|segment| segment == "sync" || segment == "mutate" || segment == "replication")
-}
-
 /// Reads target and protocol header. Errors are the reason of a close with code 1002.
 pub fn parse(target: &str, protocol_header: Option<&str>) -> Result<ConnectRequest, String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));

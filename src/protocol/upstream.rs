@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 use super::client_schema::ClientSchema;
@@ -114,11 +115,11 @@ pub struct Push<'m> {
     /// The mutations.
     pub mutations: Vec<Mutation<'m>>,
     /// Version of the push format.
-    pub push_version: f64,
+    pub push_version: Number,
     /// Legacy.
-    pub schema_version: Option<f64>,
+    pub schema_version: Option<Number>,
     /// Client time in milliseconds.
-    pub timestamp: f64,
+    pub timestamp: Number,
     /// Opaque.
     pub request_id: String,
 }
@@ -205,10 +206,10 @@ struct RawPush<'m> {
     #[serde(borrow)]
     mutations: Vec<&'m RawValue>,
     #[serde(rename = "pushVersion")]
-    push_version: f64,
+    push_version: Number,
     #[serde(rename = "schemaVersion")]
-    schema_version: Option<f64>,
-    timestamp: f64,
+    schema_version: Option<Number>,
+    timestamp: Number,
     #[serde(rename = "requestID")]
     request_id: String,
     #[serde(rename = "auth")]
@@ -288,6 +289,10 @@ pub fn parse(message: &str) -> Result<Upstream<'_>, Invalid> {
 }
 
 fn read<'m, T: Deserialize<'m>>(body: &'m str, kind: &str) -> Result<T, Invalid> {
+    // A list of values in the right order would be taken for the object.
+    if !body.starts_with('{') {
+        return Err(format!("invalid {kind} message: it must be an object"));
+    }
     serde_json::from_str(body).map_err(|e| format!("invalid {kind} message: {e}"))
 }
 
@@ -408,6 +413,7 @@ mod tests {
             "[]",
             r#"["noSuchMessage",{}]"#,
             r#"["ping",{"a":1}]"#,
+            r#"["ping",[]]"#,
             r#"["ping",{}"#,
             r#"["initConnection",{}]"#,
             r#"["initConnection",{"desiredQueriesPatch":[],"surprise":1}]"#,

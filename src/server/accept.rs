@@ -17,6 +17,9 @@ use crate::protocol::connect;
 /// Wait after a failed accept: out of file descriptors, most likely.
 const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// How long a peer that was refused may go on sending.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Accepts for ever.
 pub async fn run(core: Rc<Core>, listener: Listener) {
     loop {
@@ -48,26 +51,29 @@ async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
         let request = match read_request(&mut stream, std::mem::take(&mut pending)).await {
             Ok(Some(request)) => request,
             Ok(None) | Err(RequestError::Io(_) | RequestError::Timeout) => return,
-            Err(RequestError::Malformed(why)) => {
-                let _ = write_response(&mut stream, &Response::text(400, why), false, false).await;
-                return;
-            }
+            Err(RequestError::Malformed(why)) => return refuse(stream, &Response::text(400, why)).await,
+            Err(RequestError::TooLarge(why)) => return refuse(stream, &Response::text(431, why)).await,
         };
-        if request.is_upgrade() && connect::is_sync_path(path_of(&request)) {
+        if request.is_upgrade() {
             return upgrade(core, stream, request).await;
         }
         let response = pages::answer(&request, &core.config, &core.status);
         let keep_alive = request.keep_alive;
         let head_only = request.method == "HEAD";
-        if write_response(&mut stream, &response, head_only, keep_alive).await.is_err() || !keep_alive {
+        if write_response(&mut stream, &response, head_only, keep_alive).await.is_err() {
             return;
+        }
+        if !keep_alive {
+            return stream.finish(LINGER).await;
         }
         pending = request.rest;
     }
 }
 
-fn path_of(request: &Request) -> &str {
-    request.target.split('?').next().unwrap_or_default()
+async fn refuse(mut stream: TcpStream, response: &Response) {
+    if write_response(&mut stream, response, false, false).await.is_ok() {
+        stream.finish(LINGER).await;
+    }
 }
 
 /// Sends a WebSocket to its core. A request that is wrong is upgraded all the same and
@@ -75,9 +81,7 @@ fn path_of(request: &Request) -> &str {
 async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
     let protocol = request.header("sec-websocket-protocol");
     let Some(key) = request.header("sec-websocket-key") else {
-        let response = Response::text(400, "Sec-WebSocket-Key is missing");
-        let _ = write_response(&mut stream, &response, false, false).await;
-        return;
+        return refuse(stream, &Response::text(400, "Sec-WebSocket-Key is missing")).await;
     };
     let parsed = match connect::parse(&request.target, protocol.as_deref()) {
         Ok(parsed) => parsed,
@@ -85,7 +89,9 @@ async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
             crate::info!(core = core.index; "a connection was refused: {reason}");
             let mut out = upgrade_head(&key, protocol.as_deref());
             out.extend(close_frame(Some((CLOSE_PROTOCOL_ERROR, &reason))));
-            let _ = stream.write_all(&out).await;
+            if stream.write_all(&out).await.is_ok() {
+                stream.finish(LINGER).await;
+            }
             return;
         }
     };

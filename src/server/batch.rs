@@ -86,14 +86,11 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Takes the commits up to the snapshot; those that are still on their way are awaited.
+/// Takes the commits up to the snapshot; those that are still on their way are awaited. The
+/// caller holds the turn, so nobody else waits for a commit.
 async fn take(core: &Core, from: StateVersion, to: StateVersion) -> Taken {
     // The commit is sent right after its COMMIT returned, so this is a matter of microseconds.
-    while !core.commits.has_reached(to) {
-        if !core.commits.wait().await {
-            break;
-        }
-    }
+    core.commits.until_reached(to).await;
     core.commits.take(from, to)
 }
 

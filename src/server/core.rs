@@ -76,6 +76,8 @@ pub struct Core {
     pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
     /// Connections that were initialised, for the checks that are repeated.
     pub live: RefCell<HashMap<ConnectionId, Weak<Session>>>,
+    /// The newest connection of each tab, by group and client.
+    pub tabs: RefCell<HashMap<(String, String), ConnectionId>>,
     /// Mutations on their way to the app, by group.
     pub pushes: RefCell<HashMap<Rc<str>, Queue>>,
     /// Commits to come.
@@ -136,6 +138,7 @@ impl Core {
             peers: parts.peers,
             sessions: RefCell::default(),
             live: RefCell::default(),
+            tabs: RefCell::default(),
             pushes: RefCell::default(),
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
@@ -196,9 +199,14 @@ impl Core {
         // When all lanes are taken, the one that ends starts the next.
         let startable = self.lanes_running.get() < MAX_LANES && !self.lanes.borrow().is_empty();
         if work || startable {
-            // A full queue means that the worker knows already.
-            let _ = self.work.0.try_send(());
+            self.wake();
         }
+    }
+
+    /// Has the worker look for something to do.
+    pub fn wake(&self) {
+        // A full queue means that it knows already.
+        let _ = self.work.0.try_send(());
     }
 
     /// Milliseconds since the core began; its only clock.
@@ -258,7 +266,7 @@ impl CorePace {
 /// Does what is due for groups, between batches.
 async fn work(core: Rc<Core>) {
     while core.work.1.recv().await.is_ok() {
-        super::lane::start_waiting(&core);
+        super::lane::start_waiting(&core).await;
         // The signal may be up again already: others must run in between.
         yield_now().await;
         while core.with(|s| s.has_work()).unwrap_or(false) {

@@ -16,16 +16,17 @@ use crate::replica::reader::{ReadError, Reader};
 use crate::views::collect::Collector;
 use crate::views::full::Full;
 use crate::views::view::State;
-use crate::zql::evaluate::evaluate;
+use crate::zql::evaluate::{Pace, evaluate};
 
 /// Lanes under way at a time on one core. A few, so that a large query does not keep small
 /// ones waiting; not many, since each holds a snapshot and its result in memory.
 pub const MAX_LANES: usize = 4;
 
-/// Starts as many of the waiting lanes as may run.
-pub fn start_waiting(core: &Rc<Core>) {
+/// Starts as many of the waiting lanes as may run. A short one may be over at once.
+pub async fn start_waiting(core: &Rc<Core>) {
+    let mut pace = core.pace();
     while core.lanes_running.get() < MAX_LANES {
-        let Some(request) = core.lanes.borrow_mut().pop_front() else { return };
+        let Some(request) = core.lanes.borrow_mut().pop_front() else { break };
         core.lanes_running.set(core.lanes_running.get() + 1);
         let lane = Running(core.clone());
         spawn(async move {
@@ -33,16 +34,21 @@ pub fn start_waiting(core: &Rc<Core>) {
             drop(lane);
         })
         .detach();
+        if pace.is_over() {
+            pace.rest().await;
+        }
     }
+    pace.end();
 }
 
-/// Counts the lane as over however it ends, and lets the next one start.
+/// Counts the lane as over however it ends, and has the next one started; not from here,
+/// or each short lane would start the next one on top of its own stack.
 struct Running(Rc<Core>);
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.lanes_running.set(self.0.lanes_running.get() - 1);
-        start_waiting(&self.0);
+        self.0.wake();
     }
 }
 

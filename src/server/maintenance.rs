@@ -9,7 +9,7 @@ use std::time::Duration;
 use kelvin_io::executor::{sleep, spawn};
 
 use super::core::Core;
-use super::messages::{ask, transform_in_background};
+use super::messages::{ask, transform_once};
 use super::session::Session;
 
 /// Time between looks at what is due.
@@ -62,12 +62,13 @@ fn revalidate(session: &Rc<Session>) {
 }
 
 fn retransform(session: &Rc<Session>) {
-    let failing = session.clone();
-    transform_in_background(session.clone(), true, move |error| {
-        if error.is_auth() {
-            failing.fail(&error);
-        } else {
-            crate::warn!("queries were not transformed anew: {}", error.message);
+    let session = session.clone();
+    spawn(async move {
+        match transform_once(&session, true).await {
+            Ok(()) => {}
+            Err(error) if error.is_auth() => session.fail(&error),
+            Err(error) => crate::warn!("queries were not transformed anew: {}", error.message),
         }
-    });
+    })
+    .detach();
 }

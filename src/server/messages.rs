@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::json;
 
+use super::core::Core;
 use super::session::Session;
 use crate::auth::token;
 use crate::backend::call::CallError;
@@ -17,6 +18,7 @@ use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
 use crate::zql::ast::{self, Strictness};
+use crate::zql::evaluate::Pace;
 
 /// Wait of a sender whose group has too many mutations queued.
 const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
@@ -25,6 +27,8 @@ const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), ProtocolError> {
     let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
     match parsed {
+        // Of a connection that has gone, only the mutations count.
+        Upstream::InitConnection(_) if session.outbox.has_ended() => return Ok(()),
         Upstream::InitConnection(body) => return init(session, &body).await,
         Upstream::Ping => {
             session.outbox.urgent(downstream::PONG);
@@ -46,6 +50,8 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
             transform_missing(session, false);
         }
         Upstream::DeleteClients(ids) => {
+            // Answers to somebody who does not read them must not pile up.
+            session.outbox.until_caught_up().await;
             let clock = session.core.clock();
             session.core.with(|s| s.delete_clients(session.id, &ids, clock)).unwrap_or(Ok(()))?;
             if !ids.is_empty() {
@@ -56,7 +62,10 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
         Upstream::AckMutationResponses { client_id, id } => {
             clean_up(session, Cleanup::UpTo { client_id: &client_id, id });
         }
-        Upstream::Inspect { id, .. } => session.outbox.message(&downstream::inspect_refused(&id)),
+        Upstream::Inspect { id, .. } => {
+            session.outbox.until_caught_up().await;
+            session.outbox.message(&downstream::inspect_refused(&id));
+        }
         _ => {}
     }
     Ok(())
@@ -91,14 +100,15 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
     // and no record before that (view-syncer §11.4).
     let asked = core.with(|s| s.prospective(&session.request.group_id, &body.desired)).unwrap_or_default();
     let answer = if core.config.query.urls.is_empty() { None } else { Some(ask(session, &asked).await?) };
+    if session.outbox.has_ended() {
+        return Ok(());
+    }
     let clock = core.clock();
     core.with(|s| s.init(arrival(session), body, clock)).unwrap_or(Ok(()))?;
     session.validated_at.set(clock);
     core.live.borrow_mut().insert(session.id, Rc::downgrade(session));
     if let Some(answer) = answer {
-        for (hash, query) in answer.queries {
-            core.with(|s| s.transformed(&session.request.group_id, &hash, None, query));
-        }
+        give(core, &session.request.group_id, None, answer).await;
     } else if !asked.is_empty() {
         crate::warn!("named queries stay without an answer: ZERO_QUERY_URL is not set");
     }
@@ -137,41 +147,57 @@ pub(super) async fn ask(session: &Session, queries: &[Named]) -> Result<Transfor
 }
 
 /// Has the group's queries transformed that were not yet, or all of them, in the background.
-/// A failure ends the connection that asked.
+/// One request of a connection is under way at a time: what it wants meanwhile is asked for
+/// together, however many messages say so.
 fn transform_missing(session: &Rc<Session>, all: bool) {
-    let session = session.clone();
-    transform_in_background(session.clone(), all, move |error| session.fail(&error));
-}
-
-/// The same with a choice of what a failure means.
-pub(super) fn transform_in_background(
-    session: Rc<Session>,
-    all: bool,
-    failed: impl FnOnce(ProtocolError) + 'static,
-) {
-    let core = session.core.clone();
-    let group = session.request.group_id.clone();
-    let Some((serial, queries)) = core.with(|s| s.transform(&group, all)) else { return };
-    if queries.is_empty() || core.config.query.urls.is_empty() {
-        core.with(|s| s.transform_failed(&group, serial));
+    let again = session.ask_again.get().unwrap_or(false);
+    session.ask_again.set(Some(all || again));
+    if session.asking.replace(true) {
         return;
     }
+    let session = session.clone();
     spawn(async move {
-        match ask(&session, &queries).await {
-            Ok(answer) => {
-                for (hash, query) in answer.queries {
-                    core.with(|s| s.transformed(&group, &hash, Some(serial), query));
-                }
-                // Queries that the answer leaves out stay as they are.
-                core.with(|s| s.transform_failed(&group, serial));
-            }
-            Err(error) => {
-                core.with(|s| s.transform_failed(&group, serial));
-                failed(error);
+        while let Some(all) = session.ask_again.take().filter(|_| !session.outbox.has_ended()) {
+            if let Err(error) = transform_once(&session, all).await {
+                session.fail(&error);
             }
         }
+        session.asking.set(false);
     })
     .detach();
+}
+
+/// Has queries transformed. An error is the app's refusal of the whole request.
+pub(super) async fn transform_once(session: &Session, all: bool) -> Result<(), ProtocolError> {
+    let core = &session.core;
+    let group = &session.request.group_id;
+    let Some((serial, queries)) = core.with(|s| s.transform(group, all)) else { return Ok(()) };
+    let outcome = if queries.is_empty() || core.config.query.urls.is_empty() {
+        Ok(())
+    } else {
+        match ask(session, &queries).await {
+            Ok(answer) => {
+                give(core, group, Some(serial), answer).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    };
+    // Queries that the answer leaves out stay as they are.
+    core.with(|s| s.transform_failed(group, serial));
+    outcome
+}
+
+/// Hands an answer to the group, in slices: each query is planned and may have to be read.
+async fn give(core: &Core, group: &str, serial: Option<u64>, answer: Transformation) {
+    let mut pace = core.pace();
+    for (hash, query) in answer.queries {
+        core.with(|s| s.transformed(group, &hash, serial, query));
+        if pace.is_over() {
+            pace.rest().await;
+        }
+    }
+    pace.end();
 }
 
 fn update_auth(session: &Rc<Session>, auth: String) -> Result<(), ProtocolError> {
@@ -231,7 +257,7 @@ async fn push(session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolErro
 }
 
 /// Sends a group's queue, one request at a time.
-async fn drain(core: &Rc<super::core::Core>, group: &Rc<str>) {
+async fn drain(core: &Rc<Core>, group: &Rc<str>) {
     loop {
         let batch = {
             let mut pushes = core.pushes.borrow_mut();
@@ -265,13 +291,13 @@ async fn drain(core: &Rc<super::core::Core>, group: &Rc<str>) {
     }
 }
 
-fn is_other_user(core: &super::core::Core, group: &str, outcome: &push::Outcome) -> bool {
+fn is_other_user(core: &Core, group: &str, outcome: &push::Outcome) -> bool {
     let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten();
     matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
 }
 
 /// Tells the current connection of a client; nobody if it has none.
-fn tell(core: &super::core::Core, group: &str, client: &str, error: &ProtocolError) {
+fn tell(core: &Core, group: &str, client: &str, error: &ProtocolError) {
     let connection = core.with(|s| s.connection_of(group, client)).flatten();
     let outbox = connection.and_then(|id| core.sessions.borrow().get(&id).cloned());
     if let Some(outbox) = outbox {

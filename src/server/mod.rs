@@ -7,6 +7,7 @@ pub mod accept;
 pub mod batch;
 pub mod core;
 pub mod handover;
+pub mod inbox;
 pub mod lane;
 pub mod maintenance;
 pub mod messages;

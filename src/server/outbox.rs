@@ -11,13 +11,13 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_lite::AsyncWrite;
 use futures_lite::future::poll_fn;
-use kelvin_io::executor::{now, sleep};
+use kelvin_io::executor::{now, sleep, timeout};
 use kelvin_io::socket::WriteHalf;
 use kelvin_io::websocket::{close_frame, text_frame};
 
@@ -27,7 +27,7 @@ use crate::protocol::downstream;
 use crate::protocol::error::ProtocolError;
 
 /// Bytes that may wait before a connection counts as behind. Live pokes are small; this is
-/// several seconds of a busy view, and less than what the kernel buffers on top.
+/// several seconds of a busy view.
 pub const BEHIND: usize = 1 << 20;
 
 /// Most frames that are handed to the kernel in one call.
@@ -36,6 +36,14 @@ const MAX_SLICES: usize = 64;
 /// How long a socket may take nothing at all before it is given up. The client would have
 /// missed two pongs by then.
 const STALL: Duration = Duration::from_secs(30);
+
+/// How long a client may go on sending after its connection was ended. Closing the socket
+/// before it has stopped would reset the connection, and the last frames, with the reason
+/// in them, could be lost on the way.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// First byte of the frame that answers a ping frame.
+const PONG_FRAME: u8 = 0x8a;
 
 /// The way out to one socket.
 pub struct Outbox {
@@ -48,6 +56,10 @@ pub struct Outbox {
     closing: Cell<bool>,
     broken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Of whoever waits for the end.
+    end_waker: RefCell<Option<Waker>>,
+    /// Of whoever waits for room.
+    room_waker: RefCell<Option<Waker>>,
     last_sent: Cell<Instant>,
     protocol_version: Cell<u32>,
     was_behind: Cell<bool>,
@@ -65,6 +77,8 @@ impl Outbox {
             closing: Cell::new(false),
             broken: Cell::new(false),
             waker: RefCell::new(None),
+            end_waker: RefCell::new(None),
+            room_waker: RefCell::new(None),
             last_sent: Cell::new(now()),
             protocol_version: Cell::new(protocol_version),
             was_behind: Cell::new(false),
@@ -80,13 +94,23 @@ impl Outbox {
     /// Sends one message ahead of everything that waits: a client that is sent a long poke
     /// still has to see its pong within seconds (trap T7).
     pub fn urgent(&self, json: &[u8]) {
+        self.urgent_frame(text_frame(json));
+    }
+
+    /// The same for a frame. One that waits answers all pings so far: a client that sends
+    /// them without reading must not fill the memory.
+    pub fn urgent_frame(&self, frame: Bytes) {
         if self.queued.get() == 0 || self.closing.get() || self.broken.get() {
-            return self.message(json);
+            return self.send(&[frame]);
         }
-        let frame = text_frame(json);
-        self.queued.set(self.queued.get() + frame.len());
-        let position = usize::from(self.partial.get());
-        self.queue.borrow_mut().insert(position, frame);
+        let first = usize::from(self.partial.get());
+        let mut queue = self.queue.borrow_mut();
+        let same = |other: &Bytes| *other == frame || (frame[0] == PONG_FRAME && other[0] == PONG_FRAME);
+        // At most one of each kind is there, ahead of everything else.
+        let waiting = (first..queue.len().min(first + 2)).find(|at| same(&queue[*at]));
+        let replaced = waiting.and_then(|at| queue.remove(at)).map_or(0, |old| old.len());
+        self.queued.set(self.queued.get() + frame.len() - replaced);
+        queue.insert(first, frame);
     }
 
     /// Sends an error and closes, with a code or plainly.
@@ -100,17 +124,38 @@ impl Outbox {
         let body = downstream::error(&error.body(self.protocol_version.get()));
         let close = close_frame(code.map(|code| (code, error.message.as_str())));
         self.send(&[text_frame(&body), close]);
-        self.closing.set(true);
-        self.wake();
+        self.end();
     }
 
     /// Closes with a code and a reason.
     pub fn close_with(&self, code: u16, reason: &str) {
         if !self.closing.get() {
             self.send(&[close_frame(Some((code, reason)))]);
-            self.closing.set(true);
-            self.wake();
+            self.end();
         }
+    }
+
+    /// Nothing more is queued.
+    fn end(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    /// Whether the last frame has been queued, or the connection is over.
+    pub fn has_ended(&self) -> bool {
+        self.closing.get() || self.broken.get()
+    }
+
+    /// Waits for [`Outbox::has_ended`]. One task at a time may wait.
+    pub async fn until_ended(&self) {
+        poll_fn(|cx| {
+            if self.has_ended() {
+                return Poll::Ready(());
+            }
+            *self.end_waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// How long nothing was sent.
@@ -137,9 +182,23 @@ impl Outbox {
         self.queued.set(kept);
     }
 
+    /// Waits until the outbox is not behind, or has ended. One task at a time may wait.
+    pub async fn until_caught_up(&self) {
+        poll_fn(|cx| {
+            if !self.is_behind() || self.has_ended() {
+                return Poll::Ready(());
+            }
+            *self.room_waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
+        wake(&self.waker);
+        if self.has_ended() {
+            wake(&self.end_waker);
+            wake(&self.room_waker);
         }
     }
 
@@ -152,6 +211,8 @@ impl Outbox {
                 return;
             }
             if self.closing.get() && self.queued.get() == 0 {
+                self.writer.borrow().finish();
+                timeout(LINGER, self.until_broken()).await;
                 self.hang_up();
                 return;
             }
@@ -163,7 +224,8 @@ impl Outbox {
                 sleep(STALL).await;
                 true
             };
-            if futures_lite::future::or(write, stall).await {
+            // In this order: a full socket that is asked once more takes a little.
+            if futures_lite::future::or(stall, write).await {
                 self.hang_up();
                 return;
             }
@@ -175,14 +237,26 @@ impl Outbox {
         }
     }
 
+    /// Waits until the reader has seen the end of the connection.
+    async fn until_broken(&self) {
+        poll_fn(|cx| {
+            if self.broken.get() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Waits until something waits to be written or the connection is over.
     async fn until_nonempty(&self) {
         poll_fn(|cx| {
             if self.broken.get() || self.closing.get() || self.queued.get() > 0 {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             *self.waker.borrow_mut() = Some(cx.waker().clone());
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await;
     }
@@ -191,7 +265,7 @@ impl Outbox {
     async fn write_some(&self) {
         let written = poll_fn(|cx| {
             if self.broken.get() {
-                return std::task::Poll::Ready(Ok(0));
+                return Poll::Ready(Ok(0));
             }
             let queue = self.queue.borrow();
             let slices: Vec<IoSlice> = queue.iter().take(MAX_SLICES).map(|f| IoSlice::new(f)).collect();
@@ -207,6 +281,9 @@ impl Outbox {
     fn consume(&self, mut count: usize) {
         self.last_sent.set(now());
         self.queued.set(self.queued.get() - count);
+        if !self.is_behind() {
+            wake(&self.room_waker);
+        }
         let mut queue = self.queue.borrow_mut();
         while count > 0 {
             let Some(front) = queue.front_mut() else { break };
@@ -245,6 +322,12 @@ impl Outbox {
             self.last_sent.set(now());
         }
         written
+    }
+}
+
+fn wake(waker: &RefCell<Option<Waker>>) {
+    if let Some(waker) = waker.borrow_mut().take() {
+        waker.wake();
     }
 }
 
@@ -290,8 +373,7 @@ impl Sink for Outbox {
     fn close(&self) {
         if !self.closing.get() {
             self.send(&[close_frame(None)]);
-            self.closing.set(true);
-            self.wake();
+            self.end();
         }
     }
 }

@@ -6,19 +6,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{now, spawn};
+use kelvin_io::executor::{now, spawn, timeout};
 use kelvin_io::http_server::upgrade_head;
-use kelvin_io::socket::ReadHalf;
+use kelvin_io::socket::{DISCARD, ReadHalf};
 use kelvin_io::websocket::{
     CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, FrameReader, Message, ReadError, pong_frame,
 };
 
 use super::core::Core;
 use super::handover::Handover;
+use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::auth::token;
 use crate::backend::context::Context;
@@ -27,9 +27,6 @@ use crate::protocol::connect::ConnectRequest;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
-
-/// Messages of one connection that wait to be handled. Beyond it the socket is not read.
-const INBOX: usize = 256;
 
 /// Close code after a failed authentication.
 const CLOSE_AUTH: u16 = 3000;
@@ -54,6 +51,10 @@ pub struct Session {
     pub initialised: Cell<bool>,
     /// When the app last let the connection in, in milliseconds of the core.
     pub validated_at: Cell<f64>,
+    /// The app is being asked for transformations that this connection wants.
+    pub asking: Cell<bool>,
+    /// They have to be asked for once more when that is done; `true`: all of them.
+    pub ask_again: Cell<Option<bool>>,
 }
 
 impl Session {
@@ -72,6 +73,9 @@ impl Session {
     }
 }
 
+/// How long messages that came before the end may take to be handled.
+const FINISH: Duration = Duration::from_secs(10);
+
 /// Serves a connection until it ends.
 pub async fn serve(core: Rc<Core>, handover: Handover) {
     core.metrics.connection_accepted();
@@ -81,7 +85,7 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
         let mut stream = stream.attach();
         let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
         if stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.is_ok() {
-            let (reader, writer) = stream.split();
+            let (mut reader, writer) = stream.split();
             let version = request.protocol_version().unwrap_or(0);
             let outbox = Outbox::new(writer, version, core.metrics.clone());
             let id = core.new_connection();
@@ -90,9 +94,10 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
                 drained.with(|s| s.drained(id));
             }));
             if let Some(session) = admit(&core, id, request.clone(), headers, &outbox) {
-                run(session, reader, rest).await;
+                run(session, &mut reader, rest).await;
             }
-            // What was queued last, an error or a close, still has to leave.
+            // What was queued last, an error or a close, still has to leave and to arrive.
+            discard(&outbox, reader).await;
             writing.await;
         }
         peer
@@ -122,7 +127,7 @@ fn admit(
         return None;
     }
     // Only now: a bad token must not push a good connection out.
-    replace_previous(core, &request);
+    replace_previous(core, id, &request);
     if let Err(why) = request.protocol_version() {
         outbox.fail_with(&ProtocolError::new(Kind::VersionNotSupported, why), None);
         return None;
@@ -160,6 +165,8 @@ fn admit(
         push_context: RefCell::new(context),
         initialised: Cell::new(false),
         validated_at: Cell::new(core.clock()),
+        asking: Cell::new(false),
+        ask_again: Cell::new(None),
     }))
 }
 
@@ -175,8 +182,10 @@ fn check_user(core: &Core, request: &ConnectRequest) -> Result<(), ProtocolError
 }
 
 /// Closes an older connection of the same client, without an error: that tab must not stop.
-fn replace_previous(core: &Core, request: &ConnectRequest) {
-    let previous = core.with(|s| s.connection_of(&request.group_id, &request.client_id)).flatten();
+/// It may still be without a group, or the app may be being asked about it.
+fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) {
+    let tab = (request.group_id.clone(), request.client_id.clone());
+    let previous = core.tabs.borrow_mut().insert(tab, id);
     if let Some(previous) = previous {
         let clock = core.clock();
         core.with(|s| s.disconnect(previous, clock));
@@ -186,77 +195,118 @@ fn replace_previous(core: &Core, request: &ConnectRequest) {
     }
 }
 
-async fn run(session: Rc<Session>, reader: ReadHalf, rest: Vec<u8>) {
-    let (sender, inbox) = bounded(INBOX);
-    let handling = spawn(handle_all(session.clone(), inbox));
-    read(&session, reader, rest, sender).await;
-    handling.cancel().await;
+async fn run(session: Rc<Session>, reader: &mut ReadHalf, rest: Vec<u8>) {
+    let inbox = Inbox::new();
+    let handling = spawn(handle_all(session.clone(), inbox.clone()));
+    let end = read(&session, reader, rest, &inbox).await;
+    session.outbox.close();
     let core = &session.core;
     core.sessions.borrow_mut().remove(&session.id);
     core.live.borrow_mut().remove(&session.id);
+    forget_tab(core, session.id, &session.request);
     let clock = core.clock();
     core.with(|s| s.disconnect(session.id, clock));
-    session.outbox.close();
+    inbox.close();
+    match end {
+        // Mutations that it has sent before it went count.
+        End::Peer => drop(timeout(FINISH, handling).await),
+        End::Ours => handling.cancel().await,
+    }
+}
+
+fn forget_tab(core: &Core, id: ConnectionId, request: &ConnectRequest) {
+    let tab = (request.group_id.clone(), request.client_id.clone());
+    let mut tabs = core.tabs.borrow_mut();
+    if tabs.get(&tab) == Some(&id) {
+        tabs.remove(&tab);
+    }
+}
+
+/// Who ended a connection.
+enum End {
+    /// The client, or the network.
+    Peer,
+    /// This server.
+    Ours,
 }
 
 /// Reads frames until the connection ends.
-async fn read(session: &Session, mut reader: ReadHalf, rest: Vec<u8>, inbox: Sender<String>) {
+async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &Inbox) -> End {
     let limit = session.core.config.websocket.max_payload_bytes;
     let mut frames = FrameReader::new(limit, rest);
     let mut chunk = vec![0u8; 4096];
     loop {
         loop {
+            if session.outbox.has_ended() {
+                return End::Ours;
+            }
             match frames.next_message() {
                 Ok(None) => break,
-                Ok(Some(Message::Close)) => return,
-                Ok(Some(Message::Ping(payload))) => session.outbox.send(&[pong_frame(&payload)]),
+                Ok(Some(Message::Close)) => return End::Peer,
+                Ok(Some(Message::Ping(payload))) => session.outbox.urgent_frame(pong_frame(&payload)),
                 Ok(Some(Message::Data(bytes))) => {
                     session.core.metrics.message_in(bytes.len());
-                    if !receive(session, bytes, &inbox).await {
-                        return;
-                    }
+                    receive(session, bytes, inbox).await;
                 }
                 Err(ReadError::TooLarge) => {
                     let reason = format!("a message is larger than {limit} bytes");
-                    return session.outbox.close_with(CLOSE_TOO_LARGE, &reason);
+                    session.outbox.close_with(CLOSE_TOO_LARGE, &reason);
                 }
-                Err(ReadError::Protocol(why)) => {
-                    return session.outbox.close_with(CLOSE_PROTOCOL_ERROR, why);
-                }
+                Err(ReadError::Protocol(why)) => session.outbox.close_with(CLOSE_PROTOCOL_ERROR, why),
             }
         }
-        match reader.read(&mut chunk).await {
-            Ok(0) | Err(_) => return session.outbox.hang_up(),
-            Ok(count) => frames.feed(&chunk[..count]),
+        let ended = async {
+            session.outbox.until_ended().await;
+            None
+        };
+        match futures_lite::future::or(ended, async { Some(reader.read(&mut chunk).await) }).await {
+            // Somebody else has ended the connection; what comes now is not looked at.
+            None => return End::Ours,
+            Some(Ok(0) | Err(_)) => {
+                session.outbox.hang_up();
+                return End::Peer;
+            }
+            Some(Ok(count)) => frames.feed(&chunk[..count]),
         }
     }
 }
 
-/// Answers pings at once, queues everything else. False: the connection is over.
-async fn receive(session: &Session, bytes: Vec<u8>, inbox: &Sender<String>) -> bool {
+/// Takes what comes after the end until the peer, or the writer, has had enough.
+async fn discard(outbox: &Outbox, mut reader: ReadHalf) {
+    let mut chunk = vec![0u8; DISCARD];
+    while matches!(reader.read(&mut chunk).await, Ok(1..)) {}
+    outbox.hang_up();
+}
+
+/// Answers pings at once, queues everything else.
+async fn receive(session: &Session, bytes: Vec<u8>, inbox: &Inbox) {
     if bytes == b"[\"ping\",{}]" {
-        session.outbox.urgent(downstream::PONG);
-        return true;
+        return session.outbox.urgent(downstream::PONG);
     }
     match String::from_utf8(bytes) {
-        Ok(text) => inbox.send(text).await.is_ok(),
-        Err(_) => {
-            session.fail(&ProtocolError::new(Kind::InvalidMessage, "a message is not UTF-8"));
-            false
+        Ok(text) => {
+            futures_lite::future::or(inbox.until_room(), session.outbox.until_ended()).await;
+            inbox.push(text);
         }
+        Err(_) => session.fail(&ProtocolError::new(Kind::InvalidMessage, "a message is not UTF-8")),
     }
 }
 
-async fn handle_all(session: Rc<Session>, inbox: Receiver<String>) {
+async fn handle_all(session: Rc<Session>, inbox: Rc<Inbox>) {
+    handle_each(&session, &inbox).await;
+    inbox.close();
+}
+
+async fn handle_each(session: &Rc<Session>, inbox: &Inbox) {
     session.core.until_ready().await;
     if let Some(init) = session.request.init_connection.clone() {
         let message = format!("[\"initConnection\",{}]", body_of(&init));
-        if !handle(&session, &message).await {
+        if !handle(session, &message).await {
             return;
         }
     }
-    while let Ok(message) = inbox.recv().await {
-        if !handle(&session, &message).await {
+    while let Some(message) = inbox.next().await {
+        if !handle(session, &message).await {
             return;
         }
     }

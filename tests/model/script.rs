@@ -47,7 +47,10 @@ fn read(step: &str, db: &Database) -> Write {
 fn find(db: &Database, table: usize, key: &[&str]) -> Row {
     let spec = db.schema.spec(table);
     let is_it = |row: &&Row| {
-        spec.row_key.iter().zip(key).all(|(column, value)| row[*column] == cell(spec.columns[*column].1, value))
+        spec.row_key
+            .iter()
+            .zip(key)
+            .all(|(column, value)| row[*column] == cell(spec.columns[*column].1, value))
     };
     db.rows(table).find(is_it).unwrap_or_else(|| panic!("no {} {key:?}", spec.name)).clone()
 }

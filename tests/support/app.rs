@@ -226,6 +226,13 @@ impl App {
         self.wait(what, |s| s.mutate.calls.iter().any(&matches).then(|| s.mutate.calls.clone()))
     }
 
+    /// Waits for this many calls of `/mutate` with the mutation.
+    pub fn until_mutations(&self, count: usize, name: &str) -> Vec<Call> {
+        let named =
+            |s: &State| s.mutate.calls.iter().filter(|c| c.names() == [name]).cloned().collect::<Vec<_>>();
+        self.wait(&format!("{count} times {name}"), |s| Some(named(s)).filter(|calls| calls.len() >= count))
+    }
+
     /// Waits for this many calls of `/query`.
     pub fn until_queries(&self, count: usize) -> Vec<Call> {
         let what = format!("{count} calls of /query");

@@ -313,6 +313,10 @@ impl Client {
                     if let Some(event) = self.take(&text) {
                         return Some(event);
                     }
+                    // A long poke is no reason to keep the test waiting.
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
                 }
                 Ok(Message::Close(frame)) => {
                     let _ = socket.flush();
@@ -365,7 +369,8 @@ impl Client {
     /// Sends a ping.
     pub fn ping(&mut self) {
         self.pinged = Some(Instant::now());
-        self.send_text(r#"["ping",{}]"#.to_owned());
+        // If the connection is over, reading tells why.
+        let _ = self.socket.as_mut().expect("connected").send(Message::text(r#"["ping",{}]"#));
     }
 
     fn take(&mut self, text: &str) -> Option<Event> {
@@ -446,14 +451,14 @@ impl Client {
 
     /// Takes events until an error comes, and the close after it.
     pub fn until_error(&mut self) -> Value {
+        let deadline = Instant::now() + WAIT;
         let error = loop {
-            match self.next(WAIT) {
+            match self.next(deadline.saturating_duration_since(Instant::now())) {
                 Some(Event::Error(error)) => break error,
                 Some(Event::Closed(code, reason)) => {
                     panic!("{}: closed without an error: {code:?} {reason:?}", self.id)
                 }
-                Some(_) => {}
-                None => panic!("{}: no error came", self.id),
+                event => assert!(event.is_some() && Instant::now() < deadline, "{}: no error came", self.id),
             }
         };
         match self.next(WAIT) {
@@ -464,12 +469,14 @@ impl Client {
 
     /// Takes events until the connection is closed; an error is the test's failure.
     pub fn until_closed(&mut self) -> (Option<u16>, String) {
+        let deadline = Instant::now() + WAIT;
         loop {
-            match self.next(WAIT) {
+            match self.next(deadline.saturating_duration_since(Instant::now())) {
                 Some(Event::Closed(code, reason)) => return (code, reason),
                 Some(Event::Error(error)) => panic!("{}: {error} before the close", self.id),
-                Some(_) => {}
-                None => panic!("{}: the connection is not closed", self.id),
+                event => {
+                    assert!(event.is_some() && Instant::now() < deadline, "{}: it is not closed", self.id);
+                }
             }
         }
     }

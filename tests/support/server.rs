@@ -165,6 +165,15 @@ impl Server {
         self.directory.join("log")
     }
 
+    /// Waits for a line of the log with both words.
+    pub fn until_log(&self, first: &str, second: &str) {
+        let deadline = Instant::now() + STOP;
+        while !self.log().lines().any(|l| l.contains(first) && l.contains(second)) {
+            assert!(Instant::now() < deadline, "the log does not say {second:?} of {first}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Everything that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
