@@ -97,7 +97,8 @@ fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
                 world.core.end_batch();
             }
         }
-        24..30 => world.core.end_batch(),
+        24..26 => world.core.step_batch(),
+        26..30 => world.core.end_batch(),
         30..38 => come(world, choices, group)?,
         38..42 if tabs > 0 => world.disconnect(group, tab),
         42..52 if tabs > 0 => want(world, choices, group, tab)?,
@@ -108,7 +109,7 @@ fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             world.ask(group, true);
         }
         61..70 => {
-            world.core.start_lanes(&world.replica);
+            world.core.start_lanes(&world.replica, choices.percent(40));
             if world.core.lanes() > 0 {
                 let (lane, steps) =
                     (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));

@@ -467,10 +467,17 @@ impl Syncer {
         std::mem::take(&mut self.requested)
     }
 
-    /// Takes the result of a lane: the view's state at `at`, and its rows in encoded form.
-    /// The core must be at `at` or later. True if the view still has to be brought forward
-    /// to the core's version.
-    pub fn lane_done(&mut self, request: LaneRequest, state: State, full: Full, now: f64) -> bool {
+    /// Takes the result of a lane: the view's state, and its rows in encoded form. The core
+    /// must be at their version or later. `in_step`: the core was at that version when the
+    /// lane began. True if the view still has to be brought forward to the core's version.
+    pub fn lane_done(
+        &mut self,
+        request: LaneRequest,
+        state: State,
+        full: Full,
+        in_step: bool,
+        now: f64,
+    ) -> bool {
         let lane = self.lanes.get(&request.view) == Some(&request.incarnation);
         if lane {
             self.lanes.remove(&request.view);
@@ -490,18 +497,26 @@ impl Syncer {
         } else {
             self.shared.rows.borrow_mut().release_all(&state.members);
         }
-        self.shared.fulls.insert(request.view, Rc::new(full));
-        self.full_since.insert(request.view, now);
+        // The journal of a view that lives knows nothing of a snapshot between two batches: a
+        // row that was there then and only then would be sent, and never be taken back.
+        if hydrated || in_step {
+            self.shared.fulls.insert(request.view, Rc::new(full));
+            self.full_since.insert(request.view, now);
+        }
         self.wake_interested(request.view);
         hydrated && at < self.shared.version
     }
 
     /// A lane could not read its view: the queries that wait for it are refused (ruling 7).
     pub fn lane_failed(&mut self, request: LaneRequest, message: &str) {
-        if self.lanes.get(&request.view) == Some(&request.incarnation) {
-            self.lanes.remove(&request.view);
+        if self.lanes.get(&request.view) != Some(&request.incarnation) {
+            // The number may be another view's by now.
+            return;
         }
-        self.refuse_view(request.view, message);
+        self.lanes.remove(&request.view);
+        if self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation) {
+            self.refuse_view(request.view, message);
+        }
     }
 
     /// Refuses every query that a view answers, in all groups.

@@ -3,6 +3,7 @@
 //! What a batch finds is held back until all of it is known, and then takes effect at once:
 //! nobody sees some views at the new version and others at the old one.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::changes::queue::Taken;
 use crate::changes::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::collect::Collector;
-use crate::views::rows::RowId;
-use crate::views::view::{Effect, Layout, State, ViewId};
+use crate::views::rows::{RowId, Rows};
+use crate::views::view::{Effect, State, View, ViewId};
 use crate::zql::evaluate::evaluate;
 use crate::zql::plan::Plan;
 
@@ -26,19 +27,30 @@ const MAX_RECENT: usize = 64 << 20;
 /// Wait between attempts when the replica cannot be read: the disk is full or gone.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A view that has to be evaluated again.
+/// A view that has to be evaluated again. Until that is done the collector keeps what it
+/// needs of the view, which may go meanwhile.
 struct Touched {
     view: ViewId,
     incarnation: u64,
     plan: Rc<Plan>,
-    layout: Rc<Layout>,
-    state: Rc<State>,
+    collector: Collector,
     edited: Vec<RowId>,
+}
+
+impl Touched {
+    fn new(id: ViewId, view: &View, rows: &Rc<RefCell<Rows>>, edited: Vec<RowId>) -> Touched {
+        let plan = view.plan.clone();
+        let collector =
+            Collector::new(rows.clone(), view.layout.clone(), plan.clone(), view.state.clone(), None);
+        Touched { view: id, incarnation: view.incarnation, plan, collector, edited }
+    }
 }
 
 /// The same with what was found.
 struct Evaluated {
-    touched: Touched,
+    view: ViewId,
+    incarnation: u64,
+    edited: Vec<RowId>,
     found: Result<State, ReadError>,
 }
 
@@ -78,8 +90,7 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     let (contents, touched) = core.with(|s| classify(s, &batch)).unwrap_or_default();
     let mut evaluated = Vec::with_capacity(touched.len());
     for touched in touched {
-        let found = evaluate_again(core, &reader, &touched).await;
-        evaluated.push(Evaluated { touched, found });
+        evaluated.push(evaluate_again(core, &reader, touched).await);
     }
     core.with(|s| apply(s, &batch, contents, evaluated));
     core.metrics.batch_done(count, now().saturating_duration_since(began).as_nanos() as u64);
@@ -114,36 +125,27 @@ type Contents = Vec<(ViewId, u64, Vec<RowId>)>;
 
 fn classify(syncer: &mut crate::groups::syncer::Syncer, batch: &Batch) -> (Contents, Vec<Touched>) {
     let shared = &syncer.shared;
-    let rows = shared.rows.borrow();
     let mut contents = Vec::new();
     let mut touched = Vec::new();
     for id in shared.views.reading(batch.tables.keys()) {
         let Some(view) = shared.views.get(id).filter(|v| v.live) else { continue };
-        match view.effect(batch, &rows) {
+        let effect = view.effect(batch, &shared.rows.borrow());
+        match effect {
             Effect::None => {}
             Effect::Contents(edited) => contents.push((id, view.incarnation, edited)),
-            Effect::Evaluate(edited) => touched.push(Touched {
-                view: id,
-                incarnation: view.incarnation,
-                plan: view.plan.clone(),
-                layout: view.layout.clone(),
-                state: view.state.clone(),
-                edited,
-            }),
+            Effect::Evaluate(edited) => touched.push(Touched::new(id, view, &shared.rows, edited)),
         }
     }
     (contents, touched)
 }
 
-async fn evaluate_again(core: &Core, reader: &Reader, touched: &Touched) -> Result<State, ReadError> {
-    let Some(rows) = core.with(|s| s.shared.rows.clone()) else { return Ok(State::default()) };
-    let mut collector =
-        Collector::new(rows, touched.layout.clone(), touched.plan.clone(), touched.state.clone(), None);
+async fn evaluate_again(core: &Core, reader: &Reader, touched: Touched) -> Evaluated {
+    let Touched { view, incarnation, plan, mut collector, edited } = touched;
     let mut pace = core.pace();
-    let result = evaluate(reader, &touched.plan, &mut collector, &mut pace).await;
+    let result = evaluate(reader, &plan, &mut collector, &mut pace).await;
     pace.end();
-    result?;
-    Ok(collector.finish(reader.version()).0)
+    let found = result.map(|()| collector.finish(reader.version()).0);
+    Evaluated { view, incarnation, edited, found }
 }
 
 /// Makes everything that a batch found take effect.
@@ -161,29 +163,25 @@ fn apply(
             syncer.touched(id);
         }
     }
-    for Evaluated { touched, found } in evaluated {
-        replace(syncer, &touched, found, batch.end);
+    for evaluated in evaluated {
+        replace(syncer, evaluated, batch.end);
     }
     syncer.route_mutations(batch);
 }
 
-fn replace(
-    syncer: &mut crate::groups::syncer::Syncer,
-    touched: &Touched,
-    found: Result<State, ReadError>,
-    end: StateVersion,
-) {
+fn replace(syncer: &mut crate::groups::syncer::Syncer, evaluated: Evaluated, end: StateVersion) {
+    let Evaluated { view: id, incarnation, edited, found } = evaluated;
     let rows = syncer.shared.rows.clone();
-    let view = syncer.shared.views.get_mut(touched.view).filter(|v| v.incarnation == touched.incarnation);
+    let view = syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation);
     match (view, found) {
         (None, Ok(state)) => rows.borrow_mut().release_all(&state.members),
         (None, Err(_)) => {}
         (Some(view), Ok(state)) => {
-            if view.replace(state, &touched.edited, end, &mut rows.borrow_mut()) {
-                syncer.touched(touched.view);
+            if view.replace(state, &edited, end, &mut rows.borrow_mut()) {
+                syncer.touched(id);
             }
         }
-        (Some(_), Err(error)) => syncer.refuse_view(touched.view, &error.to_string()),
+        (Some(_), Err(error)) => syncer.refuse_view(id, &error.to_string()),
     }
 }
 
@@ -210,18 +208,11 @@ pub async fn bring_forward(core: &Core, id: ViewId, at: StateVersion) {
                 view.edit(edited, end, &mut rows.borrow_mut());
                 None
             }
-            Effect::Evaluate(edited) => Some(Touched {
-                view: id,
-                incarnation: view.incarnation,
-                plan: view.plan.clone(),
-                layout: view.layout.clone(),
-                state: view.state.clone(),
-                edited,
-            }),
+            Effect::Evaluate(edited) => Some(Touched::new(id, view, &rows, edited)),
         }
     });
     if let Some(touched) = touched.flatten() {
-        let found = evaluate_again(core, &reader, &touched).await;
-        core.with(|syncer| replace(syncer, &touched, found, end));
+        let evaluated = evaluate_again(core, &reader, touched).await;
+        core.with(|syncer| replace(syncer, evaluated, end));
     }
 }

@@ -22,6 +22,9 @@ use crate::zql::evaluate::{Pace, evaluate};
 /// ones waiting; not many, since each holds a snapshot and its result in memory.
 pub const MAX_LANES: usize = 4;
 
+/// Attempts to begin at the core's own version.
+const BEGINS: usize = 3;
+
 /// Starts as many of the waiting lanes as may run. A short one may be over at once.
 pub async fn start_waiting(core: &Rc<Core>) {
     let mut pace = core.pace();
@@ -56,7 +59,7 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     let began = now();
     let read = read(core, request).await;
     let _turn = core.turn.lock().await;
-    let (state, full) = match read {
+    let Read { state, full, in_step } = match read {
         Ok(Some(found)) => found,
         // Nobody wants the view any more.
         Ok(None) => return,
@@ -83,29 +86,57 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
         );
     }
     let clock = core.clock();
-    if core.with(|s| s.lane_done(request, state, full, clock)) == Some(true) {
+    if core.with(|s| s.lane_done(request, state, full, in_step, clock)) == Some(true) {
         bring_forward(core, request.view, at).await;
     }
 }
 
+/// What a lane read.
+struct Read {
+    state: State,
+    full: Full,
+    /// The core was at the version of the lane's snapshot when the lane began.
+    in_step: bool,
+}
+
 /// Reads the view on a snapshot of its own.
-async fn read(core: &Rc<Core>, request: LaneRequest) -> Result<Option<(State, Full)>, ReadError> {
-    let view = core.with(|syncer| {
-        let view = syncer.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)?;
-        Some((view.plan.clone(), view.layout.clone(), view.state.clone(), syncer.shared.rows.clone()))
-    });
-    let Some((plan, layout, state, rows)) = view.flatten() else { return Ok(None) };
+async fn read(core: &Rc<Core>, request: LaneRequest) -> Result<Option<Read>, ReadError> {
     let reader = take_reader(core)?;
-    let at = reader.begin()?;
+    let (at, in_step) = begin(core, &reader).await?;
     let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
-    let mut collector = Collector::new(rows, layout, plan.clone(), state, Some(poke_id));
+    let collector = core.with(|syncer| {
+        let view = syncer.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)?;
+        let (rows, state) = (syncer.shared.rows.clone(), view.state.clone());
+        let plan = view.plan.clone();
+        Some((plan.clone(), Collector::new(rows, view.layout.clone(), plan, state, Some(poke_id))))
+    });
+    let Some((plan, mut collector)) = collector.flatten() else {
+        give_reader_back(core, reader)?;
+        return Ok(None);
+    };
     let mut pace = core.pace();
     let result = evaluate(&reader, &plan, &mut collector, &mut pace).await;
     pace.end();
     give_reader_back(core, reader)?;
     result?;
     let (state, full) = collector.finish(at);
-    Ok(Some((state, full.unwrap_or_else(|| empty(at)))))
+    Ok(Some(Read { state, full: full.unwrap_or_else(|| empty(at)), in_step }))
+}
+
+/// Takes a snapshot, the core's own if that can be had: what a lane reads of a view that
+/// lives is of use only if the view was at the lane's snapshot once.
+async fn begin(core: &Core, reader: &Reader) -> Result<(StateVersion, bool), ReadError> {
+    let _turn = core.turn.lock().await;
+    let mut at = StateVersion::ZERO;
+    // A commit may come between the two; hardly ever twice in a row.
+    for _ in 0..BEGINS {
+        advance(core).await?;
+        at = reader.begin()?;
+        if core.with(|s| s.shared.version) == Some(at) {
+            return Ok((at, true));
+        }
+    }
+    Ok((at, false))
 }
 
 fn empty(at: StateVersion) -> Full {

@@ -20,7 +20,8 @@ use crate::zql::plan::{Kind, Plan};
 pub const MAX_MEMBERS: usize = 4_000_000;
 
 /// Collects one evaluation. Holds a reference to every row found; [`Collector::finish`]
-/// hands them over, dropping the collector gives them back.
+/// hands them over, dropping the collector gives them back. It also holds the witnesses of
+/// the previous state: the view may change, or go, while it is being evaluated.
 pub struct Collector {
     rows: Rc<RefCell<Rows>>,
     layout: Rc<Layout>,
@@ -34,7 +35,8 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// `previous`: the state of the view so far, whose witnesses are preferred.
+    /// `previous`: the state of the view so far, whose witnesses are preferred. The view must
+    /// have it still.
     /// `poke_id`: encode every row, for pokes with this id.
     pub fn new(
         rows: Rc<RefCell<Rows>>,
@@ -43,6 +45,9 @@ impl Collector {
         previous: Rc<State>,
         poke_id: Option<String>,
     ) -> Collector {
+        let mut numbers = rows.borrow_mut();
+        previous.witnesses.values().flatten().for_each(|id| numbers.acquire(*id));
+        drop(numbers);
         let scopes = plan.nodes.iter().map(|_| HashSet::new()).collect();
         Collector {
             rows,
@@ -133,6 +138,8 @@ impl Collect for Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        self.rows.borrow_mut().release_all(&self.members);
+        let mut rows = self.rows.borrow_mut();
+        rows.release_all(&self.members);
+        self.previous.witnesses.values().for_each(|ids| rows.release_all(ids));
     }
 }

@@ -20,6 +20,7 @@ use kelvin::views::full::Full;
 use kelvin::views::rows::{RowId, Rows};
 use kelvin::views::view::{Effect, State, ViewId};
 use kelvin::zql::evaluate::{NoPace, Pace, evaluate};
+use kelvin::zql::plan::Plan;
 
 use super::replica::Replica;
 use super::schema::Schema;
@@ -29,17 +30,28 @@ type Found = Result<(State, Full), ReadError>;
 /// A lane under way.
 struct Lane {
     request: LaneRequest,
+    in_step: bool,
     steps: Rc<Cell<usize>>,
     future: Pin<Box<dyn Future<Output = Found>>>,
     done: Option<Found>,
 }
 
-/// A batch of which everything is known and nothing has taken effect.
+/// A batch of which nothing has taken effect yet.
 struct Half {
     commits: Vec<Arc<Commit>>,
     end: StateVersion,
     contents: Vec<(ViewId, u64, Vec<RowId>)>,
+    touched: Vec<Touched>,
     evaluated: Vec<(ViewId, u64, State, Vec<RowId>)>,
+}
+
+/// A view to be evaluated.
+struct Touched {
+    id: ViewId,
+    incarnation: u64,
+    plan: Rc<Plan>,
+    collector: Collector,
+    edited: Vec<RowId>,
 }
 
 pub struct Core {
@@ -77,7 +89,7 @@ impl Core {
         self.half.is_some()
     }
 
-    /// First half of a batch: evaluates everything at the newest snapshot.
+    /// Begins a batch: finds what it touches.
     pub fn begin_batch(&mut self) {
         let reader = self.syncer.shared.reader.clone();
         let end = reader.begin().expect("a snapshot");
@@ -91,24 +103,35 @@ impl Core {
             self.recent.extend(commits.iter().cloned());
         }
         let batch = Batch::fold(&commits, end);
-        let mut half = Half { commits: commits.clone(), end, contents: Vec::new(), evaluated: Vec::new() };
+        let (contents, touched, evaluated) = (Vec::new(), Vec::new(), Vec::new());
+        let mut half = Half { commits: commits.clone(), end, contents, touched, evaluated };
         for id in self.syncer.shared.views.reading(batch.tables.keys()) {
             let Some(view) = self.syncer.shared.views.get(id).filter(|v| v.live) else { continue };
             let effect = view.effect(&batch, &self.syncer.shared.rows.borrow());
             match effect {
                 Effect::None => {}
                 Effect::Contents(edited) => half.contents.push((id, view.incarnation, edited)),
-                Effect::Evaluate(edited) => {
-                    let incarnation = view.incarnation;
-                    half.evaluated.push((id, incarnation, self.evaluated(id), edited));
-                }
+                Effect::Evaluate(edited) => half.touched.push(self.touched(id, edited)),
             }
         }
         self.half = Some(half);
     }
 
-    /// Second half: all of it takes effect.
+    /// Goes on with a batch: evaluates one view.
+    pub fn step_batch(&mut self) {
+        if let Some(half) = &mut self.half
+            && let Some(touched) = half.touched.pop()
+        {
+            let (id, incarnation, edited) = (touched.id, touched.incarnation, touched.edited.clone());
+            half.evaluated.push((id, incarnation, evaluated(&self.syncer.shared.reader, touched), edited));
+        }
+    }
+
+    /// Ends a batch: all of it takes effect.
     pub fn end_batch(&mut self) {
+        while self.half.as_ref().is_some_and(|h| !h.touched.is_empty()) {
+            self.step_batch();
+        }
         let Some(half) = self.half.take() else { return };
         let syncer = &mut self.syncer;
         let rows = syncer.shared.rows.clone();
@@ -133,19 +156,26 @@ impl Core {
         syncer.route_mutations(&batch);
     }
 
-    fn evaluated(&self, id: ViewId) -> State {
+    fn touched(&self, id: ViewId, edited: Vec<RowId>) -> Touched {
         let shared = &self.syncer.shared;
         let view = shared.views.get(id).expect("the view");
-        let (layout, plan) = (view.layout.clone(), view.plan.clone());
-        let mut collector =
-            Collector::new(shared.rows.clone(), layout, plan.clone(), view.state.clone(), None);
-        block_on(evaluate(&shared.reader, &plan, &mut collector, &mut NoPace)).expect("an answer");
-        collector.finish(shared.reader.version()).0
+        let plan = view.plan.clone();
+        let (layout, state) = (view.layout.clone(), view.state.clone());
+        let collector = Collector::new(shared.rows.clone(), layout, plan.clone(), state, None);
+        Touched { id, incarnation: view.incarnation, plan, collector, edited }
     }
 
-    /// Starts the lanes that were asked for.
-    pub fn start_lanes(&mut self, replica: &Replica) {
+    /// Starts the lanes that were asked for. `racing`: commits come between the core's
+    /// snapshot and the lane's.
+    pub fn start_lanes(&mut self, replica: &Replica, racing: bool) {
         self.waiting.extend(self.syncer.take_lane_requests());
+        if self.is_busy() || self.waiting.is_empty() {
+            return;
+        }
+        if !racing {
+            self.begin_batch();
+            self.end_batch();
+        }
         while let Some(request) = self.waiting.pop_front() {
             let shared = &self.syncer.shared;
             let Some(view) = shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)
@@ -163,9 +193,10 @@ impl Core {
                 view.state.clone(),
                 Some(id),
             );
+            let in_step = at == shared.version;
             let steps = Rc::new(Cell::new(0));
             let future = Box::pin(read(reader, plan, collector, Steps(steps.clone())));
-            self.lanes.push(Lane { request, steps, future, done: None });
+            self.lanes.push(Lane { request, in_step, steps, future, done: None });
         }
     }
 
@@ -201,7 +232,7 @@ impl Core {
             None => return,
         };
         let at = full.at;
-        if self.syncer.lane_done(lane.request, state, full, now) {
+        if self.syncer.lane_done(lane.request, state, full, lane.in_step, now) {
             self.bring_forward(lane.request.view, at);
         }
     }
@@ -213,7 +244,10 @@ impl Core {
         let rows = self.syncer.shared.rows.clone();
         let effect = self.syncer.shared.views.get(id).map(|v| v.effect(&batch, &rows.borrow()));
         let evaluated = match &effect {
-            Some(Effect::Evaluate(_)) => Some(self.evaluated(id)),
+            Some(Effect::Evaluate(_)) => {
+                let touched = self.touched(id, Vec::new());
+                Some(evaluated(&self.syncer.shared.reader, touched))
+            }
             _ => None,
         };
         let Some(view) = self.syncer.shared.views.get_mut(id) else { return };
@@ -234,12 +268,13 @@ impl Core {
     }
 }
 
-async fn read(
-    reader: Reader,
-    plan: Rc<kelvin::zql::plan::Plan>,
-    mut collector: Collector,
-    mut steps: Steps,
-) -> Found {
+fn evaluated(reader: &Reader, mut touched: Touched) -> State {
+    let Touched { plan, collector, .. } = &mut touched;
+    block_on(evaluate(reader, plan, collector, &mut NoPace)).expect("an answer");
+    touched.collector.finish(reader.version()).0
+}
+
+async fn read(reader: Reader, plan: Rc<Plan>, mut collector: Collector, mut steps: Steps) -> Found {
     let at = reader.version();
     evaluate(&reader, &plan, &mut collector, &mut steps).await?;
     let (state, full) = collector.finish(at);

@@ -137,9 +137,11 @@ pub fn members(view: &View, rows: &Rows) -> BTreeSet<Name> {
 
 /// Witnesses of a view.
 pub fn chosen(view: &View, rows: &Rows) -> Chosen {
-    let entry = |((node, key), ids): (&(u16, Box<[u8]>), &smallvec::SmallVec<[RowId; 3]>)| {
-        let picked = ids.iter().map(|id| name(*id, rows).1).collect();
-        ((*node as usize, probe::name(key)), picked)
-    };
-    view.state.witnesses.iter().map(entry).collect()
+    let witnesses = view.state.witnesses.iter();
+    witnesses
+        .map(|((node, key), ids)| {
+            let picked = ids.iter().map(|id| name(*id, rows).1).collect();
+            ((*node as usize, probe::name(key)), picked)
+        })
+        .collect()
 }

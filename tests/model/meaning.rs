@@ -149,7 +149,7 @@ pub fn test(op: Operator, left: &Cell, right: &Literal) -> bool {
         Operator::Equal => equal,
         Operator::NotEqual => both && !equal,
         Operator::Is => equal || (left.is_null() && right.is_null()),
-        Operator::IsNot => !equal && !(left.is_null() && right.is_null()),
+        Operator::IsNot => !(equal || left.is_null() && right.is_null()),
         Operator::Less => both && cell::compare(left, &right) == Ordering::Less,
         Operator::LessOrEqual => both && cell::compare(left, &right) != Ordering::Greater,
         Operator::Greater => both && cell::compare(left, &right) == Ordering::Greater,
