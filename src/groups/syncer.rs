@@ -515,12 +515,14 @@ impl Syncer {
         }
         self.lanes.remove(&request.view);
         if self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation) {
-            self.refuse_view(request.view, message);
+            self.view_failed(request.view, message);
         }
     }
 
-    /// Refuses every query that a view answers, in all groups.
-    pub fn refuse_view(&mut self, view: ViewId, message: &str) {
+    /// A view could not be read: every query that it answers is refused, in all groups, and
+    /// nobody joins it any more.
+    pub fn view_failed(&mut self, view: ViewId, message: &str) {
+        self.shared.views.retire(view);
         let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
         for group_id in groups {
             let Some(group) = self.groups.get(&group_id) else { continue };

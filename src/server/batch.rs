@@ -181,7 +181,7 @@ fn replace(syncer: &mut crate::groups::syncer::Syncer, evaluated: Evaluated, end
                 syncer.touched(id);
             }
         }
-        (Some(_), Err(error)) => syncer.refuse_view(id, &error.to_string()),
+        (Some(_), Err(error)) => syncer.view_failed(id, &error.to_string()),
     }
 }
 

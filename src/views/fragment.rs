@@ -69,6 +69,21 @@ impl Encoder {
         Ok(())
     }
 
+    /// Whether clients can hold the row whose visible columns are given in order: what
+    /// [`Encoder::put`] finds out, without the text.
+    pub fn check<'v>(
+        &self,
+        mut value: impl FnMut(usize, ColumnIndex) -> Result<Scalar<'v>, ReadError>,
+    ) -> Result<(), ReadError> {
+        for (position, (index, zero_type, label)) in self.columns.iter().enumerate() {
+            // Only numbers are stored as integers of any size.
+            if *zero_type == ZeroType::Number && !is_safe(value(position, *index)?) {
+                return Err(self.unsupported(*index, label));
+            }
+        }
+        Ok(())
+    }
+
     /// Appends a deletion of the row with this key.
     pub fn del(&self, key_bytes: &[u8], out: &mut Vec<u8>) {
         out.extend(&self.del_prefix);
@@ -99,6 +114,14 @@ fn label(position: usize, name: &str) -> Vec<u8> {
     out
 }
 
+/// Whether clients can tell the value from its neighbours.
+pub fn is_safe(value: Scalar) -> bool {
+    match value {
+        Scalar::Integer(i) => i.unsigned_abs() <= MAX_SAFE_INTEGER as u64,
+        _ => true,
+    }
+}
+
 /// Appends one value; false if no client can hold it.
 fn write_value(value: Scalar, zero_type: ZeroType, out: &mut Vec<u8>) -> bool {
     match (value, zero_type) {
@@ -106,7 +129,7 @@ fn write_value(value: Scalar, zero_type: ZeroType, out: &mut Vec<u8>) -> bool {
         (Scalar::Integer(i), ZeroType::Boolean) => {
             out.extend(if i != 0 { b"true".as_slice() } else { b"false" });
         }
-        (Scalar::Integer(i), _) if i.abs() > MAX_SAFE_INTEGER => return false,
+        (Scalar::Integer(_), _) if !is_safe(value) => return false,
         (Scalar::Integer(i), _) => out.extend(itoa::Buffer::new().format(i).as_bytes()),
         (Scalar::Real(r), _) if r.is_finite() => {
             out.extend(ryu_js::Buffer::new().format_finite(r).as_bytes());

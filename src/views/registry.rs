@@ -92,6 +92,16 @@ impl Views {
         id
     }
 
+    /// Nobody finds the view any more: it could not be kept. It goes with its last
+    /// subscriber; whoever asks for the same meanwhile gets a new one.
+    pub fn retire(&mut self, id: ViewId) {
+        if let Some(slot) = self.slots.get(id.0 as usize).and_then(Option::as_ref)
+            && self.by_key.get(&slot.key) == Some(&id)
+        {
+            self.by_key.remove(&slot.key);
+        }
+    }
+
     /// Ends one subscription; the view goes with its last one. True if it is gone.
     pub fn unsubscribe(&mut self, id: ViewId) -> bool {
         let Some(slot) = self.slots[id.0 as usize].as_mut() else { return false };
@@ -100,7 +110,9 @@ impl Views {
             return false;
         }
         let Some(mut slot) = self.slots[id.0 as usize].take() else { return false };
-        self.by_key.remove(&slot.key);
+        if self.by_key.get(&slot.key) == Some(&id) {
+            self.by_key.remove(&slot.key);
+        }
         for table in &slot.view.plan.tables {
             if let Some(views) = self.by_table.get_mut(table) {
                 views.remove(&id);
@@ -133,12 +145,12 @@ impl Views {
 
     /// Views at the moment.
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.slots.len() - self.free.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.len() == 0
     }
 
     /// The encoder of an identity.

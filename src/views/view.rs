@@ -5,7 +5,7 @@ use std::rc::Rc;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use super::fragment::Encoder;
+use super::fragment::{Encoder, is_safe};
 use super::journal::{Delta, Journal};
 use super::rows::{IdentityId, RowId, RowSet, Rows};
 use crate::changes::batch::{Batch, Change, TableBatch};
@@ -138,7 +138,12 @@ impl View {
             }
         }
         match (change.old, change.new) {
-            (Some(old), Some(new)) => node.structural.iter().any(|c| old[*c as usize] != new[*c as usize]),
+            (Some(old), Some(new)) => {
+                let differs = |c: &ColumnIndex| old[*c as usize] != new[*c as usize];
+                // A value that no client can hold makes the query fail, which evaluation finds.
+                let unsafe_now = |c: &ColumnIndex| differs(c) && !is_safe((&new[*c as usize]).into());
+                node.structural.iter().any(differs) || node.columns.iter().any(unsafe_now)
+            }
             _ => true,
         }
     }

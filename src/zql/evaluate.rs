@@ -177,7 +177,7 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
         for column in node.key.iter() {
             let value: Scalar = row.get_ref(node.position(*column))?.into();
             let usable = match value {
-                Scalar::Integer(i) => i.abs() <= key::MAX_SAFE_INTEGER,
+                Scalar::Integer(i) => i.unsigned_abs() <= key::MAX_SAFE_INTEGER as u64,
                 _ => true,
             };
             if !usable || !key::push(value, &mut self.bytes) {

@@ -67,7 +67,7 @@ const BLOB: u8 = 4;
 pub fn push(value: Scalar, out: &mut Vec<u8>) -> bool {
     match value {
         Scalar::Null => return false,
-        Scalar::Integer(i) if i.abs() <= MAX_SAFE_INTEGER => push_number(i as f64, out),
+        Scalar::Integer(i) if i.unsigned_abs() <= MAX_SAFE_INTEGER as u64 => push_number(i as f64, out),
         Scalar::Integer(i) => {
             out.push(LARGE_INTEGER);
             out.extend(i.to_be_bytes());
@@ -145,6 +145,7 @@ mod tests {
         assert_eq!(bytes(Value::Integer(5)), bytes(Value::Real(5.0)));
         assert_eq!(bytes(Value::Real(-0.0)), bytes(Value::Integer(0)));
         assert_ne!(bytes(Value::Integer(i64::MAX)), bytes(Value::Integer(i64::MAX - 1)));
+        assert_ne!(bytes(Value::Integer(i64::MIN)), bytes(Value::Real(i64::MIN as f64)));
         assert_ne!(bytes(Value::Text("5".into())), bytes(Value::Integer(5)));
     }
 

@@ -42,7 +42,7 @@ struct Half {
     end: StateVersion,
     contents: Vec<(ViewId, u64, Vec<RowId>)>,
     touched: Vec<Touched>,
-    evaluated: Vec<(ViewId, u64, State, Vec<RowId>)>,
+    evaluated: Vec<(ViewId, u64, Result<State, ReadError>, Vec<RowId>)>,
 }
 
 /// A view to be evaluated.
@@ -145,12 +145,15 @@ impl Core {
         }
         for (id, incarnation, state, edited) in half.evaluated {
             match syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation) {
-                None => rows.borrow_mut().release_all(&state.members),
-                Some(view) => {
-                    if view.replace(state, &edited, half.end, &mut rows.borrow_mut()) {
-                        syncer.touched(id);
+                None => drop(state.map(|s| rows.borrow_mut().release_all(&s.members))),
+                Some(view) => match state {
+                    Err(error) => syncer.view_failed(id, &error.to_string()),
+                    Ok(state) => {
+                        if view.replace(state, &edited, half.end, &mut rows.borrow_mut()) {
+                            syncer.touched(id);
+                        }
                     }
-                }
+                },
             }
         }
         syncer.route_mutations(&batch);
@@ -253,7 +256,10 @@ impl Core {
         let Some(view) = self.syncer.shared.views.get_mut(id) else { return };
         match (effect, evaluated) {
             (Some(Effect::Contents(edited)), _) => view.edit(edited, end, &mut rows.borrow_mut()),
-            (Some(Effect::Evaluate(edited)), Some(state)) => {
+            (Some(Effect::Evaluate(_)), Some(Err(error))) => {
+                self.syncer.view_failed(id, &error.to_string());
+            }
+            (Some(Effect::Evaluate(edited)), Some(Ok(state))) => {
                 view.replace(state, &edited, end, &mut rows.borrow_mut());
                 self.syncer.touched(id);
             }
@@ -268,10 +274,10 @@ impl Core {
     }
 }
 
-fn evaluated(reader: &Reader, mut touched: Touched) -> State {
+fn evaluated(reader: &Reader, mut touched: Touched) -> Result<State, ReadError> {
     let Touched { plan, collector, .. } = &mut touched;
-    block_on(evaluate(reader, plan, collector, &mut NoPace)).expect("an answer");
-    touched.collector.finish(reader.version()).0
+    block_on(evaluate(reader, plan, collector, &mut NoPace))?;
+    Ok(touched.collector.finish(reader.version()).0)
 }
 
 async fn read(reader: Reader, plan: Rc<Plan>, mut collector: Collector, mut steps: Steps) -> Found {
