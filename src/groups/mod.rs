@@ -4,9 +4,12 @@
 //! it was told, and its last mutation ids. It has no rows of its own. Everything here is
 //! decided from arguments; frames go out through [`sink::Sink`].
 
+mod arrivals;
 pub mod catchup;
 pub mod desires;
+mod execution;
 pub mod group;
+mod housekeeping;
 pub mod mutations;
 pub mod query;
 pub mod schema;

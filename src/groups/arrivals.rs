@@ -1,0 +1,239 @@
+//! Connections and what they bring: checks, registration, changes of what clients want
+//! (`docs/spec/sync-protocol.md` §4.4, §7).
+
+use super::execution::named;
+use super::group::{ConfigChange, Group};
+use super::schema;
+use super::shared::Shared;
+use super::sink::{Connection, ConnectionId, Phase};
+use super::step::{ZERO, config_step};
+use super::syncer::*;
+use crate::protocol::client_schema::ClientSchema;
+use crate::protocol::cookie::Cookie;
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::upstream::{InitConnection, QueryBody, QueryOp};
+use hashbrown::HashSet;
+
+impl Syncer {
+    /// Checks what can be checked before the app is asked: cookie, client schema, user
+    /// (`docs/spec/view-syncer.md` §2.4).
+    pub fn check(&self, arrival: &Arrival, init: &InitConnection) -> Result<(), ProtocolError> {
+        let known = self.groups.get(&arrival.group_id);
+        let Some(group) = known else {
+            return match (&arrival.base_cookie, &init.client_schema) {
+                (Some(cookie), _) if *cookie > ZERO => Err(ProtocolError::new(
+                    Kind::ClientNotFound,
+                    "the client group is not known here; it has to start anew",
+                )),
+                (_, None) => Err(ProtocolError::new(
+                    Kind::InvalidConnectionRequest,
+                    "a new client group must send its client schema",
+                )),
+                (_, Some(sent)) => self.check_schema(sent),
+            };
+        };
+        if init.client_schema.as_ref().is_some_and(|sent| *sent != group.schema) {
+            return Err(ProtocolError::new(
+                Kind::InvalidConnectionRequest,
+                "the client schema differs from the one that the client group began with",
+            ));
+        }
+        match arrival.base_cookie {
+            Some(cookie) if self.is_impossible(group, cookie) => Err(ProtocolError::new(
+                Kind::InvalidConnectionRequestBaseCookie,
+                format!("the client has cookie {cookie}, which is ahead of the server's {}", group.label),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_schema(&self, sent: &ClientSchema) -> Result<(), ProtocolError> {
+        schema::resolve(sent, &self.shared.catalogue).map(|_| ())
+    }
+
+    /// Whether nobody can have issued this cookie to the group (rule 21): it is of our
+    /// epoch, or of a server without epochs, and ahead of what was issued.
+    pub(super) fn is_impossible(&self, group: &Group, cookie: Cookie) -> bool {
+        (cookie.epoch() == self.shared.epoch || cookie.config == 0) && cookie > group.label
+    }
+
+    /// Named queries that the app has to transform for a connection that arrives: those of
+    /// the group, and those that it brings.
+    pub fn prospective(&self, group_id: &str, ops: &[QueryOp]) -> Vec<Named> {
+        let mut out: Vec<Named> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
+        if let Some(group) = self.groups.get(group_id) {
+            // A refused query is asked for again only when a client puts it again.
+            for (hash, query) in group.queries.iter().filter(|(_, query)| !query.failed) {
+                out.extend(named(hash, &query.spec));
+                seen.insert(hash);
+            }
+        }
+        for op in ops {
+            if let QueryOp::Put { hash, query: Some(QueryBody::Named { name, args }), .. } = op
+                && seen.insert(hash)
+            {
+                out.push(Named { hash: hash.clone(), name: name.clone(), args: args.get().to_owned() });
+            }
+        }
+        out
+    }
+
+    /// Takes a validated connection in: registers the client, applies what it brings, tells
+    /// everybody (`docs/spec/sync-protocol.md` §4.4).
+    pub fn init(&mut self, arrival: Arrival, init: &InitConnection, now: f64) -> Result<(), ProtocolError> {
+        // The world may have changed while the app was asked.
+        self.check(&arrival, init)?;
+        let group_id = arrival.group_id.clone();
+        let known = self.groups.contains_key(&group_id);
+        let joined = self.join(arrival, init, now);
+        if joined.is_err() && !known {
+            // Nobody has been told anything of it.
+            self.drop_group(&group_id);
+        }
+        joined
+    }
+
+    pub(super) fn join(
+        &mut self,
+        arrival: Arrival,
+        init: &InitConnection,
+        now: f64,
+    ) -> Result<(), ProtocolError> {
+        if !self.groups.contains_key(&arrival.group_id) {
+            let Some(schema) = init.client_schema.clone() else { return Ok(()) };
+            let keys = schema::resolve(&schema, &self.shared.catalogue)?;
+            let group = Group::new(arrival.group_id.clone(), schema, keys);
+            self.groups.insert(arrival.group_id.clone(), group);
+        }
+        let Some(group) = self.groups.get_mut(&arrival.group_id) else { return Ok(()) };
+        match &group.user {
+            Some(user) if *user != arrival.user_id => {
+                return Err(ProtocolError::new(
+                    Kind::Unauthorized,
+                    "the client group belongs to another user",
+                ));
+            }
+            _ => group.user = Some(arrival.user_id.clone()),
+        }
+        if init.deleted.iter().flatten().any(|id| *id == arrival.client_id) {
+            return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
+        }
+        let mut change = ConfigChange::default();
+        group.register(&arrival.client_id, &mut change)?;
+        if let Err(error) = group.desire(&arrival.client_id, &init.desired, now, &mut change) {
+            // What was taken before a limit was reached has happened: the other tabs are told.
+            config_step(group, &mut self.shared, &change)?;
+            self.due.insert(arrival.group_id);
+            return Err(error);
+        }
+        if let Some(active) = &init.active_clients {
+            let active: HashSet<&String> = active.iter().collect();
+            let gone: Vec<String> = group
+                .clients
+                .iter()
+                .filter(|(id, c)| !c.deleted && **id != arrival.client_id && !active.contains(id))
+                .map(|(id, _)| id.clone())
+                .collect();
+            gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
+        }
+        for id in init.deleted.iter().flatten() {
+            group.delete_client(id, now, &mut change);
+        }
+        // A tab exactly at the group's label takes part in its steps from here on.
+        let in_step = arrival.base_cookie.unwrap_or(ZERO) == group.label && group.label >= group.floor;
+        group.connections.push(Connection {
+            id: arrival.id,
+            client_id: arrival.client_id,
+            sink: arrival.sink.clone(),
+            label: arrival.base_cookie,
+            phase: if in_step { Phase::Live } else { Phase::Behind },
+        });
+        self.connections.insert(arrival.id, arrival.group_id.clone());
+        group.connections_changed(now);
+        if in_step && !change.is_change() {
+            // The first poke is due even if it is empty: the client trusts its queries only
+            // after one (trap T8).
+            greet(group, &mut self.shared, arrival.id);
+        }
+        config_step(group, &mut self.shared, &change)?;
+        if let Some(ids) = init.deleted.as_ref().filter(|ids| !ids.is_empty()) {
+            acknowledge_deletions(group, ids);
+        }
+        self.due.insert(arrival.group_id);
+        Ok(())
+    }
+
+    /// Applies a change of a client's desired set.
+    pub fn change_desired(
+        &mut self,
+        id: ConnectionId,
+        ops: &[QueryOp],
+        now: f64,
+    ) -> Result<(), ProtocolError> {
+        let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
+        let mut change = ConfigChange::default();
+        let desired = group.desire(&client, ops, now, &mut change);
+        // What was taken before a limit was reached has happened: the other tabs are told.
+        config_step(group, shared, &change)?;
+        let group_id = group.id.clone();
+        self.due.insert(group_id);
+        desired
+    }
+
+    /// Deletes clients of the group and tells all its tabs.
+    pub fn delete_clients(
+        &mut self,
+        id: ConnectionId,
+        ids: &[String],
+        now: f64,
+    ) -> Result<(), ProtocolError> {
+        let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
+        if ids.contains(&client) {
+            return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
+        }
+        let mut change = ConfigChange::default();
+        ids.iter().for_each(|id| group.delete_client(id, now, &mut change));
+        config_step(group, shared, &change)?;
+        if !ids.is_empty() {
+            acknowledge_deletions(group, ids);
+        }
+        Ok(())
+    }
+
+    pub(super) fn of_connection(&mut self, id: ConnectionId) -> Option<(&mut Group, &mut Shared, String)> {
+        let group_id = self.connections.get(&id)?;
+        let group = self.groups.get_mut(group_id)?;
+        let client = group.connection(id)?.client_id.clone();
+        Some((group, &mut self.shared, client))
+    }
+
+    /// Takes a connection out.
+    pub fn disconnect(&mut self, id: ConnectionId, now: f64) {
+        if let Some(catchup) = self.catchups.remove(&id) {
+            catchup.abandon(&self.shared);
+        }
+        let Some(group_id) = self.connections.remove(&id) else { return };
+        let Some(group) = self.groups.get_mut(&group_id) else { return };
+        group.connections.retain(|c| c.id != id);
+        group.connections_changed(now);
+    }
+}
+
+fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {
+    let label = group.label;
+    let Some(connection) = group.connection(id) else { return };
+    let poke_id = label.to_string();
+    let base = connection.label.map(|l| l.to_string());
+    let start = super::shared::start_frame(&poke_id, base.as_deref());
+    let end = shared.end_frame(&poke_id, &poke_id);
+    connection.label = Some(label);
+    connection.sink.send(&[start, end]);
+}
+
+fn acknowledge_deletions(group: &Group, ids: &[String]) {
+    let frame = kelvin_io::websocket::text_frame(&crate::protocol::downstream::delete_clients(ids));
+    for connection in &group.connections {
+        connection.sink.send(std::slice::from_ref(&frame));
+    }
+}

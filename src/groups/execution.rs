@@ -1,0 +1,264 @@
+//! From the name of a query to the view that answers it: transformation, planning, lanes,
+//! refusals.
+
+use super::group::Group;
+use super::query::Spec;
+use super::sink::Phase;
+use super::step::give_up;
+use super::syncer::*;
+use crate::protocol::downstream::transform_error;
+use crate::views::full::Full;
+use crate::views::view::{State, ViewId};
+use crate::zql::ast::{self, Ast, Condition, Strictness};
+use crate::zql::{canonical, plan};
+use serde_json::Value;
+use std::rc::Rc;
+
+impl Syncer {
+    /// Queries of a group that have to be transformed now; `all`: those that were, too.
+    /// Queries that clients spelled out are transformed at once.
+    pub fn transform(&mut self, group_id: &str, all: bool) -> (u64, Vec<Named>) {
+        let Some(group) = self.groups.get_mut(group_id) else { return (0, Vec::new()) };
+        group.transformations += 1;
+        let serial = group.transformations;
+        let mut out = Vec::new();
+        let mut spelled = Vec::new();
+        for (hash, query) in &mut group.queries {
+            if !query.is_missing() && (!all || query.failed) {
+                continue;
+            }
+            match named(hash, &query.spec) {
+                Some(named) => {
+                    query.transforming = Some(serial);
+                    out.push(named);
+                }
+                None if query.is_missing() => spelled.push(hash.clone()),
+                None => {}
+            }
+        }
+        let id = group.id.clone();
+        for hash in spelled {
+            self.execute_spelled(&id, &hash);
+        }
+        (serial, out)
+    }
+
+    /// A request for transformations failed as a whole: the queries stay as they are.
+    pub fn transform_failed(&mut self, group_id: &str, serial: u64) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        for query in group.queries.values_mut().filter(|q| q.transforming == Some(serial)) {
+            query.transforming = None;
+        }
+    }
+
+    /// Takes the app's answer for one query. `serial`: that of the request; `None` for the
+    /// request that validated a connection, whose answers count for whoever has none.
+    pub fn transformed(&mut self, group_id: &str, hash: &str, serial: Option<u64>, answer: Transformed) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        let id = group.id.clone();
+        let Some(query) = group.queries.get_mut(hash) else { return };
+        if query.failed || (serial.is_some() && query.transforming != serial) {
+            return;
+        }
+        query.transforming = None;
+        match answer {
+            Transformed::Ast(ast) => self.execute(&id, hash, &ast),
+            Transformed::Refused(error) => self.refuse(&id, hash, error),
+        }
+    }
+
+    /// Queries that clients spell out are subject to read permissions. There are none, so
+    /// they have no rows (`docs/spec/zql.md` §14).
+    pub(super) fn execute_spelled(&mut self, group_id: &Rc<str>, hash: &str) {
+        let Some(Spec::Ast(json)) =
+            self.groups.get(group_id).and_then(|g| g.queries.get(hash)).map(|q| q.spec.clone())
+        else {
+            return;
+        };
+        match ast::parse(&json, Strictness::Strict) {
+            Ok(mut ast) => {
+                ast.condition = Some(Condition::Or(Vec::new()));
+                ast.related.clear();
+                self.execute(group_id, hash, &ast);
+            }
+            Err(error) => self.refuse(group_id, hash, refusal(hash, "", &error.to_string())),
+        }
+    }
+
+    /// Gives a query the view that answers it.
+    pub(super) fn execute(&mut self, group_id: &Rc<str>, hash: &str, ast: &Ast) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        let planned = match plan::plan(ast, &self.shared.catalogue, &group.keys) {
+            Ok(planned) => planned,
+            Err(error) => {
+                let name = query_name(group, hash);
+                return self.refuse(group_id, hash, refusal(hash, &name, &error.to_string()));
+            }
+        };
+        let mut key = Vec::with_capacity(512);
+        key.extend(self.shared.catalogue.epoch.to_be_bytes());
+        canonical::write(ast, &mut key);
+        group.keys.write(&planned.tables, &mut key);
+        let catalogue = self.shared.catalogue.clone();
+        let view = self.shared.views.subscribe(key.into(), &catalogue, || Rc::new(planned));
+        let Some(query) = group.queries.get_mut(hash) else {
+            give_up(group, &mut self.shared, view);
+            return;
+        };
+        if query.pending == Some(view) || (query.current == Some(view) && query.pending.is_none()) {
+            // The same answer as before.
+            self.shared.views.unsubscribe(view);
+            return;
+        }
+        let replaced = if query.current == Some(view) {
+            self.shared.views.unsubscribe(view);
+            query.pending.take()
+        } else {
+            query.pending.replace(view)
+        };
+        if let Some(replaced) = replaced {
+            give_up(group, &mut self.shared, replaced);
+        }
+        self.shared.interested.entry(view).or_default().insert(group_id.clone());
+        self.request_lane(view);
+        self.due.insert(group_id.clone());
+    }
+
+    /// Asks for a lane if the view has to be read before anybody can have its rows.
+    pub(super) fn request_lane(&mut self, id: ViewId) {
+        let Some(view) = self.shared.views.get(id) else { return };
+        // A number is used again: the lane under way may be one of a view that is gone.
+        if self.lanes.get(&id) == Some(&view.incarnation) {
+            return;
+        }
+        let small = view.state.members.len() <= SMALL_VIEW;
+        if view.live && (small || self.shared.full(id).is_some()) {
+            return;
+        }
+        self.lanes.insert(id, view.incarnation);
+        self.requested.push(LaneRequest { view: id, incarnation: view.incarnation });
+    }
+
+    /// Lanes asked for since the last call.
+    pub fn take_lane_requests(&mut self) -> Vec<LaneRequest> {
+        std::mem::take(&mut self.requested)
+    }
+
+    /// Takes the result of a lane: the view's state, and its rows in encoded form. The core
+    /// must be at their version or later. `in_step`: the core was at that version when the
+    /// lane began. True if the view still has to be brought forward to the core's version.
+    pub fn lane_done(
+        &mut self,
+        request: LaneRequest,
+        state: State,
+        full: Full,
+        in_step: bool,
+        now: f64,
+    ) -> bool {
+        let lane = self.lanes.get(&request.view) == Some(&request.incarnation);
+        if lane {
+            self.lanes.remove(&request.view);
+        }
+        let view = self.shared.views.get_mut(request.view).filter(|v| v.incarnation == request.incarnation);
+        let (true, Some(view)) = (lane, view) else {
+            self.shared.rows.borrow_mut().release_all(&state.members);
+            return false;
+        };
+        let at = full.at;
+        let hydrated = !view.live;
+        if hydrated {
+            view.journal = crate::views::journal::Journal::starting_at(at);
+            view.state = Rc::new(state);
+            view.at = at;
+            view.live = true;
+        } else {
+            self.shared.rows.borrow_mut().release_all(&state.members);
+        }
+        // The journal of a view that lives knows nothing of a snapshot between two batches: a
+        // row that was there then and only then would be sent, and never be taken back.
+        if hydrated || in_step {
+            self.shared.fulls.insert(request.view, Rc::new(full));
+            self.full_since.insert(request.view, now);
+        }
+        self.wake_interested(request.view);
+        hydrated && at < self.shared.version
+    }
+
+    /// A lane could not read its view: the queries that wait for it are refused (ruling 7).
+    pub fn lane_failed(&mut self, request: LaneRequest, message: &str) {
+        if self.lanes.get(&request.view) != Some(&request.incarnation) {
+            // The number may be another view's by now.
+            return;
+        }
+        self.lanes.remove(&request.view);
+        if self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation) {
+            self.view_failed(request.view, message);
+        }
+    }
+
+    /// Tells the clients that want a query that it was refused; its rows go with the next
+    /// step (trap T25).
+    pub(super) fn refuse(&mut self, group_id: &Rc<str>, hash: &str, error: Value) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        let Some(query) = group.queries.get_mut(hash) else { return };
+        query.failed = true;
+        query.transforming = None;
+        let frame = kelvin_io::websocket::text_frame(&transform_error(&[error]));
+        for connection in &group.connections {
+            let wants = group.clients.get(&connection.client_id).and_then(|c| c.desires.get(hash));
+            if wants.is_some_and(|d| d.desired) && connection.phase != Phase::CatchingUp {
+                connection.sink.send(std::slice::from_ref(&frame));
+            }
+        }
+        self.due.insert(group_id.clone());
+    }
+
+    pub(super) fn wake_interested(&mut self, view: ViewId) {
+        if let Some(groups) = self.shared.interested.get(&view) {
+            self.due.extend(groups.iter().cloned());
+        }
+    }
+
+    /// A view has changed by a batch: its groups have a step to take.
+    pub fn touched(&mut self, view: ViewId) {
+        self.wake_interested(view);
+    }
+
+    /// A view could not be read: every query that it answers is refused, in all groups, and
+    /// nobody joins it any more.
+    pub fn view_failed(&mut self, view: ViewId, message: &str) {
+        self.shared.views.retire(view);
+        let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
+        for group_id in groups {
+            let Some(group) = self.groups.get(&group_id) else { continue };
+            let uses = |q: &&super::query::Query| q.pending == Some(view) || q.current == Some(view);
+            let hashes: Vec<String> =
+                group.queries.iter().filter(|(_, q)| uses(q)).map(|(h, _)| h.clone()).collect();
+            for hash in hashes {
+                let Some(group) = self.groups.get(&group_id) else { break };
+                let error = refusal(&hash, &query_name(group, &hash), message);
+                self.refuse(&group_id, &hash, error);
+            }
+        }
+    }
+}
+
+pub(super) fn named(hash: &str, spec: &Spec) -> Option<Named> {
+    match spec {
+        Spec::Named { name, args } => {
+            Some(Named { hash: hash.to_owned(), name: name.clone(), args: args.clone() })
+        }
+        Spec::Ast(_) => None,
+    }
+}
+
+fn query_name(group: &Group, hash: &str) -> String {
+    match group.queries.get(hash).map(|q| &q.spec) {
+        Some(Spec::Named { name, .. }) => name.clone(),
+        _ => String::new(),
+    }
+}
+
+fn refusal(hash: &str, name: &str, message: &str) -> Value {
+    serde_json::json!({"error": "app", "id": hash, "name": name, "message": message})
+}

@@ -1,0 +1,135 @@
+//! What ends: groups that cannot go on or that nobody uses, encoded views that nobody waits
+//! for.
+
+use super::sink::Phase;
+use super::step::give_up;
+use super::syncer::*;
+use crate::changes::version::StateVersion;
+use crate::protocol::error::ProtocolError;
+use crate::views::view::ViewId;
+use std::rc::Rc;
+
+impl Syncer {
+    /// Ends a group that cannot go on: its clients are told, its state is dropped.
+    pub fn fail_group(&mut self, group_id: &Rc<str>, error: &ProtocolError) {
+        let Some(group) = self.groups.get(group_id) else { return };
+        group.connections.iter().for_each(|c| c.sink.fail(error));
+        self.drop_group(group_id);
+    }
+
+    pub(super) fn drop_group(&mut self, group_id: &Rc<str>) {
+        self.release_views(group_id);
+        let Some(group) = self.groups.remove(group_id) else { return };
+        for connection in &group.connections {
+            self.connections.remove(&connection.id);
+            if let Some(catchup) = self.catchups.remove(&connection.id) {
+                catchup.abandon(&self.shared);
+            }
+        }
+    }
+
+    /// Gives up all views of a group. Its clients' cookies can then not be served from
+    /// history any more.
+    pub(super) fn release_views(&mut self, group_id: &Rc<str>) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        let mut views = Vec::new();
+        for query in group.queries.values_mut() {
+            views.extend(query.current.take());
+            views.extend(query.pending.take());
+            query.transforming = None;
+            query.got = false;
+        }
+        group.views.clear();
+        let left: Vec<_> = group.left.drain(..).flat_map(|l| l.rows).collect();
+        self.shared.rows.borrow_mut().release_all(&left);
+        group.version = StateVersion::ZERO;
+        for view in views {
+            give_up(group, &mut self.shared, view);
+        }
+    }
+
+    /// Drops encoded views beyond the budget, oldest first, but none that a group still waits
+    /// for.
+    pub(super) fn trim_fulls(&mut self) {
+        let mut total: usize = self.shared.fulls.values().map(|f| f.size).sum();
+        if total <= MAX_FULLS {
+            return;
+        }
+        let mut oldest: Vec<(f64, ViewId)> = self.full_since.iter().map(|(v, since)| (*since, *v)).collect();
+        oldest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (_, view) in oldest {
+            if total <= MAX_FULLS {
+                return;
+            }
+            if self.is_awaited(view) {
+                continue;
+            }
+            self.full_since.remove(&view);
+            total -= self.shared.fulls.remove(&view).map_or(0, |f| f.size);
+        }
+    }
+
+    pub(super) fn is_awaited(&self, view: ViewId) -> bool {
+        let groups = self.shared.interested.get(&view).into_iter().flatten();
+        groups
+            .filter_map(|id| self.groups.get(id))
+            .any(|group| group.queries.values().any(|q| q.pending == Some(view)))
+    }
+
+    /// Work of the clock: expired queries, groups that nobody uses, encoded views that
+    /// nobody asked for.
+    pub fn tick(&mut self, now: f64) {
+        for (id, group) in &self.groups {
+            let expired = group.next_expiry(now).is_some_and(|left| left <= 0.0);
+            let behind = group.connections.iter().any(|c| c.phase != Phase::Live && !c.sink.is_behind());
+            if expired || behind {
+                self.due.insert(id.clone());
+            }
+        }
+        let idle: Vec<Rc<str>> = self
+            .groups
+            .iter()
+            .filter(|(_, g)| {
+                g.idle_since.is_some_and(|since| now - since >= LINGER)
+                    && g.queries.values().any(|q| q.current.is_some() || q.pending.is_some())
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in idle {
+            self.release_views(&id);
+            if let Some(group) = self.groups.get_mut(&id) {
+                // Not even a cookie of this moment can be proved any more.
+                let _ = group.next_label(StateVersion(group.label.major), self.shared.epoch);
+                group.floor = group.label;
+                group.attached = false;
+            }
+        }
+        self.forget_oldest_groups();
+        let over = |since: &f64| now - since >= KEEP_FULL;
+        let fulls: Vec<ViewId> =
+            self.full_since.iter().filter(|(_, since)| over(since)).map(|(v, _)| *v).collect();
+        for view in fulls {
+            self.full_since.remove(&view);
+            self.shared.fulls.remove(&view);
+        }
+    }
+
+    pub(super) fn forget_oldest_groups(&mut self) {
+        let mut idle: Vec<(f64, Rc<str>)> =
+            self.groups.iter().filter_map(|(id, g)| Some((g.idle_since?, id.clone()))).collect();
+        if idle.len() <= MAX_IDLE_GROUPS {
+            return;
+        }
+        idle.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, id) in &idle[..idle.len() - MAX_IDLE_GROUPS] {
+            self.drop_group(id);
+        }
+    }
+
+    /// Clients, connections and queries at the moment.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let clients = self.groups.values().map(|g| g.clients.len()).sum();
+        let queries = self.groups.values().map(|g| g.queries.len()).sum();
+        (clients, self.connections.len(), queries)
+    }
+}
