@@ -36,13 +36,16 @@ struct Lane {
     done: Option<Found>,
 }
 
+/// A view that was evaluated again: its life, what was found, which rows changed.
+type Evaluated = (ViewId, u64, Result<State, ReadError>, Vec<RowId>);
+
 /// A batch of which nothing has taken effect yet.
 struct Half {
     commits: Vec<Arc<Commit>>,
     end: StateVersion,
     contents: Vec<(ViewId, u64, Vec<RowId>)>,
     touched: Vec<Touched>,
-    evaluated: Vec<(ViewId, u64, Result<State, ReadError>, Vec<RowId>)>,
+    evaluated: Vec<Evaluated>,
 }
 
 /// A view to be evaluated.
