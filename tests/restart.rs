@@ -267,11 +267,7 @@ fn a_start_that_fails_says_why() {
         (&[("UPSTREAM_DB", "")], 2, &["ZERO_UPSTREAM_DB"]),
         (&[("UPSTREAM_DB", "mysql://x")], 2, &["ZERO_UPSTREAM_DB"]),
         (&[("UPSTREAM_DB", &nobody), ("PORT", "many")], 2, &["ZERO_PORT", "many"]),
-        (
-            &[("UPSTREAM_DB", &nobody), ("WEBSOCKET_COMPRESSION_OPTIONS", "{")],
-            2,
-            &["ZERO_WEBSOCKET_COMPRESSION_OPTIONS"],
-        ),
+        (&[("UPSTREAM_DB", &nobody), ("AUTO_RESET", "maybe")], 2, &["ZERO_AUTO_RESET", "maybe"]),
         (&[("UPSTREAM_DB", &nobody), ("PORT", &port)], 255, &["in use", "ZERO_PORT", &port]),
         (&[("UPSTREAM_DB", &nobody), ("REPLICA_FILE", &missing)], 255, &["ZERO_REPLICA_FILE", &missing]),
         (
