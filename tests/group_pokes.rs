@@ -30,6 +30,9 @@ fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Br
             let mut wanted: BTreeSet<usize> = (0..tables::QUERIES).filter(|_| choices.percent(25)).collect();
             if world.db.len(world.db.schema.find("big")) > 100 && choices.percent(70) {
                 wanted.insert(8);
+                if choices.percent(50) {
+                    wanted.retain(|query| *query == 8);
+                }
             }
             world.groups[group].tabs.push(Tab { client, receiver, wanted, line: None });
             world.groups[group].tabs.len() - 1
@@ -114,6 +117,9 @@ fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
                 let (lane, steps) =
                     (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));
                 world.core.step_lane(lane, steps, world.now);
+                if lane < world.core.lanes() && choices.percent(60) {
+                    world.core.offer(lane);
+                }
             }
         }
         70..85 if !world.core.is_busy() => {
@@ -172,6 +178,14 @@ proptest! {
     #[test]
     fn tabs_hold_what_their_queries_say_and_no_client_is_confused(decisions in decisions(2500)) {
         run(decisions, 0)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(80))]
+    #[test]
+    fn rows_that_are_sent_while_they_are_read_add_up(decisions in decisions(1500)) {
+        run(decisions, 350)?;
     }
 }
 

@@ -19,6 +19,7 @@ use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch, poke_cancel};
 use crate::protocol::error::ProtocolError;
 use crate::views::rows::{RowId, RowSet};
+use crate::views::view::ViewId;
 
 /// Rows per slice: a few milliseconds of reading by key.
 pub const SLICE: usize = 1_000;
@@ -34,6 +35,16 @@ enum Base {
     Unknown(Cookie),
 }
 
+impl Base {
+    /// Label whose state the tab has.
+    fn label(self) -> Option<Cookie> {
+        match self {
+            Base::Label(cookie) => Some(cookie),
+            Base::Nothing | Base::Unknown(_) => None,
+        }
+    }
+}
+
 /// A catch-up under way.
 pub struct CatchUp {
     connection: ConnectionId,
@@ -46,6 +57,31 @@ pub struct CatchUp {
     /// Rows still to be written; holds references.
     rows: VecDeque<RowId>,
     started: bool,
+    /// Rows that a lane has written, or still writes.
+    stream: Option<Stream>,
+}
+
+/// Rows of one view, as they are at one version, that a lane writes into the poke.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// The view; the group waits for it.
+    pub view: ViewId,
+    /// Its life.
+    pub incarnation: u64,
+    /// Version of the rows.
+    pub at: StateVersion,
+    /// The lane has not written all of them yet.
+    pub reading: bool,
+}
+
+/// What has become of a stream.
+enum Fate {
+    /// The view is not the group's yet.
+    Waits,
+    /// The group has the view: what was sent is part of its state.
+    Joined,
+    /// The group does not want the view any more, or the view is gone.
+    Void,
 }
 
 /// What to do after a slice.
@@ -72,14 +108,58 @@ impl CatchUp {
             connection,
             base,
             poke_id: format!("c{serial}"),
-            reached: match base {
-                Base::Label(cookie) => Some(cookie),
-                _ => None,
-            },
+            reached: base.label(),
             version: StateVersion::ZERO,
             rows: VecDeque::new(),
             started: false,
+            stream: None,
         })
+    }
+
+    /// The catch-up of a connection at its group's label, which has no rows: a lane writes
+    /// those of a view while it reads them. The poke has been started already.
+    pub fn of_stream(connection: ConnectionId, label: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
+        CatchUp {
+            connection,
+            base: Base::Label(label),
+            poke_id: poke_id.to_owned(),
+            reached: Some(label),
+            version: StateVersion(label.major),
+            rows: VecDeque::new(),
+            started: true,
+            stream: Some(stream),
+        }
+    }
+
+    /// Whether a lane writes this view's rows into the poke.
+    pub fn is_reading(&self, incarnation: u64) -> bool {
+        self.stream.is_some_and(|s| s.incarnation == incarnation && s.reading)
+    }
+
+    /// Whether a lane has written all rows of this view into the poke.
+    pub fn has_read(&self, incarnation: u64) -> bool {
+        self.stream.is_some_and(|s| s.incarnation == incarnation && !s.reading)
+    }
+
+    /// The lane has written the last row, or given up.
+    pub fn end_reading(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.reading = false;
+        }
+    }
+
+    fn fate(stream: &Stream, group: &Group, shared: &Shared) -> Fate {
+        let alive = shared.views.get(stream.view).is_some_and(|v| v.incarnation == stream.incarnation);
+        if !alive {
+            return Fate::Void;
+        }
+        if group.views.contains_key(&stream.view) && !stream.reading {
+            return Fate::Joined;
+        }
+        match group.queries.values().any(|q| q.pending == Some(stream.view)) {
+            true => Fate::Waits,
+            false => Fate::Void,
+        }
     }
 
     /// Whether the poke is open on the connection.
@@ -99,13 +179,25 @@ impl CatchUp {
                 return Ok(Progress::Wait);
             }
         }
+        let fate = self.stream.map(|stream| Self::fate(&stream, group, shared));
+        if matches!(fate, Some(Fate::Waits)) {
+            return Ok(Progress::Wait);
+        }
         let mut frames = Vec::new();
-        if self.started && !self.can_go_on(group, shared) {
-            self.start_over(shared, &mut frames);
+        if matches!(fate, Some(Fate::Void)) || (self.started && !self.can_go_on(group, shared)) {
+            self.start_over(group, shared, &mut frames);
             if let Some(connection) = group.connection(self.connection) {
                 connection.sink.send(&frames);
             }
             return Ok(Progress::More);
+        }
+        if !self.started && self.base == Base::Label(group.label) {
+            // What was sent has been taken back, and nothing else has happened.
+            if let Some(connection) = group.connection(self.connection) {
+                connection.sink.send(&frames);
+                connection.phase = Phase::Live;
+            }
+            return Ok(Progress::Done);
         }
         if !self.started {
             self.begin(group, shared, &mut frames)?;
@@ -163,20 +255,26 @@ impl CatchUp {
     /// Whether everything that happened since the state reached is still known.
     fn can_go_on(&self, group: &Group, shared: &Shared) -> bool {
         let Some(reached) = self.reached else { return true };
+        let streamed = |s: Stream| shared.views.get(s.view).is_some_and(|v| v.journal.reaches(s.at));
         reached >= group.floor
+            && self.stream.is_none_or(streamed)
             && group.views.iter().all(|(view, (since, _))| {
                 *since > reached || shared.views.get(*view).is_some_and(|v| v.journal.reaches(self.version))
             })
     }
 
-    /// Takes back what was sent of the poke: more happened meanwhile than is remembered.
-    fn start_over(&mut self, shared: &Shared, frames: &mut Vec<Bytes>) {
+    /// Takes back what was sent of the poke: more happened meanwhile than is remembered, or it
+    /// is not wanted any more.
+    fn start_over(&mut self, group: &Group, shared: &Shared, frames: &mut Vec<Bytes>) {
         frames.push(text_frame(&poke_cancel(&self.poke_id)));
-        if let Base::Label(cookie) = self.base {
+        if let Base::Label(cookie) = self.base
+            && !provable(group, shared, cookie)
+        {
             self.base = Base::Unknown(cookie);
         }
         shared.rows.borrow_mut().release_all(&self.rows.drain(..).collect::<Vec<_>>());
-        self.reached = None;
+        self.reached = self.base.label();
+        self.stream = None;
         self.version = StateVersion::ZERO;
         self.started = false;
     }
@@ -185,7 +283,7 @@ impl CatchUp {
     fn collect(&mut self, group: &Group, shared: &mut Shared) {
         let mut rows: Vec<RowId> = match self.reached {
             None => all_rows(group, shared),
-            Some(cookie) => touched(group, shared, cookie, self.version),
+            Some(cookie) => touched(group, shared, cookie, self.version, self.stream.take()),
         };
         rows.sort_unstable();
         rows.dedup();
@@ -216,11 +314,7 @@ impl CatchUp {
     }
 
     fn finish(&self, group: &Group, shared: &mut Shared, frames: &mut Vec<Bytes>) {
-        let since = match self.base {
-            Base::Label(cookie) => Some(cookie),
-            Base::Nothing | Base::Unknown(_) => None,
-        };
-        let mut body = config_since(group, since);
+        let mut body = config_since(group, self.base.label());
         flush(&mut body, &self.poke_id, frames);
         frames.push(shared.end_frame(&self.poke_id, &group.label.to_string()));
     }
@@ -251,12 +345,23 @@ fn all_rows(group: &Group, shared: &Shared) -> Vec<RowId> {
 }
 
 /// Rows that may differ from the state at `cookie` (rule 19). `version`: the data version
-/// of that state if it is known; else its major is a lower bound.
-fn touched(group: &Group, shared: &Shared, cookie: Cookie, version: StateVersion) -> Vec<RowId> {
+/// of that state if it is known; else its major is a lower bound. Of a streamed view the tab
+/// has every row as it was then.
+fn touched(
+    group: &Group,
+    shared: &Shared,
+    cookie: Cookie,
+    version: StateVersion,
+    stream: Option<Stream>,
+) -> Vec<RowId> {
     let mut rows = Vec::new();
     let since = version.max(StateVersion(cookie.major));
     for (id, (got_since, _)) in &group.views {
         let Some(view) = shared.views.get(*id) else { continue };
+        if let Some(stream) = stream.filter(|s| s.view == *id) {
+            rows.extend(view.journal.since(stream.at).flat_map(|d| d.rows()));
+            continue;
+        }
         if *got_since > cookie {
             rows.extend(view.state.members.iter().copied());
         }

@@ -3,7 +3,6 @@
 
 use super::group::Group;
 use super::query::Spec;
-use super::sink::Phase;
 use super::step::give_up;
 use super::syncer::*;
 use crate::protocol::downstream::transform_error;
@@ -145,16 +144,14 @@ impl Syncer {
     }
 
     /// Takes the result of a lane: the view's state, and its rows in encoded form. The core
-    /// must be at their version or later. `in_step`: the core was at that version when the
-    /// lane began. True if the view still has to be brought forward to the core's version.
-    pub fn lane_done(
-        &mut self,
-        request: LaneRequest,
-        state: State,
-        full: Full,
-        in_step: bool,
-        now: f64,
-    ) -> bool {
+    /// must be at their version or later. True if the view still has to be brought forward to
+    /// the core's version.
+    pub fn lane_done(&mut self, reading: &Reading, state: State, mut full: Full, now: f64) -> bool {
+        let request = reading.request;
+        if full.partial {
+            self.stream(reading, &mut full.parts);
+        }
+        self.end_stream(request.incarnation);
         let lane = self.lanes.get(&request.view) == Some(&request.incarnation);
         if lane {
             self.lanes.remove(&request.view);
@@ -176,7 +173,12 @@ impl Syncer {
         }
         // The journal of a view that lives knows nothing of a snapshot between two batches: a
         // row that was there then and only then would be sent, and never be taken back.
-        if hydrated || in_step {
+        if full.partial {
+            // Whoever began to wait after the first rows had left needs all of them.
+            if self.is_awaited_beside_stream(request) {
+                self.request_lane(request.view);
+            }
+        } else if hydrated || reading.in_step {
             self.shared.fulls.insert(request.view, Rc::new(full));
             self.full_since.insert(request.view, now);
         }
@@ -186,6 +188,7 @@ impl Syncer {
 
     /// A lane could not read its view: the queries that wait for it are refused (ruling 7).
     pub fn lane_failed(&mut self, request: LaneRequest, message: &str) {
+        self.end_stream(request.incarnation);
         if self.lanes.get(&request.view) != Some(&request.incarnation) {
             // The number may be another view's by now.
             return;
@@ -206,7 +209,7 @@ impl Syncer {
         let frame = kelvin_io::websocket::text_frame(&transform_error(&[error]));
         for connection in &group.connections {
             let wants = group.clients.get(&connection.client_id).and_then(|c| c.desires.get(hash));
-            if wants.is_some_and(|d| d.desired) && connection.phase != Phase::CatchingUp {
+            if wants.is_some_and(|d| d.desired) {
                 connection.sink.send(std::slice::from_ref(&frame));
             }
         }

@@ -16,4 +16,5 @@ pub mod schema;
 pub mod shared;
 pub mod sink;
 pub mod step;
+mod stream;
 pub mod syncer;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::group::{Group, LeftView, MAX_LEFT_KEYS, MAX_REMOVED_QUERIES, MAX_RESULT_CHANGES};
 use super::shared::{RowOp, Shared, flush, push_row, start_frame};
 use super::sink::{Connection, Phase};
+use super::syncer::SMALL_VIEW;
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch};
@@ -69,11 +70,24 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     if !provable {
         group.floor = label;
     }
-    let told = compose(group, shared, &moved, fresh, &ops).map_err(failed)?;
-    deliver(group, shared, provable.then_some(previous), label, &told);
+    let previous = provable.then_some(previous);
+    let body = account(group, &moved);
+    let wanted = group.connections.iter().any(|c| receives(c, previous));
+    let told = match wanted && !is_oversized(shared, &moved) {
+        true => Some(compose(shared, body, &moved, fresh, &ops).map_err(failed)?),
+        false => None,
+    };
+    deliver(group, shared, previous, label, told.as_ref());
     // Only now: what was left may be what keeps the numbers of rows that were just told.
     forget_left(group, shared);
-    Ok(told.rows)
+    Ok(told.map_or(0, |told| told.rows))
+}
+
+/// Whether a joined view is too large to be read by key in one go: its encoded form went to
+/// one tab as it was made. The others are brought there in slices.
+fn is_oversized(shared: &Shared, moved: &Moved) -> bool {
+    let members = |v: &ViewId| shared.views.get(*v).map_or(0, |v| v.state.members.len());
+    moved.joined.iter().any(|v| shared.full(*v).is_none() && members(v) > SMALL_VIEW)
 }
 
 /// What a transition did to the group's views.
@@ -284,13 +298,8 @@ struct Told {
     rows: usize,
 }
 
-fn compose(
-    group: &mut Group,
-    shared: &mut Shared,
-    moved: &Moved,
-    fresh: bool,
-    ops: &[RowOp],
-) -> Result<Told, ReadError> {
+/// What a step tells beside rows. It has happened, whoever is told.
+fn account(group: &mut Group, moved: &Moved) -> PokeBody {
     let mut body = PokeBody::default();
     for (hash, got) in &moved.got {
         let hash = hash.clone();
@@ -306,6 +315,16 @@ fn compose(
         }
     }
     body.lmids = std::mem::take(&mut group.pending_lmids).into_iter().collect();
+    body
+}
+
+fn compose(
+    shared: &mut Shared,
+    mut body: PokeBody,
+    moved: &Moved,
+    fresh: bool,
+    ops: &[RowOp],
+) -> Result<Told, ReadError> {
     let mut frames = Vec::new();
     if fresh {
         let poke_id = lead_poke_id(shared, &moved.joined);
@@ -422,22 +441,31 @@ fn encode_joined(
 
 /// Sends a step to every connection that is exactly at the label before it; to nobody if
 /// there is no such label. The others are brought there by a catch-up.
-fn deliver(group: &mut Group, shared: &mut Shared, previous: Option<Cookie>, label: Cookie, told: &Told) {
-    let end = shared.end_frame(&told.poke_id, &label.to_string());
+fn deliver(
+    group: &mut Group,
+    shared: &mut Shared,
+    previous: Option<Cookie>,
+    label: Cookie,
+    told: Option<&Told>,
+) {
     for connection in &mut group.connections {
-        let in_step = previous == Some(connection.label.unwrap_or(ZERO));
-        if connection.phase != Phase::Live || !in_step || connection.sink.is_behind() {
+        let Some(told) = told.filter(|_| receives(connection, previous)) else {
             fall_behind(connection);
             continue;
-        }
+        };
         let base = connection.label.map(|l| l.to_string());
         let mut frames = Vec::with_capacity(told.frames.len() + 2);
         frames.push(start_frame(&told.poke_id, base.as_deref()));
         frames.extend(told.frames.iter().cloned());
-        frames.push(end.clone());
+        frames.push(shared.end_frame(&told.poke_id, &label.to_string()));
         connection.label = Some(label);
         connection.sink.send(&frames);
     }
+}
+
+fn receives(connection: &Connection, previous: Option<Cookie>) -> bool {
+    let in_step = previous == Some(connection.label.unwrap_or(ZERO));
+    connection.phase == Phase::Live && in_step && !connection.sink.is_behind()
 }
 
 /// The cookie of a client that has nothing, as labels compare.
@@ -466,6 +494,6 @@ pub fn config_step(
     let body = PokeBody { desired: change.desired.clone(), ..PokeBody::default() };
     let mut frames = Vec::new();
     flush(&mut { body }, &poke_id, &mut frames);
-    deliver(group, shared, Some(previous), label, &Told { poke_id, frames, rows: 0 });
+    deliver(group, shared, Some(previous), label, Some(&Told { poke_id, frames, rows: 0 }));
     Ok(())
 }

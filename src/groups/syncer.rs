@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
 use crate::changes::batch::{Batch, TableBatch};
+use crate::changes::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
@@ -85,6 +86,27 @@ pub struct LaneRequest {
     pub incarnation: u64,
 }
 
+/// A lane that reads a view.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// For whom.
+    pub request: LaneRequest,
+    /// Version of its snapshot.
+    pub at: StateVersion,
+    /// The core was at that version when the lane began.
+    pub in_step: bool,
+    /// `pokeID` in the frames that it makes.
+    pub poke_id: String,
+}
+
+impl Reading {
+    /// Of a lane on the snapshot of version `at`.
+    pub fn new(request: LaneRequest, at: StateVersion, in_step: bool) -> Reading {
+        // Two lanes of one view may be at one version, but never on one connection.
+        Reading { request, at, in_step, poke_id: format!("v{}.{}", request.incarnation, at.to_lexi()) }
+    }
+}
+
 /// The groups of a core.
 pub struct Syncer {
     /// What they share.
@@ -97,6 +119,8 @@ pub struct Syncer {
     /// Groups with something to do between batches.
     pub(super) due: BTreeSet<Rc<str>>,
     pub(super) lanes: HashMap<ViewId, u64>,
+    /// Lanes whose rows are being sent to a connection, by the view's incarnation.
+    pub(super) streams: HashMap<u64, ConnectionId>,
     pub(super) requested: Vec<LaneRequest>,
     pub(super) full_since: HashMap<ViewId, f64>,
     pub(super) serial: u64,
@@ -114,6 +138,7 @@ impl Syncer {
             tables,
             due: BTreeSet::new(),
             lanes: HashMap::new(),
+            streams: HashMap::new(),
             requested: Vec::new(),
             full_since: HashMap::new(),
             serial: 0,
@@ -182,10 +207,15 @@ impl Syncer {
         if let Some(tables) = self.tables.as_ref().filter(|_| !group.attached) {
             tables.attach(&self.shared.reader, group).map_err(failed)?;
         }
-        let lanes = &self.lanes;
-        let shared = &self.shared;
+        let (shared, lanes, catchups) = (&self.shared, &self.lanes, &self.catchups);
+        // The lane under way may be for others, who came when this group was sent the rows.
+        let streamed = |incarnation: u64| {
+            group.connections.iter().any(|c| catchups.get(&c.id).is_some_and(|c| c.has_read(incarnation)))
+        };
         let ready = |id: ViewId| {
-            shared.views.get(id).is_some_and(|v| v.live && lanes.get(&id) != Some(&v.incarnation))
+            shared.views.get(id).is_some_and(|v| {
+                v.live && (lanes.get(&id) != Some(&v.incarnation) || streamed(v.incarnation))
+            })
         };
         let mut transition = Transition { removed: group.expired(now), ..Transition::default() };
         let mut held = false;

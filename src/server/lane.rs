@@ -9,18 +9,22 @@ use std::rc::Rc;
 use kelvin_io::executor::{now, spawn};
 
 use super::batch::{advance, bring_forward};
-use super::core::Core;
+use super::core::{Core, CorePace};
 use crate::changes::version::StateVersion;
-use crate::groups::syncer::LaneRequest;
+use crate::groups::syncer::{LaneRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::collect::Collector;
-use crate::views::full::Full;
+use crate::views::full::{Finished, Full};
 use crate::views::view::State;
 use crate::zql::evaluate::{Pace, evaluate};
 
 /// Lanes under way at a time on one core. A few, so that a large query does not keep small
 /// ones waiting; not many, since each holds a snapshot and its result in memory.
 pub const MAX_LANES: usize = 4;
+
+/// Encoded bytes after which a lane offers them to the tab that waits. What is smaller is over
+/// at once, and is better shared with whoever asks for the same within the next seconds.
+const STREAM_FROM: usize = 1 << 20;
 
 /// Attempts to begin at the core's own version.
 const BEGINS: usize = 3;
@@ -59,7 +63,7 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     let began = now();
     let read = read(core, request).await;
     let _turn = core.turn.lock().await;
-    let Read { state, full, in_step } = match read {
+    let Read { reading, state, full } = match read {
         Ok(Some(found)) => found,
         // Nobody wants the view any more.
         Ok(None) => return,
@@ -86,41 +90,85 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
         );
     }
     let clock = core.clock();
-    if core.with(|s| s.lane_done(request, state, full, in_step, clock)) == Some(true) {
+    if core.with(|s| s.lane_done(&reading, state, full, clock)) == Some(true) {
         bring_forward(core, request.view, at).await;
     }
 }
 
 /// What a lane read.
 struct Read {
+    reading: Reading,
     state: State,
     full: Full,
-    /// The core was at the version of the lane's snapshot when the lane began.
-    in_step: bool,
 }
 
 /// Reads the view on a snapshot of its own.
 async fn read(core: &Rc<Core>, request: LaneRequest) -> Result<Option<Read>, ReadError> {
     let reader = take_reader(core)?;
     let (at, in_step) = begin(core, &reader).await?;
-    let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
+    let reading = Reading::new(request, at, in_step);
     let collector = core.with(|syncer| {
         let view = syncer.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)?;
         let (rows, state) = (syncer.shared.rows.clone(), view.state.clone());
         let plan = view.plan.clone();
-        Some((plan.clone(), Collector::new(rows, view.layout.clone(), plan, state, Some(poke_id))))
+        let poke_id = Some(reading.poke_id.clone());
+        Some((plan.clone(), Collector::new(rows, view.layout.clone(), plan, state, poke_id)))
     });
     let Some((plan, mut collector)) = collector.flatten() else {
         give_reader_back(core, reader)?;
         return Ok(None);
     };
-    let mut pace = core.pace();
+    let outlet = Outlet { core, reading: &reading, finished: collector.finished(), keeps: None };
+    let mut pace = StreamingPace { pace: core.pace(), outlet };
     let result = evaluate(&reader, &plan, &mut collector, &mut pace).await;
-    pace.end();
+    pace.pace.end();
     give_reader_back(core, reader)?;
     result?;
     let (state, full) = collector.finish(at);
-    Ok(Some(Read { state, full: full.unwrap_or_else(|| empty(at)), in_step }))
+    Ok(Some(Read { reading, state, full: full.unwrap_or_else(|| empty(at)) }))
+}
+
+/// Hands on what a lane has encoded at the end of each of its slices.
+struct StreamingPace<'c> {
+    pace: CorePace,
+    outlet: Outlet<'c>,
+}
+
+impl Pace for StreamingPace<'_> {
+    fn due(&mut self) -> bool {
+        self.pace.due()
+    }
+
+    async fn rest(&mut self) {
+        self.outlet.offer();
+        self.pace.rest().await;
+    }
+}
+
+/// Where encoded parts go while the lane goes on.
+struct Outlet<'c> {
+    core: &'c Core,
+    reading: &'c Reading,
+    finished: Finished,
+    /// Whether the lane keeps them; `None`: not decided yet.
+    keeps: Option<bool>,
+}
+
+impl Outlet<'_> {
+    fn offer(&mut self) {
+        let size: usize = self.finished.borrow().iter().map(|part| part.frame.len()).sum();
+        let due = match self.keeps {
+            Some(keeps) => !keeps && size > 0,
+            None => size >= STREAM_FROM,
+        };
+        if !due {
+            return;
+        }
+        let mut parts = self.finished.take();
+        let taken = self.core.with(|s| s.stream(self.reading, &mut parts)).unwrap_or(false);
+        self.keeps = Some(!taken);
+        self.finished.replace(parts);
+    }
 }
 
 /// Takes a snapshot, the core's own if that can be had: what a lane reads of a view that
@@ -140,7 +188,7 @@ async fn begin(core: &Core, reader: &Reader) -> Result<(StateVersion, bool), Rea
 }
 
 fn empty(at: StateVersion) -> Full {
-    Full { at, poke_id: String::new(), parts: Vec::new(), size: 0 }
+    Full { at, poke_id: String::new(), parts: Vec::new(), size: 0, partial: false }
 }
 
 fn take_reader(core: &Core) -> Result<Reader, ReadError> {

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use rusqlite::Row;
 use smallvec::SmallVec;
 
-use super::full::{Full, FullBuilder, MAX_FULL_SIZE};
+use super::full::{Finished, Full, FullBuilder, MAX_FULL_SIZE};
 use super::rows::{RowId, RowSet, Rows};
 use super::view::{Layout, State, WitnessKey};
 use crate::changes::version::StateVersion;
@@ -73,6 +73,11 @@ impl Collector {
             witnesses: std::mem::take(&mut self.witnesses),
         };
         (state, self.full.take().map(|full| full.finish(at)))
+    }
+
+    /// Where encoded parts are left while the view is read.
+    pub fn finished(&self) -> Finished {
+        self.full.as_ref().map(FullBuilder::finished).unwrap_or_default()
     }
 
     fn witness_key(node: usize, key: &[u8]) -> WitnessKey {

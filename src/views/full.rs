@@ -4,6 +4,9 @@
 //! `pokePart`, so a group that has nothing else sends the frames as they are; a group that
 //! already holds some of the rows takes single fragments out of them.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use kelvin_io::websocket;
 
@@ -44,6 +47,10 @@ impl Part {
     }
 }
 
+/// Parts that are finished and were not taken yet. Whoever drives the reading may take them
+/// while it goes on, so that they need not be kept (rule 22).
+pub type Finished = Rc<RefCell<Vec<Part>>>;
+
 /// All rows of a view at one version.
 #[derive(Debug)]
 pub struct Full {
@@ -51,10 +58,12 @@ pub struct Full {
     pub at: StateVersion,
     /// `pokeID` inside the frames.
     pub poke_id: String,
-    /// The frames.
+    /// The frames; of a view that was streamed, those that were not taken.
     pub parts: Vec<Part>,
     /// Bytes in all frames.
     pub size: usize,
+    /// Some parts were taken while it was read.
+    pub partial: bool,
 }
 
 /// Puts a [`Full`] together row by row.
@@ -63,7 +72,9 @@ pub struct FullBuilder {
     prefix: Vec<u8>,
     buffer: Vec<u8>,
     rows: Vec<(RowId, u32)>,
-    parts: Vec<Part>,
+    finished: Finished,
+    /// Parts finished so far, taken or not.
+    count: usize,
     size: usize,
 }
 
@@ -71,7 +82,13 @@ impl FullBuilder {
     /// Starts one; `poke_id` must be unique among the pokes of a connection.
     pub fn new(poke_id: String) -> FullBuilder {
         let prefix = format!("[\"pokePart\",{{\"pokeID\":\"{poke_id}\",\"rowsPatch\":[").into_bytes();
-        FullBuilder { poke_id, prefix, buffer: Vec::new(), rows: Vec::new(), parts: Vec::new(), size: 0 }
+        let (buffer, rows, finished) = (Vec::new(), Vec::new(), Finished::default());
+        FullBuilder { poke_id, prefix, buffer, rows, finished, count: 0, size: 0 }
+    }
+
+    /// Where finished parts are left.
+    pub fn finished(&self) -> Finished {
+        self.finished.clone()
     }
 
     /// Where to append the fragment of the next row.
@@ -109,13 +126,16 @@ impl FullBuilder {
         let rows = std::mem::take(&mut self.rows);
         let start = websocket::MAX_HEADER + self.prefix.len() - skipped;
         let rows = rows.into_iter().map(|(id, end)| (id, end - skipped as u32)).collect();
-        self.parts.push(Part { frame, rows, start: start as u32 });
+        self.finished.borrow_mut().push(Part { frame, rows, start: start as u32 });
+        self.count += 1;
     }
 
-    /// All parts.
+    /// All parts that were not taken.
     pub fn finish(mut self, at: StateVersion) -> Full {
         self.close_part();
-        Full { at, poke_id: self.poke_id, parts: self.parts, size: self.size }
+        let parts = self.finished.take();
+        let partial = parts.len() < self.count;
+        Full { at, poke_id: self.poke_id, parts, size: self.size, partial }
     }
 }
 

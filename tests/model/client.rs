@@ -113,6 +113,11 @@ impl Receiver {
         self.pokes = 0;
     }
 
+    /// Whether a poke has begun and not ended.
+    pub fn is_in_poke(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Takes a frame. True if the cookie moved.
     pub fn take(&mut self, frame: &Bytes) -> Result<bool, Violation> {
         let message: Value =

@@ -13,10 +13,10 @@ use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
 use kelvin::changes::version::StateVersion;
 use kelvin::groups::shared::Shared;
-use kelvin::groups::syncer::{LaneRequest, Syncer};
+use kelvin::groups::syncer::{LaneRequest, Reading, Syncer};
 use kelvin::replica::reader::{ReadError, Reader};
 use kelvin::views::collect::Collector;
-use kelvin::views::full::Full;
+use kelvin::views::full::{Finished, Full};
 use kelvin::views::rows::{RowId, Rows};
 use kelvin::views::view::{Effect, State, ViewId};
 use kelvin::zql::evaluate::{NoPace, Pace, evaluate};
@@ -29,8 +29,10 @@ type Found = Result<(State, Full), ReadError>;
 
 /// A lane under way.
 struct Lane {
-    request: LaneRequest,
-    in_step: bool,
+    reading: Reading,
+    finished: Finished,
+    /// Whether it keeps what it encodes; `None`: not decided yet.
+    keeps: Option<bool>,
     steps: Rc<Cell<usize>>,
     future: Pin<Box<dyn Future<Output = Found>>>,
     done: Option<Found>,
@@ -190,24 +192,45 @@ impl Core {
             };
             let reader = replica.reader();
             let at = reader.begin().expect("a snapshot");
-            let id = format!("v{}.{}", request.incarnation, at.to_lexi());
+            let reading = Reading::new(request, at, at == shared.version);
             let plan = view.plan.clone();
             let collector = Collector::new(
                 shared.rows.clone(),
                 view.layout.clone(),
                 plan.clone(),
                 view.state.clone(),
-                Some(id),
+                Some(reading.poke_id.clone()),
             );
-            let in_step = at == shared.version;
+            let finished = collector.finished();
             let steps = Rc::new(Cell::new(0));
             let future = Box::pin(read(reader, plan, collector, Steps(steps.clone())));
-            self.lanes.push(Lane { request, in_step, steps, future, done: None });
+            self.lanes.push(Lane { reading, finished, keeps: None, steps, future, done: None });
         }
     }
 
     pub fn lanes(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// A lane offers what it has encoded so far; once that was refused, never again.
+    pub fn offer(&mut self, which: usize) {
+        let lane = &mut self.lanes[which];
+        if lane.keeps == Some(true) || lane.finished.borrow().is_empty() {
+            return;
+        }
+        let mut parts = lane.finished.take();
+        lane.keeps = Some(!self.syncer.stream(&lane.reading, &mut parts));
+        lane.finished.replace(parts);
+    }
+
+    /// What a lane reads.
+    pub fn reading(&self, which: usize) -> &Reading {
+        &self.lanes[which].reading
+    }
+
+    /// Lanes that send what they read.
+    pub fn streams(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.keeps == Some(false)).count()
     }
 
     /// Lets a lane go on for some rows; if it is at its end and nobody has the turn, it joins.
@@ -234,12 +257,12 @@ impl Core {
         let lane = self.lanes.swap_remove(which);
         let (state, full) = match lane.done {
             Some(Ok(found)) => found,
-            Some(Err(error)) => return self.syncer.lane_failed(lane.request, &error.to_string()),
+            Some(Err(error)) => return self.syncer.lane_failed(lane.reading.request, &error.to_string()),
             None => return,
         };
         let at = full.at;
-        if self.syncer.lane_done(lane.request, state, full, lane.in_step, now) {
-            self.bring_forward(lane.request.view, at);
+        if self.syncer.lane_done(&lane.reading, state, full, now) {
+            self.bring_forward(lane.reading.request.view, at);
         }
     }
 
