@@ -5,6 +5,7 @@ mod model;
 
 use std::collections::BTreeSet;
 
+use kelvin::groups::syncer::KEEP_FULL;
 use kelvin::protocol::error::{Kind, ProtocolError};
 use kelvin::protocol::upstream::QueryOp;
 use model::choices::Choices;
@@ -44,6 +45,9 @@ fn batch(world: &mut World) {
 fn streaming() -> World {
     let mut world = World::new(2, ROWS);
     come(&mut world, 0, LARGE);
+    world.mutate(&mut choices(), 0);
+    batch(&mut world);
+    world.core.syncer.work(&"g0".into(), world.now);
     world.core.start_lanes(&world.replica, false);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
@@ -54,7 +58,9 @@ fn streaming() -> World {
 
 fn read_on(world: &mut World) {
     world.core.step_lane(0, 200, world.now);
-    world.core.offer(0);
+    if world.core.lanes() > 0 {
+        world.core.offer(0);
+    }
 }
 
 fn settled(mut world: World) {
@@ -82,8 +88,18 @@ fn what_a_tab_gave_up_is_taken_back() {
 }
 
 #[test]
+fn what_a_tab_gave_up_is_taken_back_though_others_have_it() {
+    let mut world = streaming();
+    come(&mut world, 1, LARGE);
+    world.groups[0].tabs[0].wanted.clear();
+    world.want(0, 0, vec![QueryOp::Clear]).unwrap();
+    settled(world);
+}
+
+#[test]
 fn another_answer_of_the_app_takes_back_what_was_sent() {
     let mut world = streaming();
+    // Nothing else happens: the label stays, and a poke at it must not say anything.
     world.groups[0].forms[LARGE] = 1;
     world.ask(0, true);
     world.reply(&mut choices(), false);
@@ -95,7 +111,11 @@ fn a_group_that_comes_meanwhile_gets_all_rows() {
     let mut world = streaming();
     come(&mut world, 1, LARGE);
     commit(&mut world, "big 7 n=9; -big 8");
-    read_on(&mut world);
+    while world.core.lanes() > 0 {
+        read_on(&mut world);
+    }
+    world.core.start_lanes(&world.replica, false);
+    assert_eq!(world.core.lanes(), 1, "the others are not read a lane of their own");
     settled(world);
 }
 
@@ -161,6 +181,38 @@ fn a_group_that_ends_meanwhile_leaves_nothing() {
     world.groups[0].history.clear();
     read_on(&mut world);
     come(&mut world, 0, 0);
+    settled(world);
+}
+
+#[test]
+fn rows_that_only_the_lane_saw_are_sent_to_nobody() {
+    let mut world = World::new(2, ROWS);
+    come(&mut world, 0, LARGE);
+    world.settle().unwrap();
+    world.now += KEEP_FULL;
+    world.core.syncer.tick(world.now);
+    come(&mut world, 1, LARGE);
+    commit(&mut world, "+big -5 1");
+    world.core.start_lanes(&world.replica, true);
+    commit(&mut world, "-big -5");
+    batch(&mut world);
+    read_on(&mut world);
+    settled(world);
+}
+
+#[test]
+fn a_view_that_lives_is_sent_while_it_is_read_again() {
+    let mut world = World::new(2, ROWS);
+    come(&mut world, 0, LARGE);
+    world.settle().unwrap();
+    world.now += KEEP_FULL;
+    world.core.syncer.tick(world.now);
+    come(&mut world, 1, LARGE);
+    world.core.start_lanes(&world.replica, false);
+    read_on(&mut world);
+    assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
+    commit(&mut world, "big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
+    batch(&mut world);
     settled(world);
 }
 
