@@ -11,7 +11,7 @@ mod support;
 use std::time::Instant;
 
 use futures_util::TryStreamExt;
-use kelvin::upstream::types::Kind;
+use kelvin::upstream::copy::{self, Columns, Format};
 use support::on_executor;
 use support::postgres::{Cluster, Database};
 use support::replicator::{Replicator, Scratch, settings};
@@ -174,39 +174,46 @@ fn cpu_of(pid: i32) -> f64 {
     ticks(&stat)
 }
 
-/// Reads all issues by COPY in both formats. Text is also converted, as the initial sync
-/// does it; binary is not, so what it costs here is the least that it can cost.
+/// Reads all issues by COPY in both formats, and converts them as the initial sync does.
 async fn copy(database: &Database, base: u32) {
-    let columns = "id, project_id, num, title, body, status, priority, estimate, creator_id, assignee_id,
-                   meta, rev, created_at, updated_at";
+    let columns = |status: &str| {
+        format!(
+            "id, project_id, num, title, body, {status}, priority, estimate, creator_id, assignee_id, meta, rev,
+             created_at, updated_at"
+        )
+    };
     // As `published` reads them: type OIDs of the columns; the enum's own is none of these.
     let oids = [25, 25, 23, 25, 25, 0, 23, 701, 25, 25, 3802, 20, 1184, 1184];
-    let kinds: Vec<Kind> = oids.iter().map(|oid| Kind::of(*oid, "")).collect();
     let connection = kelvin_io::postgres::connect(&database.target, "bench").await.expect("connected");
     let client = &connection.client;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0);
     for round in 0..4 {
-        for format in ["text", "binary"] {
-            let sql = format!("COPY (SELECT {columns} FROM public.issues) TO STDOUT (FORMAT {format})");
+        for format in [Format::Text, Format::Binary] {
+            let (name, columns) = match format {
+                Format::Text => ("text", columns("status")),
+                Format::Binary => ("binary", columns("pg_catalog.textin(pg_catalog.enum_out(status))")),
+            };
+            let rules = Columns::new(format, oids.map(|oid| (oid, "")));
+            let sql = format!("COPY (SELECT {columns} FROM public.issues) TO STDOUT (FORMAT {name})");
             let (since, server) = (Used::now(), cpu_of(pid));
-            let mut bytes = 0;
+            let (mut bytes, mut first) = (0, true);
             let lines = client.copy_out(sql.as_str()).await.expect("COPY begins");
             let mut lines = std::pin::pin!(lines);
-            while let Some(line) = lines.try_next().await.expect("COPY goes on") {
-                bytes += line.len();
-                if format == "text" {
-                    let whole = kelvin::upstream::copy::columns::<Bad>(&line, &kinds, |_, value| {
-                        std::hint::black_box(value);
-                        Ok(())
-                    });
-                    assert!(whole.is_ok_and(|whole| whole));
-                }
+            while let Some(message) = lines.try_next().await.expect("COPY goes on") {
+                bytes += message.len();
+                let row = copy::row(format, message, std::mem::take(&mut first)).expect("a copy");
+                let Some(row) = row else { continue };
+                let whole = rules.read::<Bad>(&row, |_, value| {
+                    std::hint::black_box(value);
+                    Ok(())
+                });
+                assert!(whole.is_ok_and(|whole| whole));
             }
             // The first round warms the caches.
             if round > 0 {
                 print(
                     &format!(
-                        "COPY {format}, {} MB, server CPU {:.2} s",
+                        "COPY {name}, {} MB, server CPU {:.2} s",
                         bytes / 1_000_000,
                         cpu_of(pid) - server
                     ),

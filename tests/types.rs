@@ -6,10 +6,12 @@ mod support;
 use std::collections::BTreeMap;
 
 use kelvin::replica::value::Value;
+use kelvin::upstream::copy::Format;
+use kelvin::upstream::manager::Settings;
 use support::on_executor;
 use support::postgres::{Cluster, Database};
 use support::random::Random;
-use support::replicator::{Replicator, Scratch};
+use support::replicator::{Replicator, Scratch, settings};
 use support::values::{CASES, PRELUDE, literal};
 use support::{tables, values};
 
@@ -40,14 +42,24 @@ async fn update(database: &Database, first: usize, rows: &[Vec<String>]) {
     }
 }
 
-/// Sends rows on all three ways; returns what the replica holds, by id.
-async fn three_ways(types: &[&str], rows: &[Vec<String>]) -> BTreeMap<i64, Vec<Value>> {
+/// Sends rows on all three ways, with a copy in either format; returns what the replica
+/// holds, by id.
+async fn every_way(types: &[&str], rows: &[Vec<String>]) -> BTreeMap<i64, Vec<Value>> {
+    let text = three_ways(types, rows, Format::Text).await;
+    let binary = three_ways(types, rows, Format::Binary).await;
+    assert_eq!(text, binary);
+    binary
+}
+
+async fn three_ways(types: &[&str], rows: &[Vec<String>], format: Format) -> BTreeMap<i64, Vec<Value>> {
     let database = Cluster::shared().database().await;
     let scratch = Scratch::new();
     database.run(PRELUDE).await;
     database.run(&create(types)).await;
     insert(&database, 0, rows).await;
-    let mut replicator = Replicator::follow(&database, &scratch).await;
+    let settings = Settings { copy_format: format, ..settings(&database.target, &scratch.replica()) };
+    let mut replicator = Replicator::start(settings);
+    replicator.ready().await;
     insert(&database, rows.len(), rows).await;
     update(&database, 2 * rows.len(), rows).await;
     replicator.check(&database).await;
@@ -86,7 +98,7 @@ fn known_values_are_stored_as_clients_expect_them() {
                 CASES.iter().map(|(_, cases)| column(cases)).collect()
             })
             .collect();
-        let found = three_ways(&types, &rows).await;
+        let found = every_way(&types, &rows).await;
         let mut wrong = Vec::new();
         for (column, (ty, cases)) in CASES.iter().enumerate() {
             for at in 0..most {
@@ -113,7 +125,7 @@ fn random_values_are_stored_alike_on_every_way() {
                 values::RANDOM.iter().map(column).collect()
             })
             .collect();
-        three_ways(values::RANDOM, &rows).await;
+        every_way(values::RANDOM, &rows).await;
     });
 }
 

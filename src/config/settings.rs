@@ -206,6 +206,8 @@ impl Default for Compression {
 pub struct InitialSync {
     /// Connections that copy in parallel; at least 1.
     pub table_copy_workers: usize,
+    /// In text format instead of binary.
+    pub text_copy: bool,
 }
 
 /// What is logged, and how.

@@ -66,6 +66,7 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
             table_copy_workers: to_usize(
                 values.whole(&replica::INITIAL_SYNC_TABLE_COPY_WORKERS).unwrap_or(1),
             ),
+            text_copy: is_on(values, &replica::INITIAL_SYNC_TEXT_COPY),
         },
         auto_reset: is_on(values, &replica::AUTO_RESET),
         lazy_startup: is_on(values, &engine::LAZY_STARTUP),

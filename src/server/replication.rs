@@ -18,6 +18,7 @@ use crate::config::{Config, SslMode};
 use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
 use crate::replica::gauges::Gauges;
+use crate::upstream::copy::Format;
 use crate::upstream::manager::{self, End, Events, Settings, Start};
 use crate::upstream::wal::Limits;
 
@@ -90,6 +91,10 @@ fn settings(config: &Config) -> Settings {
         publications: config.app.publications.clone(),
         replica_file: config.replica_file.clone(),
         copy_workers: config.initial_sync.table_copy_workers,
+        copy_format: match config.initial_sync.text_copy {
+            true => Format::Text,
+            false => Format::Binary,
+        },
         auto_reset: config.auto_reset,
         connect_timeout: config.upstream.connect_timeout,
         failover: config.upstream.slot_failover,

@@ -14,14 +14,15 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor;
 use kelvin_io::postgres::{Connection, Walsender, connect};
 
+use super::copy::{self, Columns, Format};
 use super::error::{Doing, Error};
 use super::manager::{Events, Level, Settings};
-use super::published::{self, Published, PublishedTable};
+use super::published::{self, Published};
 use super::shard::Shard;
 use super::slot::{self, NewSlot};
-use super::types::{Kind, Malformed};
-use super::{check, copy, replicas};
-use crate::replica::catalogue::{Catalogue, TableId, quote};
+use super::types::Malformed;
+use super::{check, replicas};
+use crate::replica::catalogue::{Catalogue, TableId};
 use crate::replica::gauges::Gauges;
 use crate::replica::load::{self, Loader};
 use crate::replica::metadata::Metadata;
@@ -148,10 +149,13 @@ async fn copy_all(
         sessions.push(snapshot_session(settings, slot).await?);
     }
     let progress = Arc::new(Progress::default());
+    let format = settings.copy_format;
     let (chunks, result) = start_loader(settings, &metadata, progress.clone())?;
-    let tables = Rc::new(RefCell::new(largest_last(&metadata.catalogue, published, &total)));
+    let tables = Rc::new(RefCell::new(largest_last(&metadata.catalogue, published, &total, format)));
     let copying = future::try_join_all(
-        sessions.into_iter().map(|session| worker(session, tables.clone(), chunks.clone(), progress.clone())),
+        sessions
+            .into_iter()
+            .map(|session| worker(session, tables.clone(), format, chunks.clone(), progress.clone())),
     );
     let all = async {
         copying.await?;
@@ -208,7 +212,7 @@ struct CopyTable {
 
 /// Copy jobs, to be taken from the end: the largest table first, so that it does not
 /// remain alone at last.
-fn largest_last(catalogue: &Catalogue, published: Published, rows: &[u64]) -> Vec<CopyTable> {
+fn largest_last(catalogue: &Catalogue, published: Published, rows: &[u64], format: Format) -> Vec<CopyTable> {
     let mut jobs: Vec<(u64, CopyTable)> = published
         .tables
         .iter()
@@ -216,32 +220,15 @@ fn largest_last(catalogue: &Catalogue, published: Published, rows: &[u64]) -> Ve
         .filter_map(|(published, rows)| {
             let id = catalogue.table(&published.table.name)?.id;
             let name = published.table.name.clone();
-            Some((*rows, CopyTable { id, name, sql: copy_statement(published) }))
+            Some((*rows, CopyTable { id, name, sql: copy::statement(published, format) }))
         })
         .collect();
     jobs.sort_by_key(|(rows, _)| *rows);
     jobs.into_iter().map(|(_, job)| job).collect()
 }
 
-fn copy_statement(published: &PublishedTable) -> String {
-    let table = &published.table;
-    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
-    let columns = columns.join(", ");
-    let name = format!("{}.{}", quote(&table.schema), quote(&table.upstream_name));
-    // A partitioned table has no rows of its own. Children by inheritance are published
-    // by themselves, so ONLY.
-    let only = if published.partitioned { "" } else { "ONLY " };
-    match &published.row_filter {
-        None if !published.partitioned && !columns.is_empty() => {
-            format!("COPY {name} ({columns}) TO STDOUT")
-        }
-        None => format!("COPY (SELECT {columns} FROM {only}{name}) TO STDOUT"),
-        Some(filter) => format!("COPY (SELECT {columns} FROM {only}{name} WHERE {filter}) TO STDOUT"),
-    }
-}
-
 enum Work {
-    Rows { table: TableId, lines: Vec<Bytes> },
+    Rows { table: TableId, rows: Vec<Bytes> },
     Finish(Box<Metadata>),
 }
 
@@ -268,6 +255,7 @@ impl Default for Progress {
 async fn worker(
     session: Connection,
     tables: Rc<RefCell<Vec<CopyTable>>>,
+    format: Format,
     chunks: Sender<Work>,
     progress: Arc<Progress>,
 ) -> Result<(), Error> {
@@ -279,23 +267,26 @@ async fn worker(
         }
         let rows = session.client.copy_out(job.sql.as_str()).await.doing(doing)?;
         let mut rows = std::pin::pin!(rows);
-        let mut lines = Vec::new();
+        let mut chunk = Vec::new();
         let mut size = 0;
-        while let Some(line) = rows.try_next().await.doing(doing)? {
-            size += line.len();
-            lines.push(line);
+        let mut first = true;
+        while let Some(message) = rows.try_next().await.doing(doing)? {
+            let row = copy::row(format, message, std::mem::take(&mut first));
+            let Some(row) = row.map_err(|e| protocol(&e.to_string()))? else { continue };
+            size += row.len();
+            chunk.push(row);
             if size >= CHUNK {
-                send(&chunks, job.id, std::mem::take(&mut lines)).await?;
+                send(&chunks, job.id, std::mem::take(&mut chunk)).await?;
                 size = 0;
             }
         }
-        send(&chunks, job.id, lines).await?;
+        send(&chunks, job.id, chunk).await?;
     }
 }
 
-async fn send(chunks: &Sender<Work>, table: TableId, lines: Vec<Bytes>) -> Result<(), Error> {
+async fn send(chunks: &Sender<Work>, table: TableId, rows: Vec<Bytes>) -> Result<(), Error> {
     // The loader has failed; its result says why.
-    let _ = chunks.send(Work::Rows { table, lines }).await;
+    let _ = chunks.send(Work::Rows { table, rows }).await;
     Ok(())
 }
 
@@ -308,12 +299,12 @@ fn start_loader(
 ) -> Result<(Sender<Work>, Receiver<LoadResult>), Error> {
     let (chunks, work) = bounded(CHUNKS);
     let (sender, result) = bounded(1);
-    let path = settings.replica_file.clone();
+    let (path, format) = (settings.replica_file.clone(), settings.copy_format);
     let metadata = metadata.clone();
     std::thread::Builder::new()
         .name("initial-sync".into())
         .spawn(move || {
-            let loaded = load_rows(&path, &metadata, &work, &progress);
+            let loaded = load_rows(&path, &metadata, format, &work, &progress);
             // Closed at once, so that no worker goes on copying for nothing.
             work.close();
             let _ = sender.try_send(loaded);
@@ -329,22 +320,23 @@ fn start_loader(
 fn load_rows(
     path: &std::path::Path,
     metadata: &Metadata,
+    format: Format,
     work: &Receiver<Work>,
     progress: &Progress,
 ) -> LoadResult {
     let catalogue = Arc::new(metadata.catalogue.clone());
-    let kinds: Vec<Vec<Kind>> = catalogue
+    let columns: Vec<Columns> = catalogue
         .tables
         .iter()
-        .map(|t| t.columns.iter().map(|c| Kind::of(c.type_oid, &c.upstream_type)).collect())
+        .map(|t| Columns::new(format, t.columns.iter().map(|c| (c.type_oid, c.upstream_type.as_str()))))
         .collect();
     let connection = load::open(path, &catalogue)?;
     let mut loader = Loader::new(&connection, catalogue.clone(), metadata.replica_version);
     let finished = loop {
         match work.recv_blocking() {
-            Ok(Work::Rows { table, lines }) => {
-                load_lines(&mut loader, &catalogue, table, &kinds[table.0 as usize], &lines)?;
-                progress.rows.fetch_add(lines.len() as u64, Ordering::Relaxed);
+            Ok(Work::Rows { table, rows }) => {
+                load_chunk(&mut loader, &catalogue, table, &columns[table.0 as usize], &rows)?;
+                progress.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
             }
             Ok(Work::Finish(metadata)) => break metadata,
             // Given up from above.
@@ -360,26 +352,27 @@ fn load_rows(
     Ok(())
 }
 
-fn load_lines(
+fn load_chunk(
     loader: &mut Loader<'_>,
     catalogue: &Catalogue,
     id: TableId,
-    kinds: &[Kind],
-    lines: &[Bytes],
+    columns: &Columns,
+    rows: &[Bytes],
 ) -> Result<(), Error> {
-    let mut rows = loader.table(id)?;
-    for line in lines {
-        let whole = copy::columns::<LoadError>(line, kinds, |at, value| Ok(rows.set(at, value)?));
-        let whole = whole.map_err(|e| e.of(catalogue, id))?;
-        if !whole {
-            return Err(Error::Postgres {
-                doing: "copying a table",
-                source: kelvin_io::postgres::Error::Protocol("a row with another number of columns".into()),
-            });
+    let mut table = loader.table(id)?;
+    for row in rows {
+        let whole = columns.read::<LoadError>(row, |at, value| Ok(table.set(at, value)?));
+        if !whole.map_err(|e| e.of(catalogue, id))? {
+            return Err(protocol("a row with other columns than its table"));
         }
-        rows.insert()?;
+        table.insert()?;
     }
     Ok(())
+}
+
+fn protocol(what: &str) -> Error {
+    let source = kelvin_io::postgres::Error::Protocol(what.to_owned());
+    Error::Postgres { doing: "copying a table", source }
 }
 
 enum LoadError {

@@ -16,6 +16,7 @@ use kelvin_io::channel::Receiver;
 use kelvin_io::executor;
 use kelvin_io::postgres::Target;
 
+use super::copy::Format;
 use super::error::Error;
 use super::session;
 use super::shard::Shard;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub replica_file: PathBuf,
     /// Connections that copy tables in an initial sync.
     pub copy_workers: usize,
+    /// How their rows come.
+    pub copy_format: Format,
     /// Sync anew when the replica cannot follow, instead of halting.
     pub auto_reset: bool,
     /// How long to retry when Postgres is away at the start.

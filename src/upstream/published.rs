@@ -31,6 +31,8 @@ pub struct PublishedTable {
     pub identity: char,
     /// Unique index that could be made the replica identity of a table without key.
     pub identity_index: Option<String>,
+    /// For each column the output function of its type, quoted.
+    pub outputs: Vec<String>,
 }
 
 /// Everything that is published.
@@ -178,25 +180,29 @@ fn merge(relations: &mut BTreeMap<u32, (Relation, bool)>, next: Relation) -> Res
 
 struct Attribute {
     column: Column,
-    generated: bool,
+    /// Output function of the type, quoted.
+    output: String,
 }
 
-async fn columns(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<u32, Vec<Column>>, Error> {
+async fn columns(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<u32, Vec<Attribute>>, Error> {
     let query = format!(
         "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, t.typname::text, t.typtype::text,
                 tn.nspname = 'pg_catalog',
                 t.typtype = 'b' AND t.typlen = -1 AND t.typelem <> 0 AND t.oid NOT IN ({NOT_ARRAYS})
                     AND t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc,
-                e.typname::text, a.attndims::int4, a.attnotnull, a.attgenerated <> ''
+                e.typname::text, a.attndims::int4, a.attnotnull, a.attgenerated <> '',
+                fn.nspname::text, f.proname::text
            FROM pg_attribute a
            JOIN pg_type t ON t.oid = a.atttypid
            JOIN pg_namespace tn ON tn.oid = t.typnamespace
+           JOIN pg_proc f ON f.oid = t.typoutput
+           JOIN pg_namespace fn ON fn.oid = f.pronamespace
            LEFT JOIN pg_type e ON e.oid = t.typelem
           WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
           ORDER BY a.attrelid, a.attnum"
     );
     let rows = client.query(&query, &[&oids]).await.doing("reading the published columns")?;
-    let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
+    let mut columns: HashMap<u32, Vec<Attribute>> = HashMap::new();
     for row in &rows {
         let array: bool = row.get(7);
         let name: String = row.get(4);
@@ -216,10 +222,11 @@ async fn columns(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<u
                 zero_type: zero_type(facts),
                 not_null: row.get(10),
             },
-            generated: row.get(11),
+            output: format!("{}.{}", quote(row.get(12)), quote(row.get(13))),
         };
-        if !attribute.generated || server >= GENERATED_PUBLISHED_SINCE {
-            columns.entry(row.get(0)).or_default().push(attribute.column);
+        let generated: bool = row.get(11);
+        if !generated || server >= GENERATED_PUBLISHED_SINCE {
+            columns.entry(row.get(0)).or_default().push(attribute);
         }
     }
     Ok(columns)
@@ -267,7 +274,7 @@ async fn indexes(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Vec<Upstr
 
 fn table(
     relation: Relation,
-    all_columns: Vec<Column>,
+    attributes: Vec<Attribute>,
     indexes: Vec<UpstreamIndex>,
     warnings: &mut Vec<String>,
 ) -> Result<PublishedTable, Error> {
@@ -281,8 +288,9 @@ fn table(
         )));
     }
     names::check_table(&relation.schema, &relation.name)?;
-    let columns: Vec<Column> =
-        all_columns.into_iter().filter(|c| relation.columns.binary_search(&c.name).is_ok()).collect();
+    let published = |a: &Attribute| relation.columns.binary_search(&a.column.name).is_ok();
+    let (columns, outputs): (Vec<Column>, Vec<String>) =
+        attributes.into_iter().filter(published).map(|a| (a.column, a.output)).unzip();
     for column in &columns {
         names::check_column(&qualified, &column.name)?;
         if column.zero_type.is_none() {
@@ -319,6 +327,7 @@ fn table(
         partitioned: relation.kind == 'p',
         identity: relation.identity,
         identity_index: keys.identity_index,
+        outputs,
     })
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use kelvin::changes::commit::{Commit, TableChange};
 use kelvin::changes::version::StateVersion;
 use kelvin::replica::gauges::Gauges;
+use kelvin::upstream::copy::Format;
 use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
 use kelvin::upstream::wal::Limits;
 use kelvin_io::channel::{Sender, bounded};
@@ -58,6 +59,7 @@ pub fn settings(target: &Target, replica: &Path) -> Settings {
         publications: vec![],
         replica_file: replica.to_owned(),
         copy_workers: 3,
+        copy_format: Format::Binary,
         auto_reset: true,
         connect_timeout: Duration::from_secs(20),
         failover: false,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 use kelvin::replica::catalogue::{Catalogue, Table, quote};
 use kelvin::replica::value::Value;
-use kelvin::upstream::copy;
-use kelvin::upstream::types::{Kind, Malformed};
+use kelvin::upstream::copy::{Columns, Format};
+use kelvin::upstream::types::Malformed;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
@@ -48,11 +48,12 @@ pub async fn upstream_where(database: &Database, table: &Table, condition: &str)
     let session = kelvin_io::postgres::connect(&database.target, "test").await.expect("connected");
     let lines = session.client.copy_out(sql.as_str()).await.expect("COPY begins");
     let mut lines = std::pin::pin!(lines);
-    let kinds: Vec<Kind> = table.columns.iter().map(|c| Kind::of(c.type_oid, &c.upstream_type)).collect();
+    let types = table.columns.iter().map(|c| (c.type_oid, c.upstream_type.as_str()));
+    let columns = Columns::new(Format::Text, types);
     let mut rows = Vec::new();
     while let Some(line) = lines.try_next().await.expect("COPY goes on") {
         let mut values = Vec::new();
-        let whole = copy::columns::<Bad>(&line, &kinds, |_, value| {
+        let whole = columns.read::<Bad>(&line, |_, value| {
             values.push(value.clone().into_value());
             Ok(())
         });

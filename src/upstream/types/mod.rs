@@ -1,15 +1,17 @@
 //! Types and values: from Postgres text to what the replica stores
 //! (`docs/spec/replication.md` §7).
 //!
-//! There is one conversion, from a type's text output. Streaming sends that text, and
-//! the initial copy asks for it too (COPY in text format), so the two paths cannot
-//! disagree (ruling 29).
+//! Streaming sends a type's text output, and [`convert`] takes it. The initial copy asks for
+//! binary values where these are simpler ([`Form`]), and for the same text elsewhere; both
+//! paths store the same (ruling 29).
 
 mod array;
+mod binary;
 mod kind;
 mod text;
 mod time;
 
+pub use binary::{Form, convert_binary};
 pub use kind::{Element, Kind, TypeFacts, zero_type};
 pub use text::convert;
 
@@ -60,7 +62,12 @@ impl Malformed {
 impl Malformed {
     /// Bytes that are not text at all.
     pub fn not_utf8() -> Self {
-        Malformed { kind: "UTF-8 text", text: String::new() }
+        Malformed::bytes("UTF-8 text")
+    }
+
+    /// Bytes that are something else.
+    pub fn bytes(kind: &'static str) -> Self {
+        Malformed { kind, text: String::new() }
     }
 }
 

@@ -2,27 +2,27 @@
 
 use std::borrow::Cow;
 
-use super::types::{Kind, Malformed, Stored, convert};
+use crate::upstream::types::{Form, Kind, Malformed, Stored, convert};
 
 /// Calls `set` with every column of a line, in order; the newline at its end is optional.
-/// `Ok(false)`: the number of columns is another than that of `kinds`.
+/// `Ok(false)`: the number of columns is another than that of `expected`.
 pub fn columns<E: From<(usize, Malformed)>>(
     line: &[u8],
-    kinds: &[Kind],
+    expected: &[(Kind, Form)],
     mut set: impl FnMut(usize, &Stored<'_>) -> Result<(), E>,
 ) -> Result<bool, E> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    if kinds.is_empty() {
+    if expected.is_empty() {
         return Ok(line.is_empty());
     }
     let mut count = 0;
     for field in line.split(|b| *b == b'\t') {
-        let Some(kind) = kinds.get(count) else { return Ok(false) };
+        let Some((kind, _)) = expected.get(count) else { return Ok(false) };
         let stored = if field == b"\\N" { Ok(Stored::Null) } else { value(*kind, field) };
         set(count, &stored.map_err(|e| E::from((count, e)))?)?;
         count += 1;
     }
-    Ok(count == kinds.len())
+    Ok(count == expected.len())
 }
 
 fn value(kind: Kind, field: &[u8]) -> Result<Stored<'_>, Malformed> {
@@ -79,7 +79,8 @@ mod tests {
 
     fn read(line: &[u8], kinds: &[Kind]) -> Option<Vec<String>> {
         let mut seen = Vec::new();
-        let whole = columns::<Bad>(line, kinds, |at, value| {
+        let expected: Vec<_> = kinds.iter().map(|kind| (*kind, Form::Text)).collect();
+        let whole = columns::<Bad>(line, &expected, |at, value| {
             seen.push(format!("{at}:{:?}", value.clone().into_value()));
             Ok(())
         });

@@ -1,0 +1,92 @@
+//! The rows of an initial copy, in either format of COPY (`docs/spec/replication.md` §8).
+//!
+//! Binary is the default: most types take no parsing and their bytes no unescaping. A type whose
+//! binary form is not simpler than its text comes as the text of its output function inside the
+//! binary row, and goes through the conversion that streaming uses (ruling 29).
+
+mod binary;
+mod text;
+
+use super::published::PublishedTable;
+use super::types::{Form, Kind, Malformed, Stored};
+use crate::replica::catalogue::quote;
+
+/// A format of COPY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `FORMAT text`: every value goes through its text, as when streaming.
+    Text,
+    /// `FORMAT binary`.
+    Binary,
+}
+
+/// How the columns of one table are read from the rows of a copy.
+pub struct Columns {
+    format: Format,
+    /// In order; the form is of the binary format.
+    columns: Vec<(Kind, Form)>,
+}
+
+impl Columns {
+    /// Of columns with these types: OID, and name in the catalogue's form.
+    pub fn new<'t>(format: Format, types: impl IntoIterator<Item = (u32, &'t str)>) -> Columns {
+        let rules = |(oid, name)| (Kind::of(oid, name), Form::of(oid));
+        Columns { format, columns: types.into_iter().map(rules).collect() }
+    }
+
+    /// Calls `set` with every column of a row, in order. `Ok(false)`: these are not the
+    /// columns of the table.
+    pub fn read<E: From<(usize, Malformed)>>(
+        &self,
+        row: &[u8],
+        set: impl FnMut(usize, &Stored<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        match self.format {
+            Format::Text => text::columns(row, &self.columns, set),
+            Format::Binary => binary::columns(row, &self.columns, set),
+        }
+    }
+}
+
+/// The rows in one message of a copy; `first`: it is the copy's first. `None`: it has none.
+/// An error if this is no copy in that format.
+pub fn row(format: Format, message: bytes::Bytes, first: bool) -> Result<Option<bytes::Bytes>, Malformed> {
+    match format {
+        Format::Text => Ok(Some(message)),
+        Format::Binary => binary::row(message, first),
+    }
+}
+
+/// The statement that copies a table.
+pub fn statement(published: &PublishedTable, format: Format) -> String {
+    let table = &published.table;
+    let names: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let selected: Vec<String> = table
+        .columns
+        .iter()
+        .zip(&published.outputs)
+        .map(|(column, output)| match (format, Form::of(column.type_oid)) {
+            // What COPY in text format would print, and what is streamed.
+            (Format::Binary, Form::Text) => format!("pg_catalog.textin({output}({}))", quote(&column.name)),
+            _ => quote(&column.name),
+        })
+        .collect();
+    let name = format!("{}.{}", quote(&table.schema), quote(&table.upstream_name));
+    // A partitioned table has no rows of its own. Children by inheritance are published
+    // by themselves, so ONLY.
+    let only = if published.partitioned { "" } else { "ONLY " };
+    let format = match format {
+        Format::Text => "",
+        Format::Binary => " (FORMAT binary)",
+    };
+    let selected_all = selected.join(", ");
+    match &published.row_filter {
+        None if !published.partitioned && !names.is_empty() && selected == names => {
+            format!("COPY {name} ({selected_all}) TO STDOUT{format}")
+        }
+        None => format!("COPY (SELECT {selected_all} FROM {only}{name}) TO STDOUT{format}"),
+        Some(filter) => {
+            format!("COPY (SELECT {selected_all} FROM {only}{name} WHERE {filter}) TO STDOUT{format}")
+        }
+    }
+}
