@@ -46,6 +46,10 @@ async fn synced_anew(database: &Database, scratch: &Scratch, reason: &str) -> Re
 
 /// Starts without `auto_reset`; the file must stay as it is.
 async fn halts(database: &Database, scratch: &Scratch, reason: &str) {
+    // Whoever closes the file last moves what is in the log into it.
+    let connection = rusqlite::Connection::open(scratch.replica()).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
     let before = std::fs::read(scratch.replica()).unwrap();
     let mut settings = settings(&database.target, &scratch.replica());
     settings.auto_reset = false;

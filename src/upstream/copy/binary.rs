@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(read(&ROW[..length], &[21, 23, 25]).unwrap_or(None), None, "{length} bytes");
         }
         assert_eq!(read(&[ROW, b"x"].concat(), &[21, 23, 25]).unwrap(), None);
-        assert!(read(ROW, &[20, 23, 25]).is_err(), "an int8 of two bytes");
+        assert!(read(ROW, &[701, 23, 25]).is_err(), "a double of two bytes");
     }
 
     #[test]
