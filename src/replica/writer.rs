@@ -35,9 +35,13 @@ const COMMITS: usize = 64;
 /// would save little per row, and delays the first of them.
 const COALESCE_ROWS: u64 = 2_000;
 
-/// Shortest time between two commits. Each one costs every core a new snapshot and a look
-/// at its views, so above this rate transactions are gathered; below it none waits.
+/// Time between two commits in the long run. Each one costs every core a new snapshot and a
+/// look at its views, so above this rate transactions are gathered; below it none waits.
 const PACE: Duration = Duration::from_millis(2);
+
+/// How far commits may be ahead of that: what a user's click causes is a handful of
+/// transactions one right after another, and none of them waits.
+const AHEAD: Duration = Duration::from_millis(16);
 
 /// Page cache of the writer, in KiB: the inner pages of all indexes of a large replica.
 /// It also bounds how much of an open transaction is in memory.
@@ -167,8 +171,13 @@ struct Session<'c> {
     open: bool,
     /// Upstream transactions complete in it.
     transactions: u64,
-    /// When the last commit was made.
-    committed: Instant,
+    /// When the next commit may be made, by the pace.
+    due: Instant,
+}
+
+/// When the next commit may be made after one that is made now and was due then.
+fn next_due(due: Instant, now: Instant) -> Instant {
+    due.max(now.checked_sub(AHEAD).unwrap_or(due)) + PACE
 }
 
 impl<'c> Session<'c> {
@@ -201,7 +210,7 @@ impl<'c> Session<'c> {
             skip: false,
             open: false,
             transactions: 0,
-            committed: Instant::now(),
+            due: Instant::now(),
         })
     }
 
@@ -228,7 +237,7 @@ impl<'c> Session<'c> {
 
     /// Waits until the next commit may be made; `true`: more work has come meanwhile.
     fn gather(&self, batches: &Receiver<Batch>) -> bool {
-        let left = PACE.saturating_sub(self.committed.elapsed());
+        let left = self.due.saturating_duration_since(Instant::now());
         if self.transactions == 0 || left.is_zero() || self.gate.is_wanted() {
             return false;
         }
@@ -313,7 +322,7 @@ impl<'c> Session<'c> {
         }
         self.commit.raw_execute().doing(doing)?;
         self.closed();
-        self.committed = Instant::now();
+        self.due = next_due(self.due, Instant::now());
         let position = seen.map_or(self.complete, |seen| seen.max(self.complete));
         self.gauges.set_written(position.max(self.gauges.written()));
         self.written.commit(position);
@@ -363,5 +372,25 @@ impl<'c> Session<'c> {
         self.applier.rows = 0;
         self.applier.surprises = 0;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handful_of_commits_does_not_wait_and_many_keep_the_pace() {
+        let start = Instant::now() + Duration::from_secs(1);
+        let (mut now, mut due) = (start, start - Duration::from_secs(1));
+        for commit in 0..108 {
+            let waits = due.saturating_duration_since(now);
+            assert!(commit >= 8 || waits.is_zero(), "commit {commit} waits for {waits:?}");
+            now += waits;
+            due = next_due(due, now);
+        }
+        assert!(now >= start + PACE * 98, "a hundred commits in {:?}", now - start);
+        now += Duration::from_secs(1);
+        assert!(due <= now && next_due(due, now) <= now, "after a pause none waits");
     }
 }
