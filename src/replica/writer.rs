@@ -175,9 +175,10 @@ struct Session<'c> {
     due: Instant,
 }
 
-/// When the next commit may be made after one that is made now and was due then.
+/// When the next commit may be made after one that is made now and was due then. One that
+/// could not be made to wait is not made up for.
 fn next_due(due: Instant, now: Instant) -> Instant {
-    due.max(now.checked_sub(AHEAD).unwrap_or(due)) + PACE
+    due.clamp(now.checked_sub(AHEAD).unwrap_or(now), now) + PACE
 }
 
 impl<'c> Session<'c> {
@@ -390,6 +391,10 @@ mod tests {
             due = next_due(due, now);
         }
         assert!(now >= start + PACE * 98, "a hundred commits in {:?}", now - start);
+        for _ in 0..1_000 {
+            due = next_due(due, now);
+        }
+        assert!(due <= now + PACE, "commits that could not wait are made up for");
         now += Duration::from_secs(1);
         assert!(due <= now && next_due(due, now) <= now, "after a pause none waits");
     }
