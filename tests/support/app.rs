@@ -260,13 +260,14 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
     while let Ok(Some(request)) = http::read(&mut stream, &mut input) {
         let mutate = request.target.starts_with("/mutate");
         let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
-        let answer = {
+        // A release counts from the moment that the call can be seen.
+        let (answer, released) = {
             let mut state = lock(shared);
             let endpoint = if mutate { &mut state.mutate } else { &mut state.query };
             endpoint.calls.push(Call { request, body: body.clone() });
             let answer = endpoint.script.pop_front().unwrap_or(Answer::Normal);
             shared.changed.notify_all();
-            answer
+            (answer, state.released)
         };
         let mut normal = |user: Option<&Value>| {
             if mutate {
@@ -286,8 +287,7 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
             }
             Answer::Hang => {
                 let mut state = lock(shared);
-                let before = state.released;
-                while state.released == before {
+                while state.released == released {
                     state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 drop(state);
