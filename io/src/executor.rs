@@ -132,9 +132,11 @@ impl<T> Future for Task<T> {
 
 /// Runs a future on this executor. A panic in it ends the task, never the core.
 ///
-/// The future is first polled inside this call, so hold no `RefCell` borrow across it.
+/// The future is first polled inside this call, so hold no `RefCell` borrow across it. That is
+/// also why it is boxed first: on the way to its first poll the executor moves it from frame to
+/// frame, and a task that starts a task has both ways on one stack.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
-    let guarded = AssertUnwindSafe(future).catch_unwind();
+    let guarded = AssertUnwindSafe(Box::pin(future)).catch_unwind();
     Task { task: glommio::spawn_local(async move { guarded.await.ok() }) }
 }
 
@@ -154,12 +156,16 @@ pub fn now() -> Instant {
 }
 
 /// Waits for `future` at most `limit`; `None` when the time is up.
-pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let timer = async {
+///
+/// What is waited for with a limit comes from outside, so it is rare and large: it is boxed, or
+/// whoever awaits it would carry room for it for life.
+pub fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    let future = Box::pin(future);
+    let timer = async move {
         sleep(limit).await;
         None
     };
-    async { Some(future.await) }.or(timer).await
+    async move { Some(future.await) }.or(timer)
 }
 
 /// Runs blocking work on a thread beside the executor and waits for its result.
