@@ -3,15 +3,11 @@
 
 mod model;
 
-use std::collections::BTreeSet;
-
 use kelvin::groups::syncer::KEEP_FULL;
 use kelvin::protocol::error::{Kind, ProtocolError};
 use kelvin::protocol::upstream::QueryOp;
 use model::choices::Choices;
-use model::client::{Receiver, Store};
-use model::script::writes;
-use model::world::{Tab, World, put};
+use model::world::{World, put};
 
 const LARGE: usize = 8;
 
@@ -23,22 +19,8 @@ fn choices() -> Choices {
 }
 
 fn come(world: &mut World, group: usize, query: usize) {
-    let receiver = Receiver::new(world.schema.clone(), Store::default());
-    let client = format!("g{group}t{}", world.groups[group].tabs.len());
-    world.groups[group].tabs.push(Tab { client, receiver, wanted: BTreeSet::from([query]), line: None });
-    let tab = world.groups[group].tabs.len() - 1;
-    world.connect(&mut choices(), group, tab).expect("connected");
+    world.tab(group, &[query]);
     world.reply(&mut choices(), false);
-}
-
-fn commit(world: &mut World, script: &str) {
-    let writes = writes(script, &mut world.db);
-    world.commit(writes);
-}
-
-fn batch(world: &mut World) {
-    world.core.begin_batch();
-    world.core.end_batch();
 }
 
 /// A tab that has been sent the first rows of the large view, and has read them.
@@ -46,7 +28,7 @@ fn streaming() -> World {
     let mut world = World::new(2, ROWS);
     come(&mut world, 0, LARGE);
     world.mutate(&mut choices(), 0);
-    batch(&mut world);
+    world.batch();
     world.core.syncer.work(&"g0".into(), world.now);
     world.core.start_lanes(&world.replica, false);
     read_on(&mut world);
@@ -64,7 +46,7 @@ fn read_on(world: &mut World) {
 }
 
 fn settled(mut world: World) {
-    world.settle().and_then(|()| world.check()).unwrap_or_else(|e| panic!("{e}"));
+    world.settled();
     world.end().unwrap();
 }
 
@@ -72,10 +54,10 @@ fn settled(mut world: World) {
 fn rows_that_change_while_they_are_sent_are_corrected() {
     let mut world = streaming();
     // Of the first rows, that have been sent; of the last, that have not; and new ones.
-    commit(&mut world, "big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
-    batch(&mut world);
+    world.write("big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
+    world.batch();
     read_on(&mut world);
-    commit(&mut world, "big 7 n=5; +big 8 3; -big 5000");
+    world.write("big 7 n=5; +big 8 3; -big 5000");
     settled(world);
 }
 
@@ -110,7 +92,7 @@ fn another_answer_of_the_app_takes_back_what_was_sent() {
 fn a_group_that_comes_meanwhile_gets_all_rows() {
     let mut world = streaming();
     come(&mut world, 1, LARGE);
-    commit(&mut world, "big 7 n=9; -big 8");
+    world.write("big 7 n=9; -big 8");
     while world.core.lanes() > 0 {
         read_on(&mut world);
     }
@@ -154,7 +136,7 @@ fn a_query_that_comes_meanwhile_is_answered() {
     world.groups[0].tabs[0].wanted.insert(0);
     world.want(0, 0, vec![put(0, 300_000.0)]).unwrap();
     world.reply(&mut choices(), false);
-    commit(&mut world, "+tag a - 0");
+    world.write("+tag a - 0");
     read_on(&mut world);
     settled(world);
 }
@@ -192,10 +174,10 @@ fn rows_that_only_the_lane_saw_are_sent_to_nobody() {
     world.now += KEEP_FULL;
     world.core.syncer.tick(world.now);
     come(&mut world, 1, LARGE);
-    commit(&mut world, "+big -5 1");
+    world.write("+big -5 1");
     world.core.start_lanes(&world.replica, true);
-    commit(&mut world, "-big -5");
-    batch(&mut world);
+    world.write("-big -5");
+    world.batch();
     read_on(&mut world);
     settled(world);
 }
@@ -211,15 +193,15 @@ fn a_view_that_lives_is_sent_while_it_is_read_again() {
     world.core.start_lanes(&world.replica, false);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
-    commit(&mut world, "big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
-    batch(&mut world);
+    world.write("big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
+    world.batch();
     settled(world);
 }
 
 #[test]
 fn a_tab_that_has_other_rows_is_not_held_up() {
     let mut world = World::new(1, ROWS);
-    commit(&mut world, "+tag a - 0");
+    world.write("+tag a - 0");
     come(&mut world, 0, 0);
     world.settle().unwrap();
     world.groups[0].tabs[0].wanted.insert(LARGE);

@@ -20,6 +20,7 @@ pub mod replica;
 pub mod schema;
 pub mod script;
 pub mod sheet;
+pub mod steps;
 pub mod tables;
 pub mod tree;
 pub mod world;

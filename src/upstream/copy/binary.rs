@@ -61,25 +61,12 @@ pub fn columns<E: From<(usize, Malformed)>>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::{Bad, seen};
     use super::*;
-
-    #[derive(Debug)]
-    struct Bad;
-
-    impl From<(usize, Malformed)> for Bad {
-        fn from(_: (usize, Malformed)) -> Self {
-            Bad
-        }
-    }
 
     fn read(row: &[u8], oids: &[u32]) -> Result<Option<Vec<String>>, Bad> {
         let expected: Vec<_> = oids.iter().map(|oid| (Kind::of(*oid, ""), Form::of(*oid))).collect();
-        let mut seen = Vec::new();
-        let whole = columns::<Bad>(row, &expected, |at, value| {
-            seen.push(format!("{at}:{:?}", value.clone().into_value()));
-            Ok(())
-        })?;
-        Ok(whole.then_some(seen))
+        seen(&expected, |expected, set| columns(row, expected, set))
     }
 
     const ROW: &[u8] = b"\0\x03\0\0\0\x02\x01\0\xff\xff\xff\xff\0\0\0\x01a";

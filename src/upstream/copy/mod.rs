@@ -90,3 +90,33 @@ pub fn statement(published: &PublishedTable, format: Format) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod reading {
+    use super::{Form, Kind, Malformed, Stored};
+
+    /// A value is not what its type says.
+    #[derive(Debug)]
+    pub(super) struct Bad;
+
+    impl From<(usize, Malformed)> for Bad {
+        fn from(_: (usize, Malformed)) -> Self {
+            Bad
+        }
+    }
+
+    pub(super) type Set<'a> = &'a mut dyn FnMut(usize, &Stored<'_>) -> Result<(), Bad>;
+
+    /// What a row's columns are, as text, by one of the readers; `None`: they are not the table's.
+    pub(super) fn seen(
+        expected: &[(Kind, Form)],
+        columns: impl FnOnce(&[(Kind, Form)], Set<'_>) -> Result<bool, Bad>,
+    ) -> Result<Option<Vec<String>>, Bad> {
+        let mut seen = Vec::new();
+        let whole = columns(expected, &mut |at, value| {
+            seen.push(format!("{at}:{:?}", value.clone().into_value()));
+            Ok(())
+        })?;
+        Ok(whole.then_some(seen))
+    }
+}

@@ -66,25 +66,12 @@ fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::seen;
     use super::*;
 
-    #[derive(Debug)]
-    struct Bad;
-
-    impl From<(usize, Malformed)> for Bad {
-        fn from(_: (usize, Malformed)) -> Self {
-            Bad
-        }
-    }
-
     fn read(line: &[u8], kinds: &[Kind]) -> Option<Vec<String>> {
-        let mut seen = Vec::new();
         let expected: Vec<_> = kinds.iter().map(|kind| (*kind, Form::Text)).collect();
-        let whole = columns::<Bad>(line, &expected, |at, value| {
-            seen.push(format!("{at}:{:?}", value.clone().into_value()));
-            Ok(())
-        });
-        whole.unwrap().then_some(seen)
+        seen(&expected, |expected, set| columns(line, expected, set)).unwrap()
     }
 
     #[test]

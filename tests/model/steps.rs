@@ -1,0 +1,44 @@
+//! What happens in a scenario that is told step by step, each step sure to succeed.
+
+use std::collections::BTreeSet;
+
+use super::choices::Choices;
+use super::client::{Receiver, Store};
+use super::script::writes;
+use super::world::{Tab, World};
+
+impl World {
+    /// A new tab of a group connects, wanting these queries.
+    pub fn tab(&mut self, group: usize, wanted: &[usize]) -> usize {
+        let tabs = &mut self.groups[group].tabs;
+        let tab = tabs.len();
+        let receiver = Receiver::new(self.schema.clone(), Store::default());
+        let wanted: BTreeSet<usize> = wanted.iter().copied().collect();
+        tabs.push(Tab { client: format!("g{group}t{tab}"), receiver, wanted, line: None });
+        self.connect(&mut Choices::new((0, 0)), group, tab).expect("connected");
+        tab
+    }
+
+    /// Postgres commits what the script says.
+    pub fn write(&mut self, script: &str) {
+        let writes = writes(script, &mut self.db);
+        self.commit(writes);
+    }
+
+    /// Postgres commits what the script says, and the core has it.
+    pub fn replicate(&mut self, script: &str) {
+        self.write(script);
+        self.batch();
+    }
+
+    /// The core goes to the newest snapshot.
+    pub fn batch(&mut self) {
+        self.core.begin_batch();
+        self.core.end_batch();
+    }
+
+    /// Nothing is left to do, and every tab has what its queries say.
+    pub fn settled(&mut self) {
+        self.settle().and_then(|()| self.check()).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
