@@ -436,8 +436,9 @@ fn mutations_that_pile_up_do_not_fill_the_memory() {
     }
     bound.check("mutations that wait", 2 * GROWTH);
     stage.app.release();
+    // The client sends pings while it waits; they must not come into the middle of a frame.
+    assert!(sender.join().expect("it ends"));
     let id = client.id.clone();
     client.until("all mutations", |c| c.store.lmids.get(&id) == Some(&80));
-    assert!(sender.join().expect("it ends"));
     bystander.finish(PROMPT);
 }
