@@ -238,7 +238,8 @@ fn a_log_cut_back_by_a_power_cut_is_filled_again() {
         let next = ends.get(kept + 1).copied().unwrap_or(left.len());
         match tail {
             Tail::Nothing => {}
-            Tail::Torn => left.extend(&log[left.len()..next.max(left.len() + 1).min(log.len()) - 1]),
+            // All of the next transaction but its last byte, if there is one.
+            Tail::Torn => left.extend(&log[left.len()..(next - 1).max(left.len())]),
             Tail::Zeros => left.resize(log.len(), 0),
         }
         std::fs::write(&log_path, left).expect("the log can be cut");
