@@ -50,13 +50,7 @@ fn same_shape(plan: &Plan, nodes: &[Node]) -> Result<(), String> {
 /// Compares what one evaluation found.
 fn compare(db: &Database, ast: &Ast, probe: &Probe, before: Option<&Probe>) -> Result<(), String> {
     let nodes = nodes(db, ast);
-    let sent = |(key, picked): (&(usize, String), &Vec<String>)| {
-        nodes[key.0].sent.then(|| (key.clone(), picked.clone()))
-    };
-    let chosen = probe.chosen.iter().filter_map(sent).collect();
-    // Where rows are not sent the evaluator's own choice counts, in both evaluations.
-    let before = before.map(|b| b.chosen.iter().filter_map(sent).collect());
-    let expected = judge(db, &nodes, &chosen, before.as_ref())?;
+    let expected = judge(db, &nodes, &probe.chosen, before.map(|b| &b.chosen))?;
     if let Some(twice) = probe.repeated.iter().find(|(node, _)| nodes[*node].role != Role::Witness) {
         return Err(format!("{twice:?} was found twice"));
     }
@@ -91,7 +85,7 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
         for (ast, earlier) in queries.iter().zip(&mut earlier) {
             let planned = plan(ast, &schema.catalogue, &schema)
                 .map_err(|e| TestCaseError::fail(format!("{e}: {}", print::query(ast))))?;
-            let probe = earlier.as_ref().map(Probe::after).unwrap_or_default();
+            let probe = earlier.as_ref().map(Probe::after).unwrap_or_else(|| Probe::of(&planned));
             let probe = evaluated(&reader, &planned, probe);
             same_shape(&planned, &nodes(&db, ast))
                 .and_then(|()| compare(&db, ast, &probe, earlier.as_ref()))

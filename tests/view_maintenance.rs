@@ -142,6 +142,10 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
         keeper.views.unsubscribe(view.id);
     }
     prop_assert_eq!(keeper.rows.borrow().len(), 0, "references are left over");
+    prop_assert!(
+        keeper.views.interests().is_empty() && keeper.views.shapes().is_empty(),
+        "interests are left over"
+    );
     Ok(())
 }
 

@@ -339,7 +339,7 @@ fn provable(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
 fn all_rows(group: &Group, shared: &Shared) -> Vec<RowId> {
     let mut rows = RowSet::default();
     for view in group.views.keys().filter_map(|v| shared.views.get(*v)) {
-        rows.extend(view.state.members.iter().copied());
+        rows.extend(view.state.iter());
     }
     rows.into_iter().collect()
 }
@@ -363,7 +363,7 @@ fn touched(
             continue;
         }
         if *got_since > cookie {
-            rows.extend(view.state.members.iter().copied());
+            rows.extend(view.state.iter());
         }
         rows.extend(view.journal.since(since).flat_map(|d| d.rows()));
     }

@@ -7,7 +7,9 @@ use super::step::give_up;
 use super::syncer::*;
 use crate::protocol::downstream::transform_error;
 use crate::views::full::Full;
-use crate::views::view::{State, ViewId};
+use crate::views::state::State;
+use crate::views::task::Outcome;
+use crate::views::view::ViewId;
 use crate::zql::ast::{self, Ast, Condition, Strictness};
 use crate::zql::{canonical, plan};
 use serde_json::Value;
@@ -130,7 +132,7 @@ impl Syncer {
         if self.lanes.get(&id) == Some(&view.incarnation) {
             return;
         }
-        let small = view.state.members.len() <= SMALL_VIEW;
+        let small = view.size <= SMALL_VIEW;
         if view.live && (small || self.shared.full(id).is_some()) {
             return;
         }
@@ -158,18 +160,15 @@ impl Syncer {
         }
         let view = self.shared.views.get_mut(request.view).filter(|v| v.incarnation == request.incarnation);
         let (true, Some(view)) = (lane, view) else {
-            self.shared.rows.borrow_mut().release_all(&state.members);
+            state.release(&mut self.shared.rows.borrow_mut());
             return false;
         };
         let at = full.at;
         let hydrated = !view.live;
         if hydrated {
-            view.journal = crate::views::journal::Journal::starting_at(at);
-            view.state = Rc::new(state);
-            view.at = at;
-            view.live = true;
+            self.shared.views.hydrated(request.view, state, at);
         } else {
-            self.shared.rows.borrow_mut().release_all(&state.members);
+            state.release(&mut self.shared.rows.borrow_mut());
         }
         // The journal of a view that lives knows nothing of a snapshot between two batches: a
         // row that was there then and only then would be sent, and never be taken back.
@@ -222,9 +221,14 @@ impl Syncer {
         }
     }
 
-    /// A view has changed by a batch: its groups have a step to take.
-    pub fn touched(&mut self, view: ViewId) {
-        self.wake_interested(view);
+    /// Makes known what a batch did to a view.
+    pub fn brought_forward(&mut self, view: ViewId, outcome: Outcome) {
+        match outcome {
+            Outcome::Same => {}
+            // Its groups have a step to take.
+            Outcome::Touched => self.wake_interested(view),
+            Outcome::Failed(error) => self.view_failed(view, &error),
+        }
     }
 
     /// A view could not be read: every query that it answers is refused, in all groups, and

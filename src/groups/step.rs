@@ -86,7 +86,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
 /// Whether a joined view is too large to be read by key in one go: its encoded form went to
 /// one tab as it was made. The others are brought there in slices.
 fn is_oversized(shared: &Shared, moved: &Moved) -> bool {
-    let members = |v: &ViewId| shared.views.get(*v).map_or(0, |v| v.state.members.len());
+    let members = |v: &ViewId| shared.views.get(*v).map_or(0, |v| v.state.len());
     moved.joined.iter().any(|v| shared.full(*v).is_none() && members(v) > SMALL_VIEW)
 }
 
@@ -191,13 +191,13 @@ fn operations(
     let before: Vec<(&View, RowMap<bool>)> =
         before.iter().filter_map(view).map(|v| (v, note_journal(v, since, &mut touched))).collect();
     for joined in moved.joined.iter().filter_map(view) {
-        for id in &joined.state.members {
-            touched.entry(*id).or_default();
+        for id in joined.state.iter() {
+            touched.entry(id).or_default();
         }
     }
     for (left, _) in &moved.left {
-        for id in view(left).map(|v| &*v.state.members).unwrap_or_default() {
-            touched.entry(*id).or_default();
+        for id in view(left).into_iter().flat_map(|v| v.state.iter()) {
+            touched.entry(id).or_default();
         }
     }
     let after: Vec<&View> = after.iter().filter_map(view).collect();
@@ -266,7 +266,7 @@ fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie
 fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
     for (id, since) in &moved.left {
         if let Some(view) = shared.views.get(*id) {
-            let mut rows = view.state.members.to_vec();
+            let mut rows = view.state.sorted();
             rows.extend(view.journal.since(StateVersion::ZERO).flat_map(|d| d.rows()));
             rows.sort_unstable();
             rows.dedup();
@@ -362,13 +362,11 @@ fn join_fresh(
     let mut told = 0;
     for (position, id) in order.iter().enumerate() {
         let Some(view) = shared.views.get(*id) else { continue };
-        let state = view.state.clone();
-        let earlier: Vec<_> =
-            order[..position].iter().filter_map(|v| shared.views.get(*v)).map(|v| v.state.clone()).collect();
-        let seen = |row: RowId| earlier.iter().any(|s| s.contains(row));
+        let earlier: Vec<&View> = order[..position].iter().filter_map(|v| shared.views.get(*v)).collect();
+        let seen = |row: RowId| earlier.iter().any(|v| v.state.contains(row));
         let mut rest: Vec<RowOp> = Vec::new();
-        match shared.full(*id).cloned() {
-            None => rest.extend(state.members.iter().filter(|r| !seen(**r)).map(|r| RowOp::Put(*r))),
+        match shared.full(*id) {
+            None => rest.extend(view.state.sorted().into_iter().filter(|r| !seen(*r)).map(RowOp::Put)),
             Some(full) => {
                 let stale: Vec<RowId> = stale(view, full.at);
                 let whole = full.poke_id == poke_id && earlier.is_empty();
@@ -385,12 +383,12 @@ fn join_fresh(
                     }
                 }
                 flush(&mut body, poke_id, frames);
-                let alive = stale.iter().filter(|r| state.contains(**r) && !seen(**r));
+                let alive = stale.iter().filter(|r| view.state.contains(**r) && !seen(**r));
                 rest.extend(alive.map(|r| RowOp::Put(*r)));
             }
         }
+        told += view.state.len();
         frames.extend(shared.encode(poke_id, &rest)?);
-        told += state.members.len();
     }
     Ok(told)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::Histogram;
+use crate::views::routing::Reason;
 
 /// The kinds of errors that clients are sent (`docs/spec/sync-protocol.md` §17). Any other kind counts as
 /// the last.
@@ -107,6 +108,10 @@ metrics! {
         commits: Counter, "commits_applied_total", "Upstream commits applied to the replica.";
         rows: Counter, "rows_applied_total", "Rows that they changed.";
         batched_commits: Counter, "batched_commits_total", "Commits that views were advanced by.";
+        advances: Counter, "view_advances_total", "Times a view was brought forward row by row.";
+        again_bulk: Counter, "view_evaluations_bulk_total", "Views evaluated again: changes not listed.";
+        again_condition: Counter, "view_evaluations_condition_total", "Views evaluated again: a condition of too many rows.";
+        again_candidates: Counter, "view_evaluations_candidates_total", "Views evaluated again: too many rows to look at.";
         overflows: Counter, "queue_overflows_total", "Times a core fell too far behind (gaps).";
         watermark: Gauge, "replica_watermark_lsn", "Position of the replica in the upstream log.";
         synced_watermark: Gauge, "replica_synced_watermark_lsn", "Position up to which it is durable.";
@@ -262,6 +267,17 @@ impl Metrics {
     /// A commit was broadcast `took_ns` after it arrived.
     pub fn commit_broadcast(&self, took_ns: u64) {
         self.broadcast.record(took_ns);
+    }
+
+    /// A view was brought forward by a batch; `reason`: why it was evaluated again, if it was.
+    pub fn view_advanced(&self, reason: Option<Reason>) {
+        let counter = match reason {
+            None => &self.advances,
+            Some(Reason::Bulk) => &self.again_bulk,
+            Some(Reason::Condition) => &self.again_condition,
+            Some(Reason::Candidates) => &self.again_candidates,
+        };
+        add(counter, 1);
     }
 
     /// This core's queue of commits overflowed: its views are evaluated anew.

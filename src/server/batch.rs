@@ -3,7 +3,6 @@
 //! What a batch finds is held back until all of it is known, and then takes effect at once:
 //! nobody sees some views at the new version and others at the old one.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,45 +13,19 @@ use crate::changes::batch::Batch;
 use crate::changes::commit::Commit;
 use crate::changes::queue::Taken;
 use crate::changes::version::StateVersion;
+use crate::groups::syncer::Syncer;
 use crate::replica::reader::{ReadError, Reader};
-use crate::views::collect::Collector;
-use crate::views::rows::{RowId, Rows};
-use crate::views::view::{Effect, State, View, ViewId};
-use crate::zql::evaluate::evaluate;
-use crate::zql::plan::Plan;
+use crate::views::changed::Changed;
+use crate::views::routing::Routing;
+use crate::views::task::{self, Done};
+use crate::views::view::ViewId;
+use crate::zql::evaluate::Pace;
 
 /// Most bytes of commits kept for lanes. A lane that misses some looks at its view again.
 const MAX_RECENT: usize = 64 << 20;
 
 /// Wait between attempts when the replica cannot be read: the disk is full or gone.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// A view that has to be evaluated again. Until that is done the collector keeps what it
-/// needs of the view, which may go meanwhile.
-struct Touched {
-    view: ViewId,
-    incarnation: u64,
-    plan: Rc<Plan>,
-    collector: Collector,
-    edited: Vec<RowId>,
-}
-
-impl Touched {
-    fn new(id: ViewId, view: &View, rows: &Rc<RefCell<Rows>>, edited: Vec<RowId>) -> Touched {
-        let plan = view.plan.clone();
-        let collector =
-            Collector::new(rows.clone(), view.layout.clone(), plan.clone(), view.state.clone(), None);
-        Touched { view: id, incarnation: view.incarnation, plan, collector, edited }
-    }
-}
-
-/// The same with what was found.
-struct Evaluated {
-    view: ViewId,
-    incarnation: u64,
-    edited: Vec<RowId>,
-    found: Result<State, ReadError>,
-}
 
 /// Runs batches for as long as commits come.
 pub async fn run(core: Rc<Core>) {
@@ -87,12 +60,12 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     } else {
         Batch::fold(&taken.commits, to)
     };
-    let (contents, touched) = core.with(|s| classify(s, &batch)).unwrap_or_default();
-    let mut evaluated = Vec::with_capacity(touched.len());
-    for touched in touched {
-        evaluated.push(evaluate_again(core, &reader, touched).await);
-    }
-    core.with(|s| apply(s, &batch, contents, evaluated));
+    let done = bring(core, &reader, &batch, None).await?;
+    core.with(|syncer| {
+        syncer.shared.moved(to);
+        done.into_iter().for_each(|done| settle(syncer, done, to));
+        syncer.route_mutations(&batch);
+    });
     core.metrics.batch_done(count, now().saturating_duration_since(began).as_nanos() as u64);
     Ok(())
 }
@@ -121,68 +94,43 @@ fn remember(recent: &mut Recent, taken: &Taken, wanted: bool) {
     }
 }
 
-type Contents = Vec<(ViewId, u64, Vec<RowId>)>;
-
-fn classify(syncer: &mut crate::groups::syncer::Syncer, batch: &Batch) -> (Contents, Vec<Touched>) {
-    let shared = &syncer.shared;
-    let mut contents = Vec::new();
-    let mut touched = Vec::new();
-    for id in shared.views.reading(batch.tables.keys()) {
-        let Some(view) = shared.views.get(id).filter(|v| v.live) else { continue };
-        let effect = view.effect(batch, &shared.rows.borrow());
-        match effect {
-            Effect::None => {}
-            Effect::Contents(edited) => contents.push((id, view.incarnation, edited)),
-            Effect::Evaluate(edited) => touched.push(Touched::new(id, view, &shared.rows, edited)),
-        }
-    }
-    (contents, touched)
-}
-
-async fn evaluate_again(core: &Core, reader: &Reader, touched: Touched) -> Evaluated {
-    let Touched { view, incarnation, plan, mut collector, edited } = touched;
+/// Brings the views that a batch touches to its end, or `only` one. Nothing takes effect yet.
+async fn bring(
+    core: &Core,
+    reader: &Reader,
+    batch: &Batch<'_>,
+    only: Option<ViewId>,
+) -> Result<Vec<Done>, ReadError> {
+    let Some(changed) = core.with(|s| Changed::new(batch, &s.shared.rows.borrow())) else {
+        return Ok(Vec::new());
+    };
+    let Some(mut routing) = core.with(|s| Routing::new(batch, &changed, &s.shared.views, only)) else {
+        return Ok(Vec::new());
+    };
     let mut pace = core.pace();
-    let result = evaluate(reader, &plan, &mut collector, &mut pace).await;
+    while core.with(|s| routing.step(&s.shared.views, reader)).unwrap_or(Ok(false))? {
+        if pace.is_over() {
+            pace.rest().await;
+        }
+    }
+    let found = routing.finish();
+    let tasks = core.with(|s| task::take(&mut s.shared.views, found, batch, &changed)).unwrap_or_default();
+    let mut done = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        core.metrics.view_advanced(task.reason());
+        done.push(task.perform(&changed, reader, &mut pace).await);
+        if pace.is_over() {
+            pace.rest().await;
+        }
+    }
     pace.end();
-    let found = result.map(|()| collector.finish(reader.version()).0);
-    Evaluated { view, incarnation, edited, found }
+    Ok(done)
 }
 
-/// Makes everything that a batch found take effect.
-fn apply(
-    syncer: &mut crate::groups::syncer::Syncer,
-    batch: &Batch,
-    contents: Contents,
-    evaluated: Vec<Evaluated>,
-) {
-    syncer.shared.moved(batch.end);
-    for (id, incarnation, edited) in contents {
-        let rows = syncer.shared.rows.clone();
-        if let Some(view) = syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation) {
-            view.edit(edited, batch.end, &mut rows.borrow_mut());
-            syncer.touched(id);
-        }
-    }
-    for evaluated in evaluated {
-        replace(syncer, evaluated, batch.end);
-    }
-    syncer.route_mutations(batch);
-}
-
-fn replace(syncer: &mut crate::groups::syncer::Syncer, evaluated: Evaluated, end: StateVersion) {
-    let Evaluated { view: id, incarnation, edited, found } = evaluated;
-    let rows = syncer.shared.rows.clone();
-    let view = syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation);
-    match (view, found) {
-        (None, Ok(state)) => rows.borrow_mut().release_all(&state.members),
-        (None, Err(_)) => {}
-        (Some(view), Ok(state)) => {
-            if view.replace(state, &edited, end, &mut rows.borrow_mut()) {
-                syncer.touched(id);
-            }
-        }
-        (Some(_), Err(error)) => syncer.view_failed(id, &error.to_string()),
-    }
+fn settle(syncer: &mut Syncer, done: Done, end: StateVersion) {
+    let view = done.view;
+    let outcome = done.settle(&mut syncer.shared.views, end);
+    syncer.brought_forward(view, outcome);
 }
 
 /// Brings one view, read in a lane at `at`, to the core's version. The caller holds the turn.
@@ -198,21 +146,12 @@ pub async fn bring_forward(core: &Core, id: ViewId, at: StateVersion) {
         return;
     };
     let batch = if gap { Batch::everything(&catalogue, end) } else { Batch::fold(&commits, end) };
-    let touched = core.with(|syncer| {
-        let rows = syncer.shared.rows.clone();
-        let view = syncer.shared.views.get_mut(id)?;
-        let effect = view.effect(&batch, &rows.borrow());
-        match effect {
-            Effect::None => None,
-            Effect::Contents(edited) => {
-                view.edit(edited, end, &mut rows.borrow_mut());
-                None
-            }
-            Effect::Evaluate(edited) => Some(Touched::new(id, view, &rows, edited)),
+    match bring(core, &reader, &batch, Some(id)).await {
+        Ok(done) => {
+            core.with(|syncer| done.into_iter().for_each(|done| settle(syncer, done, end)));
         }
-    });
-    if let Some(touched) = touched.flatten() {
-        let evaluated = evaluate_again(core, &reader, touched).await;
-        core.with(|syncer| replace(syncer, evaluated, end));
+        Err(error) => {
+            core.with(|syncer| syncer.view_failed(id, &error.to_string()));
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::groups::syncer::{LaneRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::collect::Collector;
 use crate::views::full::{Finished, Full};
-use crate::views::view::State;
+use crate::views::state::State;
 use crate::zql::evaluate::{Pace, evaluate};
 
 /// Lanes under way at a time on one core. A few, so that a large query does not keep small
@@ -85,7 +85,7 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     core.metrics.hydration_done(took.as_nanos() as u64);
     if took > core.config.log.slow_hydrate {
         crate::info!(
-            core = core.index, rows = state.members.len(), ms = took.as_millis() as u64;
+            core = core.index, rows = state.len(), ms = took.as_millis() as u64;
             "Slow query materialization"
         );
     }
@@ -109,10 +109,9 @@ async fn read(core: &Rc<Core>, request: LaneRequest) -> Result<Option<Read>, Rea
     let reading = Reading::new(request, at, in_step);
     let collector = core.with(|syncer| {
         let view = syncer.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)?;
-        let (rows, state) = (syncer.shared.rows.clone(), view.state.clone());
-        let plan = view.plan.clone();
+        let (rows, plan) = (syncer.shared.rows.clone(), view.plan.clone());
         let poke_id = Some(reading.poke_id.clone());
-        Some((plan.clone(), Collector::new(rows, view.layout.clone(), plan, state, poke_id)))
+        Some((plan.clone(), Collector::new(rows, view.layout.clone(), plan, &view.state, poke_id)))
     });
     let Some((plan, mut collector)) = collector.flatten() else {
         give_reader_back(core, reader)?;

@@ -5,13 +5,17 @@ use std::rc::Rc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::advance::{Advanced, ScopeChange};
 use super::fragment::Encoder;
+use super::interests::{Interests, Target};
 use super::journal::Journal;
-use super::rows::{IdentityId, Rows};
-use super::view::{Layout, State, View, ViewId};
+use super::rows::{IdentityId, RowSet, Rows};
+use super::shapes::Shapes;
+use super::state::State;
+use super::view::{Layout, View, ViewId};
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::{Catalogue, TableId};
-use crate::zql::plan::Plan;
+use crate::zql::plan::{Node, Plan};
 
 /// Identity of a view: canonical query, and for each table in it the key by which the
 /// client schema knows it (rule 11). Compared as bytes.
@@ -26,6 +30,8 @@ pub struct Views {
     free: Vec<u32>,
     next_incarnation: u64,
     encoders: HashMap<IdentityId, Rc<Encoder>>,
+    interests: Interests,
+    shapes: Shapes,
 }
 
 struct Slot {
@@ -45,6 +51,8 @@ impl Views {
             free: Vec::new(),
             next_incarnation: 1,
             encoders: HashMap::new(),
+            interests: Interests::default(),
+            shapes: Shapes::default(),
         }
     }
 
@@ -70,8 +78,10 @@ impl Views {
             layout,
             at: StateVersion::ZERO,
             live: false,
-            state: Rc::new(State::default()),
+            state: State::default(),
+            size: 0,
             journal: Journal::default(),
+            shapes: Rc::from([]),
         };
         self.next_incarnation += 1;
         let slot = Some(Slot { key: key.clone(), subscribers: 1, view });
@@ -118,8 +128,12 @@ impl Views {
                 views.remove(&id);
             }
         }
+        if slot.view.live {
+            self.listen(id, &slot.view, false);
+            self.shapes.remove(id, &slot.view.shapes, &mut self.interests);
+        }
         let mut rows = self.rows.borrow_mut();
-        rows.release_all(&slot.view.state.members);
+        slot.view.state.release(&mut rows);
         slot.view.journal.clear(&mut rows);
         self.free.push(id.0);
         true
@@ -143,6 +157,110 @@ impl Views {
         out
     }
 
+    /// Row numbers, shared with everything that names rows on this core.
+    pub fn rows(&self) -> &Rc<RefCell<Rows>> {
+        &self.rows
+    }
+
+    /// Who wants to hear of which rows.
+    pub fn interests(&self) -> &Interests {
+        &self.interests
+    }
+
+    /// The conditions of all views.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// A view has been read at `at`: from now on it hears of changes.
+    pub fn hydrated(&mut self, id: ViewId, state: State, at: StateVersion) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let view = &mut slot.view;
+        view.journal = Journal::starting_at(at);
+        view.size = state.len();
+        view.state = state;
+        view.at = at;
+        view.live = true;
+        let plan = view.plan.clone();
+        let shapes = self.shapes.add(id, &plan, &mut self.interests).into();
+        let Some(mut slot) = self.slots[id.0 as usize].take() else { return };
+        slot.view.shapes = shapes;
+        self.listen(id, &slot.view, true);
+        self.slots[id.0 as usize] = Some(slot);
+    }
+
+    /// Registers what a view wants to hear of, or ends that.
+    fn listen(&mut self, id: ViewId, view: &View, on: bool) {
+        let root = &view.plan.nodes[0];
+        let target = Target::Node(id, 0);
+        match (root.filter.wanted(), on) {
+            (None, true) => self.interests.add_short(root.table, target),
+            (None, false) => self.interests.remove_short(root.table, target),
+            (Some(all), true) => all.iter().for_each(|w| self.interests.add(root.table, w, target)),
+            (Some(all), false) => all.iter().for_each(|w| self.interests.remove(root.table, w, target)),
+        }
+        self.listen_keys(id, &view.plan, &view.state, on);
+    }
+
+    fn listen_keys(&mut self, id: ViewId, plan: &Plan, state: &State, on: bool) {
+        for (node, slots) in state.nodes.iter().enumerate().skip(1) {
+            slots.keys().for_each(|key| self.listen_key(id, plan, node, key, on));
+        }
+    }
+
+    fn listen_key(&mut self, id: ViewId, plan: &Plan, node: usize, key: &[u8], on: bool) {
+        let (plan, target) = (&plan.nodes[node], Target::Node(id, node as u16));
+        match on {
+            true => self.interests.add_key(plan.table, &plan.child_columns, key, target),
+            false => self.interests.remove_key(plan.table, &plan.child_columns, key, target),
+        }
+    }
+
+    /// Takes the state of a live view out, to be brought forward.
+    pub fn take_state(&mut self, id: ViewId) -> Option<State> {
+        self.get_mut(id).filter(|view| view.live).map(|view| std::mem::take(&mut view.state))
+    }
+
+    /// Gives a view its state back. True if anything happened to it.
+    pub fn put_state(&mut self, id: ViewId, incarnation: u64, plan: &Plan, advanced: Advanced) -> bool {
+        let Advanced { state, delta, scopes, held } = advanced;
+        for ScopeChange { node, key, entered } in &scopes {
+            self.listen_key(id, plan, *node as usize, key, *entered);
+        }
+        let rows = self.rows.clone();
+        let changed = !delta.is_empty();
+        let view = self.get_mut(id).filter(|view| view.incarnation == incarnation);
+        match view {
+            Some(view) => {
+                if changed {
+                    view.at = delta.end;
+                    view.journal.push(delta, &mut rows.borrow_mut());
+                }
+                view.size = state.len();
+                view.state = state;
+            }
+            None => {
+                // It has gone meanwhile, without the keys that it listened to.
+                self.listen_keys(id, plan, &state, false);
+                state.release(&mut rows.borrow_mut());
+            }
+        }
+        rows.borrow_mut().release_all(&held);
+        changed
+    }
+
+    /// Gives a live view the result of an evaluation at `end`. `edited`: rows whose contents
+    /// changed, if they stay. True if anything did.
+    pub fn replace(&mut self, id: ViewId, state: State, edited: &RowSet, end: StateVersion) -> bool {
+        let Some(mut slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return false };
+        self.listen(id, &slot.view, false);
+        let rows = self.rows.clone();
+        let changed = slot.view.replace(state, |row| edited.contains(&row), end, &mut rows.borrow_mut());
+        self.listen(id, &slot.view, true);
+        self.slots[id.0 as usize] = Some(slot);
+        changed
+    }
+
     /// Views at the moment.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -164,19 +282,9 @@ impl Views {
     }
 
     fn layout(&mut self, plan: &Plan, catalogue: &Catalogue) -> Layout {
-        let mut identities = Vec::with_capacity(plan.nodes.len());
-        let mut encoders = Vec::with_capacity(plan.nodes.len());
-        for node in &plan.nodes {
-            let identity = node.emitted.then(|| self.rows.borrow_mut().identity(node.table, &node.key));
-            identities.push(identity);
-            encoders.push(identity.map(|identity| self.encoder(identity, catalogue)));
-        }
-        let distinct = identities
-            .iter()
-            .map(|identity| identities.iter().filter(|other| *other == identity).count() == 1)
-            .collect();
-        // A node of witnesses may meet one row under several keys only if the row has
-        // several keys, which it has not; but it may be chosen as kept and as filled.
-        Layout { identities, encoders, distinct }
+        let of = |node: &Node| self.rows.borrow_mut().identity(node.table, &node.key);
+        let identities: Vec<IdentityId> = plan.nodes.iter().map(of).collect();
+        let encoders = identities.iter().map(|identity| self.encoder(*identity, catalogue)).collect();
+        Layout::new(plan, identities, encoders)
     }
 }

@@ -81,6 +81,11 @@ impl Rows {
         &self.identities[identity.0 as usize]
     }
 
+    /// All identities, in order of their numbers.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.iter()
+    }
+
     /// All identities of a table.
     pub fn identities_of(&self, table: TableId) -> Vec<IdentityId> {
         (0..self.identities.len())

@@ -4,7 +4,6 @@
 //! Nodes are read one after another, each for the distinct keys that its parent's rows
 //! gave; a parent row that appears under several keys is looked below only once.
 
-use hashbrown::HashSet;
 use rusqlite::Row;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 
@@ -16,18 +15,17 @@ use crate::replica::value::Value;
 
 /// Receives what an evaluation finds.
 pub trait Collect {
-    /// A row of an emitted node. `identity` are the bytes of its client key.
-    fn row(&mut self, node: usize, identity: &[u8], row: &Row<'_>) -> Result<(), ReadError>;
+    /// A row of a node, each once. `key`: the correlation key under which it was found, empty
+    /// for the root; `identity`: the bytes of its client key.
+    fn row(&mut self, node: usize, key: &[u8], identity: &[u8], row: &Row<'_>) -> Result<(), ReadError>;
 
-    /// A correlation key for which a node's rows are looked up.
-    fn scope(&mut self, node: usize, key: &[u8]);
+    /// A parent row of a node has this correlation key. True if it is the first: rows are then
+    /// looked up for it.
+    fn scope(&mut self, node: usize, key: &[u8]) -> bool;
 
     /// Identities of the witnesses that the view has for this key, which are kept while
     /// they still are witnesses (ruling 1).
     fn witnesses(&self, node: usize, key: &[u8]) -> Vec<Vec<u8>>;
-
-    /// A witness chosen for this key.
-    fn witness(&mut self, node: usize, key: &[u8], identity: &[u8]);
 }
 
 /// Lets other work of the core go on between rows.
@@ -48,12 +46,8 @@ impl Pace for NoPace {
     async fn rest(&mut self) {}
 }
 
-/// Distinct correlation keys of one node, in the order found.
-#[derive(Default)]
-struct Scope {
-    seen: HashSet<Box<[u8]>>,
-    keys: Vec<(Box<[u8]>, Vec<Value>)>,
-}
+/// Distinct correlation keys of one node with their values, in the order found.
+type Keys = Vec<(Box<[u8]>, Vec<Value>)>;
 
 /// Evaluates the plan on the reader's snapshot.
 pub async fn evaluate<C: Collect, P: Pace>(
@@ -62,9 +56,9 @@ pub async fn evaluate<C: Collect, P: Pace>(
     collect: &mut C,
     pace: &mut P,
 ) -> Result<(), ReadError> {
-    let mut scopes: Vec<Scope> = plan.nodes.iter().map(|_| Scope::default()).collect();
+    let mut scopes: Vec<Keys> = vec![Keys::new(); plan.nodes.len()];
     for index in 0..plan.nodes.len() {
-        let keys = std::mem::take(&mut scopes[index].keys);
+        let keys = std::mem::take(&mut scopes[index]);
         let mut run = Run { reader, plan, index, scopes: &mut scopes, collect, pace, bytes: Vec::new() };
         run.node(keys).await?;
     }
@@ -75,7 +69,7 @@ struct Run<'a, C, P> {
     reader: &'a Reader,
     plan: &'a Plan,
     index: usize,
-    scopes: &'a mut [Scope],
+    scopes: &'a mut [Keys],
     collect: &'a mut C,
     pace: &'a mut P,
     bytes: Vec<u8>,
@@ -86,17 +80,14 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
         &self.plan.nodes[self.index]
     }
 
-    async fn node(&mut self, keys: Vec<(Box<[u8]>, Vec<Value>)>) -> Result<(), ReadError> {
-        for (key, _) in &keys {
-            self.collect.scope(self.index, key);
-        }
+    async fn node(&mut self, keys: Keys) -> Result<(), ReadError> {
         // Cloning shares the text and the constants.
         match self.node_plan().statements.clone() {
             Statements::Never => Ok(()),
-            Statements::Once(statement) => self.rows(&statement, &[]).await,
+            Statements::Once(statement) => self.rows(&statement, &[], Some(&[])).await,
             Statements::PerKey(statement) => {
-                for (_, values) in &keys {
-                    self.rows(&statement, values).await?;
+                for (key, values) in &keys {
+                    self.rows(&statement, values, Some(key)).await?;
                 }
                 Ok(())
             }
@@ -104,7 +95,7 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
             Statements::Batch(statement) => {
                 let tuples: Vec<String> = keys.iter().map(|(_, values)| json_array(values)).collect();
                 let list = Value::Text(format!("[{}]", tuples.join(",")).into());
-                self.rows(&statement, &[list]).await
+                self.rows(&statement, &[list], None).await
             }
             Statements::Witness { fill, holds } => {
                 for (key, values) in &keys {
@@ -115,17 +106,37 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
         }
     }
 
-    async fn rows(&mut self, statement: &Statement, variable: &[Value]) -> Result<(), ReadError> {
+    /// `key`: of all the rows; `None`: each row tells its own.
+    async fn rows(
+        &mut self,
+        statement: &Statement,
+        variable: &[Value],
+        key: Option<&[u8]>,
+    ) -> Result<(), ReadError> {
         let mut prepared = self.reader.prepare(&statement.text)?;
         let mut rows = prepared.query(parameters(variable, &statement.constants))?;
+        let mut own = Vec::new();
         while let Some(row) = rows.next()? {
             self.identity(row)?;
             let identity = std::mem::take(&mut self.bytes);
-            self.visit(row, &identity)?;
+            if key.is_none() {
+                self.correlation(row, &mut own)?;
+            }
+            self.visit(row, key.unwrap_or(&own), &identity)?;
             self.bytes = identity;
             if self.pace.due() {
                 self.pace.rest().await;
             }
+        }
+        Ok(())
+    }
+
+    /// The row's own correlation key.
+    fn correlation(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        out.clear();
+        let node = self.node_plan();
+        for column in &node.child_columns {
+            key::push(row.get_ref(node.position(*column))?.into(), out);
         }
         Ok(())
     }
@@ -145,8 +156,7 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
             let mut prepared = self.reader.prepare(&holds.text)?;
             let mut rows = prepared.query(parameters(&variable, &holds.constants))?;
             if let Some(row) = rows.next()? {
-                self.visit(row, &identity)?;
-                self.collect.witness(self.index, key, &identity);
+                self.visit(row, key, &identity)?;
                 chosen.push(identity);
             }
         }
@@ -159,8 +169,7 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
                     continue;
                 }
                 let identity = self.bytes.clone();
-                self.visit(row, &identity)?;
-                self.collect.witness(self.index, key, &identity);
+                self.visit(row, key, &identity)?;
                 chosen.push(identity);
             }
         }
@@ -190,15 +199,12 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
     }
 
     /// Hands the row out and brings its keys into the scopes of the nodes below.
-    fn visit(&mut self, row: &Row<'_>, identity: &[u8]) -> Result<(), ReadError> {
+    fn visit(&mut self, row: &Row<'_>, key: &[u8], identity: &[u8]) -> Result<(), ReadError> {
         let node = &self.plan.nodes[self.index];
         for child in &node.children {
             self.descend(node, *child, row)?;
         }
-        if node.emitted {
-            self.collect.row(self.index, identity, row)?;
-        }
-        Ok(())
+        self.collect.row(self.index, key, identity, row)
     }
 
     fn descend(&mut self, node: &Node, child: usize, row: &Row<'_>) -> Result<(), ReadError> {
@@ -210,17 +216,14 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
                 return Ok(());
             }
         }
-        let scope = &mut self.scopes[child];
-        if scope.seen.contains(bytes.as_slice()) {
+        if !self.collect.scope(child, &bytes) {
             return Ok(());
         }
         let mut values = Vec::with_capacity(columns.len());
         for column in columns {
             values.push(Scalar::from(row.get_ref(node.position(*column))?).to_value());
         }
-        let bytes: Box<[u8]> = bytes.into();
-        scope.seen.insert(bytes.clone());
-        scope.keys.push((bytes, values));
+        self.scopes[child].push((bytes.into(), values));
         Ok(())
     }
 }

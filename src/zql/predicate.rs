@@ -4,9 +4,24 @@
 //! cannot have changed a node's result (rule 4). Conditions on other tables count as
 //! "may hold".
 
-use super::test::Test;
+use std::collections::BTreeMap;
+
+use super::key::MAX_SAFE_INTEGER;
+use super::test::{self, Comparison, Test};
 use crate::replica::catalogue::ColumnIndex;
 use crate::replica::value::Value;
+
+/// Values that rows must have in certain columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Ascending.
+    pub columns: Box<[ColumnIndex]>,
+    /// One per column.
+    pub values: Box<[Value]>,
+}
+
+/// Most alternatives that a filter is looked up by. Beyond it looking at each row costs less.
+const MAX_WANTED: usize = 64;
 
 /// A filter over one row; unknown parts are true.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,5 +56,113 @@ impl Predicate {
                 members.iter().for_each(|m| m.columns(out));
             }
         }
+    }
+
+    /// Values one of which every row that passes has: `None` if that cannot be said.
+    pub fn wanted(&self) -> Option<Vec<Wanted>> {
+        let alternatives = self.alternatives();
+        if alternatives.len() > MAX_WANTED || alternatives.iter().any(Fixed::is_empty) {
+            return None;
+        }
+        let wanted = alternatives.into_iter().map(|fixed| {
+            let (columns, values): (Vec<_>, Vec<_>) = fixed.into_iter().unzip();
+            Wanted { columns: columns.into(), values: values.into() }
+        });
+        Some(wanted.collect())
+    }
+
+    /// Disjunctive normal form of what is fixed; an alternative without values fixes nothing.
+    fn alternatives(&self) -> Vec<Fixed> {
+        match self {
+            Predicate::Unknown => vec![Fixed::new()],
+            Predicate::Test(test) => fixed(test),
+            Predicate::Or(members) => {
+                let mut out: Vec<Fixed> = members.iter().flat_map(Predicate::alternatives).collect();
+                out.sort_unstable_by_key(Fixed::len);
+                match out.first() {
+                    // Any row may pass.
+                    Some(first) if first.is_empty() => vec![Fixed::new()],
+                    _ => out,
+                }
+            }
+            Predicate::And(members) => {
+                members.iter().fold(vec![Fixed::new()], |all, member| both(all, member.alternatives()))
+            }
+        }
+    }
+}
+
+/// Values that one alternative fixes, by column.
+type Fixed = BTreeMap<ColumnIndex, Value>;
+
+fn fixed(test: &Test) -> Vec<Fixed> {
+    let one = |column: &ColumnIndex, value: &Value| {
+        // SQLite compares large numbers otherwise than their hashes do.
+        let exact = !matches!(value, Value::Real(r) if r.abs() > MAX_SAFE_INTEGER as f64);
+        if exact { Fixed::from([(*column, value.clone())]) } else { Fixed::new() }
+    };
+    match test {
+        Test::Constant(false) => Vec::new(),
+        Test::IsNull(column) => vec![one(column, &Value::Null)],
+        Test::Compare(column, Comparison::Equal, value) => vec![one(column, value)],
+        Test::In(column, values, false) => values.iter().map(|value| one(column, value)).collect(),
+        _ => vec![Fixed::new()],
+    }
+}
+
+/// Alternatives of two filters that must both pass. If they become too many, those of the
+/// first alone: that finds more rows, never fewer.
+fn both(first: Vec<Fixed>, second: Vec<Fixed>) -> Vec<Fixed> {
+    if first.len() * second.len() > MAX_WANTED {
+        return if first.iter().any(Fixed::is_empty) { second } else { first };
+    }
+    let mut out = Vec::with_capacity(first.len() * second.len());
+    for a in &first {
+        for b in &second {
+            let differs = |(column, value): (&ColumnIndex, &Value)| {
+                b.get(column).is_some_and(|other| test::compare(other, value).is_ne())
+            };
+            if !a.iter().any(differs) {
+                out.push(a.iter().chain(b).map(|(c, v)| (*c, v.clone())).collect());
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn equal(column: ColumnIndex, n: i64) -> Predicate {
+        Predicate::Test(Test::Compare(column, Comparison::Equal, Value::Integer(n)))
+    }
+
+    fn of(predicate: &Predicate) -> Option<Vec<String>> {
+        let text = |w: Wanted| format!("{:?}={:?}", w.columns, w.values);
+        predicate.wanted().map(|all| all.into_iter().map(text).collect())
+    }
+
+    #[test]
+    fn a_filter_says_which_values_its_rows_have() {
+        let list = Test::In(1, vec![Value::Integer(5), Value::Integer(6)], false);
+        let both = Predicate::And(vec![equal(2, 7), Predicate::Test(list), Predicate::Unknown]);
+        let expected = ["[1, 2]=[Integer(5), Integer(7)]", "[1, 2]=[Integer(6), Integer(7)]"];
+        assert_eq!(of(&both).unwrap(), expected);
+        let either = Predicate::Or(vec![equal(0, 1), Predicate::Test(Test::IsNull(3))]);
+        assert_eq!(of(&either).unwrap(), ["[0]=[Integer(1)]", "[3]=[Null]"]);
+        assert_eq!(of(&Predicate::Or(vec![equal(0, 1), Predicate::Unknown])), None, "any row may pass");
+        assert_eq!(of(&Predicate::And(vec![equal(0, 1), equal(0, 2)])).unwrap(), Vec::<String>::new());
+        assert_eq!(of(&Predicate::Or(Vec::new())).unwrap(), Vec::<String>::new(), "no row passes");
+        assert_eq!(of(&Predicate::And(Vec::new())), None);
+    }
+
+    #[test]
+    fn too_many_alternatives_are_not_multiplied() {
+        let list = |column| Test::In(column, (0..20).map(Value::Integer).collect(), false);
+        let both = Predicate::And(vec![Predicate::Test(list(0)), Predicate::Test(list(1))]);
+        assert_eq!(both.wanted().map(|all| all.len()), Some(20));
+        let long = Test::In(0, (0..100).map(Value::Integer).collect(), false);
+        assert_eq!(Predicate::Test(long).wanted(), None);
     }
 }

@@ -5,8 +5,9 @@
 
 use std::rc::Rc;
 
-use super::ast::{Ast, Condition, Correlated, Direction, Literal};
-use super::plan::{Kind, MAX_WITNESSES, PlanError, Planner, Resolved, comparable, correlation, cursor_value};
+use super::ast::{Ast, Condition, Correlated, Direction};
+use super::plan::{Kind, MAX_WITNESSES, PlanError};
+use super::planner::{Planner, Resolved, comparable, correlation, cursor};
 use super::predicate::Predicate;
 use super::test::{self, Test};
 use crate::replica::catalogue::{ColumnIndex, Table, quote};
@@ -41,6 +42,36 @@ pub enum Statements {
     },
     /// Can have no rows.
     Never,
+}
+
+/// The rows of a limited node after a certain position: one statement for each pattern of NULLs
+/// in the position.
+#[derive(Debug, Clone)]
+pub struct Refill {
+    body: Statement,
+    order: Vec<OrderColumn>,
+    order_by: Rc<str>,
+}
+
+/// A column of an order: how SQL names it.
+#[derive(Debug, Clone)]
+struct OrderColumn {
+    name: String,
+    direction: Direction,
+    not_null: bool,
+}
+
+impl Refill {
+    /// Reads up to `count` rows. The key of the parent is the variable parameter.
+    pub fn after(&self, position: &[Value], count: u64) -> Statement {
+        let mut sql = Builder { text: self.body.text.to_string(), constants: self.body.constants.to_vec() };
+        sql.push(" AND ");
+        after(&mut sql, &self.order, position, true);
+        sql.push(&self.order_by);
+        sql.push(" LIMIT ");
+        sql.bind(&Value::Integer(count as i64));
+        sql.finish()
+    }
 }
 
 /// Text under construction with its constants.
@@ -109,7 +140,34 @@ impl Planner<'_> {
         Ok(if never { Statements::Never } else { statements })
     }
 
-    fn reads_by_index(&self, table: &Table, child_columns: &[ColumnIndex]) -> bool {
+    /// Whether the row with a given key passes the filter and the cursor.
+    pub(super) fn holds(&self, ast: &Ast, resolved: &Resolved) -> Result<Statement, PlanError> {
+        Ok(self.body(ast, resolved, &resolved.key)?.finish())
+    }
+
+    /// The row with a given key.
+    pub(super) fn lookup(&self, resolved: &Resolved) -> Statement {
+        let table = resolved.table;
+        let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
+        let mut sql = Builder::default();
+        sql.push(&format!("SELECT {} FROM {} AS t0 WHERE ", columns(0, table, &visible), quote(&table.name)));
+        sql.push(&equal(table, &resolved.key));
+        sql.finish()
+    }
+
+    /// Rows of a limited node after those that it has.
+    pub(super) fn refill(
+        &self,
+        ast: &Ast,
+        resolved: &Resolved,
+        child_columns: &[ColumnIndex],
+    ) -> Result<Refill, PlanError> {
+        let body = self.body(ast, resolved, child_columns)?.finish();
+        let order_by = format!(" ORDER BY {}", order_by(0, resolved)).into();
+        Ok(Refill { body, order: order_columns(0, resolved), order_by })
+    }
+
+    pub(super) fn reads_by_index(&self, table: &Table, child_columns: &[ColumnIndex]) -> bool {
         // Reading a small part of a table by scanning it once is fine either way.
         (1..=child_columns.len()).rev().any(|n| table.has_index_on(&child_columns[..n]))
             || child_columns.iter().any(|c| table.has_index_on(&[*c]))
@@ -320,6 +378,18 @@ impl Planner<'_> {
     }
 }
 
+/// Rows of a table with given values in some columns, all columns of them. The last
+/// parameter is the number of rows that is enough.
+pub(super) fn parents(table: &Table, key: &[ColumnIndex]) -> Rc<str> {
+    let all: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
+    let (columns, name) = (columns(0, table, &all), quote(&table.name));
+    format!("SELECT {columns} FROM {name} AS t0 WHERE {} LIMIT ?", equal(table, key)).into()
+}
+
+fn equal(table: &Table, key: &[ColumnIndex]) -> String {
+    key.iter().map(|c| format!("{}=?", column(0, table, *c))).collect::<Vec<_>>().join(" AND ")
+}
+
 fn order_by(alias: usize, resolved: &Resolved) -> String {
     let parts: Vec<String> = resolved
         .order
@@ -387,57 +457,64 @@ fn json_value(value: &Value) -> String {
 
 /// Rows at or after the cursor, null first (`docs/spec/zql.md` §15.1).
 fn start(sql: &mut Builder, ast: &Ast, resolved: &Resolved, alias: usize) -> Result<(), PlanError> {
-    let Some(start) = &ast.start else { return Ok(()) };
-    let table = resolved.table;
-    let mut cursor = Vec::with_capacity(resolved.order.len());
-    for (c, direction) in &resolved.order {
-        let name = &table.columns[*c as usize].name;
-        let given = start.row.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        let value = cursor_value(table, *c, given.unwrap_or(&Literal::Null))?;
-        cursor.push((column(alias, table, *c), *direction, value));
+    if let Some(cursor) = cursor(ast, resolved)? {
+        after(sql, &order_columns(alias, resolved), &cursor.position, cursor.exclusive);
     }
-    leading_bound(sql, &cursor[0], table.columns[resolved.order[0].0 as usize].not_null);
+    Ok(())
+}
+
+fn order_columns(alias: usize, resolved: &Resolved) -> Vec<OrderColumn> {
+    let of = |(c, direction): &(ColumnIndex, Direction)| OrderColumn {
+        name: column(alias, resolved.table, *c),
+        direction: *direction,
+        not_null: resolved.table.columns[*c as usize].not_null,
+    };
+    resolved.order.iter().map(of).collect()
+}
+
+/// Rows after a position; `exclusive`: not the row at the position itself.
+fn after(sql: &mut Builder, order: &[OrderColumn], position: &[Value], exclusive: bool) {
+    leading_bound(sql, &order[0], &position[0]);
     sql.push("(");
-    for i in 0..cursor.len() {
+    for i in 0..order.len() {
         if i > 0 {
             sql.push(" OR ");
         }
         sql.push("(");
-        equal_prefix(sql, &cursor[..i]);
-        strictly_after(sql, &cursor[i]);
+        equal_prefix(sql, &order[..i], position);
+        strictly_after(sql, &order[i], &position[i]);
         sql.push(")");
     }
-    if !start.exclusive {
+    if !exclusive {
         sql.push(" OR (");
-        equal_prefix(sql, &cursor);
+        equal_prefix(sql, order, position);
         sql.push("TRUE)");
     }
     sql.push(")");
-    Ok(())
 }
 
-type CursorPart = (String, Direction, Value);
-
 /// A bound on the first column alone, which an index can use.
-fn leading_bound(sql: &mut Builder, (name, direction, value): &CursorPart, not_null: bool) {
-    if value.is_null() || (*direction == Direction::Descending && !not_null) {
+fn leading_bound(sql: &mut Builder, column: &OrderColumn, value: &Value) {
+    let descending = column.direction == Direction::Descending;
+    if value.is_null() || (descending && !column.not_null) {
         return;
     }
-    sql.push(&format!("{name}{}", if *direction == Direction::Descending { "<=" } else { ">=" }));
+    sql.push(&format!("{}{}", column.name, if descending { "<=" } else { ">=" }));
     sql.bind(value);
     sql.push(" AND ");
 }
 
-fn equal_prefix(sql: &mut Builder, parts: &[CursorPart]) {
-    for (name, _, value) in parts {
-        sql.push(&format!("{name} IS "));
+fn equal_prefix(sql: &mut Builder, order: &[OrderColumn], position: &[Value]) {
+    for (column, value) in order.iter().zip(position) {
+        sql.push(&format!("{} IS ", column.name));
         sql.bind(value);
         sql.push(" AND ");
     }
 }
 
-fn strictly_after(sql: &mut Builder, (name, direction, value): &CursorPart) {
-    match (direction, value.is_null()) {
+fn strictly_after(sql: &mut Builder, column: &OrderColumn, value: &Value) {
+    let name = &column.name;
+    match (column.direction, value.is_null()) {
         (Direction::Ascending, true) => sql.push(&format!("{name} IS NOT NULL")),
         (Direction::Ascending, false) => {
             sql.push(&format!("{name}>"));

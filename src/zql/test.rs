@@ -128,7 +128,7 @@ pub fn resolve(table: &Table, op: Operator, left: &Operand, right: &Operand) -> 
     };
     match left {
         Operand::Column(name) => {
-            let column = super::plan::visible_column(table, name)?;
+            let column = super::planner::visible_column(table, name)?;
             column_test(table, column, op, right)
         }
         Operand::Literal(left) => constant(op, left, right).map(Test::Constant),

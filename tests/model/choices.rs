@@ -51,7 +51,9 @@ pub fn decisions(most: usize) -> impl Strategy<Value = (u64, usize)> {
     (any::<u64>().no_shrink(), most / 4..most)
 }
 
-/// Settings of a property test.
+/// Settings of a property test. `PROPTEST_CASES` asks for another number of cases.
 pub fn cases(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    let cases = asked.unwrap_or(cases);
     ProptestConfig { cases, max_shrink_iters: 300, ..ProptestConfig::default() }
 }

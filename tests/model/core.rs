@@ -15,13 +15,17 @@ use kelvin::changes::version::StateVersion;
 use kelvin::groups::shared::Shared;
 use kelvin::groups::syncer::{LaneRequest, Reading, Syncer};
 use kelvin::replica::reader::{ReadError, Reader};
+use kelvin::views::changed::Changed;
 use kelvin::views::collect::Collector;
 use kelvin::views::full::{Finished, Full};
-use kelvin::views::rows::{RowId, Rows};
-use kelvin::views::view::{Effect, State, ViewId};
+use kelvin::views::rows::Rows;
+use kelvin::views::state::State;
+use kelvin::views::task::{Done, Task};
+use kelvin::views::view::ViewId;
 use kelvin::zql::evaluate::{NoPace, Pace, evaluate};
 use kelvin::zql::plan::Plan;
 
+use super::keeper::route;
 use super::replica::Replica;
 use super::schema::Schema;
 
@@ -38,25 +42,12 @@ struct Lane {
     done: Option<Found>,
 }
 
-/// A view that was evaluated again: its life, what was found, which rows changed.
-type Evaluated = (ViewId, u64, Result<State, ReadError>, Vec<RowId>);
-
 /// A batch of which nothing has taken effect yet.
 struct Half {
     commits: Vec<Arc<Commit>>,
     end: StateVersion,
-    contents: Vec<(ViewId, u64, Vec<RowId>)>,
-    touched: Vec<Touched>,
-    evaluated: Vec<Evaluated>,
-}
-
-/// A view to be evaluated.
-struct Touched {
-    id: ViewId,
-    incarnation: u64,
-    plan: Rc<Plan>,
-    collector: Collector,
-    edited: Vec<RowId>,
+    tasks: Vec<Task>,
+    done: Vec<Done>,
 }
 
 pub struct Core {
@@ -108,69 +99,30 @@ impl Core {
             self.recent.extend(commits.iter().cloned());
         }
         let batch = Batch::fold(&commits, end);
-        let (contents, touched, evaluated) = (Vec::new(), Vec::new(), Vec::new());
-        let mut half = Half { commits: commits.clone(), end, contents, touched, evaluated };
-        for id in self.syncer.shared.views.reading(batch.tables.keys()) {
-            let Some(view) = self.syncer.shared.views.get(id).filter(|v| v.live) else { continue };
-            let effect = view.effect(&batch, &self.syncer.shared.rows.borrow());
-            match effect {
-                Effect::None => {}
-                Effect::Contents(edited) => half.contents.push((id, view.incarnation, edited)),
-                Effect::Evaluate(edited) => half.touched.push(self.touched(id, edited)),
-            }
-        }
-        self.half = Some(half);
+        let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
+        self.half = Some(Half { commits, end, tasks, done: Vec::new() });
     }
 
-    /// Goes on with a batch: evaluates one view.
+    /// Goes on with a batch: brings one view forward.
     pub fn step_batch(&mut self) {
         if let Some(half) = &mut self.half
-            && let Some(touched) = half.touched.pop()
+            && let Some(task) = half.tasks.pop()
         {
-            let (id, incarnation, edited) = (touched.id, touched.incarnation, touched.edited.clone());
-            half.evaluated.push((id, incarnation, evaluated(&self.syncer.shared.reader, touched), edited));
+            let batch = Batch::fold(&half.commits, half.end);
+            half.done.push(perform(&self.syncer, &batch, task));
         }
     }
 
     /// Ends a batch: all of it takes effect.
     pub fn end_batch(&mut self) {
-        while self.half.as_ref().is_some_and(|h| !h.touched.is_empty()) {
+        while self.half.as_ref().is_some_and(|h| !h.tasks.is_empty()) {
             self.step_batch();
         }
         let Some(half) = self.half.take() else { return };
-        let syncer = &mut self.syncer;
-        let rows = syncer.shared.rows.clone();
         let batch = Batch::fold(&half.commits, half.end);
-        syncer.shared.moved(half.end);
-        for (id, incarnation, edited) in half.contents {
-            if let Some(view) = syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation) {
-                view.edit(edited, half.end, &mut rows.borrow_mut());
-                syncer.touched(id);
-            }
-        }
-        for (id, incarnation, state, edited) in half.evaluated {
-            match syncer.shared.views.get_mut(id).filter(|v| v.incarnation == incarnation) {
-                None => drop(state.map(|s| rows.borrow_mut().release_all(&s.members))),
-                Some(view) => match state {
-                    Err(error) => syncer.view_failed(id, &error.to_string()),
-                    Ok(state) => {
-                        if view.replace(state, &edited, half.end, &mut rows.borrow_mut()) {
-                            syncer.touched(id);
-                        }
-                    }
-                },
-            }
-        }
-        syncer.route_mutations(&batch);
-    }
-
-    fn touched(&self, id: ViewId, edited: Vec<RowId>) -> Touched {
-        let shared = &self.syncer.shared;
-        let view = shared.views.get(id).expect("the view");
-        let plan = view.plan.clone();
-        let (layout, state) = (view.layout.clone(), view.state.clone());
-        let collector = Collector::new(shared.rows.clone(), layout, plan.clone(), state, None);
-        Touched { id, incarnation: view.incarnation, plan, collector, edited }
+        self.syncer.shared.moved(half.end);
+        half.done.into_iter().for_each(|done| settle(&mut self.syncer, done, half.end));
+        self.syncer.route_mutations(&batch);
     }
 
     /// Starts the lanes that were asked for. `racing`: commits come between the core's
@@ -198,7 +150,7 @@ impl Core {
                 shared.rows.clone(),
                 view.layout.clone(),
                 plan.clone(),
-                view.state.clone(),
+                &view.state,
                 Some(reading.poke_id.clone()),
             );
             let finished = collector.finished();
@@ -270,26 +222,10 @@ impl Core {
         let end = self.syncer.shared.version;
         let commits: Vec<_> = self.recent.iter().filter(|c| c.version > at).cloned().collect();
         let batch = Batch::fold(&commits, end);
-        let rows = self.syncer.shared.rows.clone();
-        let effect = self.syncer.shared.views.get(id).map(|v| v.effect(&batch, &rows.borrow()));
-        let evaluated = match &effect {
-            Some(Effect::Evaluate(_)) => {
-                let touched = self.touched(id, Vec::new());
-                Some(evaluated(&self.syncer.shared.reader, touched))
-            }
-            _ => None,
-        };
-        let Some(view) = self.syncer.shared.views.get_mut(id) else { return };
-        match (effect, evaluated) {
-            (Some(Effect::Contents(edited)), _) => view.edit(edited, end, &mut rows.borrow_mut()),
-            (Some(Effect::Evaluate(_)), Some(Err(error))) => {
-                self.syncer.view_failed(id, &error.to_string());
-            }
-            (Some(Effect::Evaluate(edited)), Some(Ok(state))) => {
-                view.replace(state, &edited, end, &mut rows.borrow_mut());
-                self.syncer.touched(id);
-            }
-            _ => {}
+        let reader = self.syncer.shared.reader.clone();
+        for task in route(&mut self.syncer.shared.views, &reader, &batch, Some(id)) {
+            let done = perform(&self.syncer, &batch, task);
+            settle(&mut self.syncer, done, end);
         }
     }
 
@@ -300,10 +236,16 @@ impl Core {
     }
 }
 
-fn evaluated(reader: &Reader, mut touched: Touched) -> Result<State, ReadError> {
-    let Touched { plan, collector, .. } = &mut touched;
-    block_on(evaluate(reader, plan, collector, &mut NoPace))?;
-    Ok(touched.collector.finish(reader.version()).0)
+fn perform(syncer: &Syncer, batch: &Batch<'_>, task: Task) -> Done {
+    let shared = &syncer.shared;
+    let changed = Changed::new(batch, &shared.rows.borrow());
+    block_on(task.perform(&changed, &shared.reader, &mut NoPace))
+}
+
+fn settle(syncer: &mut Syncer, done: Done, end: StateVersion) {
+    let view = done.view;
+    let outcome = done.settle(&mut syncer.shared.views, end);
+    syncer.brought_forward(view, outcome);
 }
 
 async fn read(reader: Reader, plan: Rc<Plan>, mut collector: Collector, mut steps: Steps) -> Found {

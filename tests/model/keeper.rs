@@ -11,13 +11,18 @@ use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
 use kelvin::changes::version::StateVersion;
 use kelvin::replica::reader::Reader;
+use kelvin::views::changed::Changed;
 use kelvin::views::collect::Collector;
 use kelvin::views::journal::Delta;
 use kelvin::views::registry::Views;
+use kelvin::views::routing::Routing;
 use kelvin::views::rows::{RowId, Rows};
-use kelvin::views::view::{Effect, State, View, ViewId};
+use kelvin::views::state::State;
+use kelvin::views::task::{self, Outcome, Task};
+use kelvin::views::view::{View, ViewId};
 use kelvin::zql::ast::Ast;
 use kelvin::zql::evaluate::{NoPace, evaluate};
+use kelvin::zql::plan::Kind;
 use kelvin::zql::{canonical, plan};
 
 use super::probe;
@@ -33,8 +38,20 @@ pub struct Keeper {
     pub rows: Rc<RefCell<Rows>>,
     pub views: Views,
     pub version: StateVersion,
+    /// Views that were evaluated again, and that were not.
+    pub evaluations: usize,
+    pub advances: usize,
     reader: Reader,
     schema: Schema,
+}
+
+/// Finds what a batch has to look at, or what of it one view has to.
+pub fn route(views: &mut Views, reader: &Reader, batch: &Batch<'_>, only: Option<ViewId>) -> Vec<Task> {
+    let changed = Changed::new(batch, &views.rows().borrow());
+    let mut routing = Routing::new(batch, &changed, views, only);
+    while routing.step(views, reader).expect("the parents") {}
+    let found = routing.finish();
+    task::take(views, found, batch, &changed)
 }
 
 impl Keeper {
@@ -42,7 +59,8 @@ impl Keeper {
         let rows = Rc::new(RefCell::new(Rows::default()));
         let reader = replica.reader();
         let version = reader.begin().expect("a snapshot");
-        Keeper { views: Views::new(rows.clone()), rows, version, reader, schema: schema.clone() }
+        let (views, schema) = (Views::new(rows.clone()), schema.clone());
+        Keeper { views, rows, version, reader, schema, evaluations: 0, advances: 0 }
     }
 
     /// Subscribes to a query and hydrates it, if nobody has.
@@ -53,11 +71,7 @@ impl Keeper {
         let id = self.views.subscribe(key.into(), &self.schema.catalogue, || planned);
         if !self.view(id).live {
             let state = self.evaluated(id);
-            let version = self.version;
-            let view = self.views.get_mut(id).expect("the view");
-            view.state = Rc::new(state);
-            view.at = version;
-            view.live = true;
+            self.views.hydrated(id, state, self.version);
         }
         id
     }
@@ -70,33 +84,21 @@ impl Keeper {
         } else {
             Batch::fold(commits, self.version)
         };
-        let ids = self.views.reading(batch.tables.keys());
-        let effects: Vec<(ViewId, Effect)> =
-            ids.into_iter().map(|id| (id, self.view(id).effect(&batch, &self.rows.borrow()))).collect();
-        let mut done = Vec::new();
-        for (id, effect) in effects {
-            match effect {
-                Effect::None => {}
-                Effect::Contents(edited) => done.push((id, None, edited)),
-                Effect::Evaluate(edited) => done.push((id, Some(self.evaluated(id)), edited)),
-            }
-        }
-        for (id, state, edited) in done {
-            let rows = self.rows.clone();
-            let view = self.views.get_mut(id).expect("the view");
-            match state {
-                None => view.edit(edited, batch.end, &mut rows.borrow_mut()),
-                Some(state) => {
-                    view.replace(state, &edited, batch.end, &mut rows.borrow_mut());
-                }
-            }
+        let tasks = route(&mut self.views, &self.reader, &batch, None);
+        let changed = Changed::new(&batch, &self.rows.borrow());
+        for task in tasks {
+            self.evaluations += task.reason().is_some() as usize;
+            self.advances += task.reason().is_none() as usize;
+            let done = block_on(task.perform(&changed, &self.reader, &mut NoPace));
+            let outcome = done.settle(&mut self.views, self.version);
+            assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
         }
     }
 
     fn evaluated(&self, id: ViewId) -> State {
         let view = self.view(id);
         let (layout, plan) = (view.layout.clone(), view.plan.clone());
-        let mut collector = Collector::new(self.rows.clone(), layout, plan.clone(), view.state.clone(), None);
+        let mut collector = Collector::new(self.rows.clone(), layout, plan.clone(), &view.state, None);
         block_on(evaluate(&self.reader, &plan, &mut collector, &mut NoPace)).expect("an answer");
         collector.finish(self.version).0
     }
@@ -130,18 +132,22 @@ pub fn name(id: RowId, rows: &Rows) -> Name {
 
 /// Members of a view.
 pub fn members(view: &View, rows: &Rows) -> BTreeSet<Name> {
-    let names: BTreeSet<Name> = view.state.members.iter().map(|id| name(*id, rows)).collect();
-    assert_eq!(names.len(), view.state.members.len(), "a member is listed twice");
+    let names: BTreeSet<Name> = view.state.iter().map(|id| name(id, rows)).collect();
+    assert_eq!(names.len(), view.state.len(), "a member is listed twice");
     names
 }
 
 /// Witnesses of a view.
 pub fn chosen(view: &View, rows: &Rows) -> Chosen {
-    let witnesses = view.state.witnesses.iter();
-    witnesses
-        .map(|((node, key), ids)| {
-            let picked = ids.iter().map(|id| name(*id, rows).1).collect();
-            ((*node as usize, probe::name(key)), picked)
-        })
-        .collect()
+    let mut out = Chosen::new();
+    for (node, slots) in view.state.nodes.iter().enumerate() {
+        if view.plan.nodes[node].kind != Kind::Witness {
+            continue;
+        }
+        for (key, slot) in slots.iter().filter(|(_, slot)| !slot.rows.is_empty()) {
+            let picked = slot.rows.iter().map(|id| name(id, rows).1).collect();
+            out.insert((node, probe::name(key)), picked);
+        }
+    }
+    out
 }

@@ -6,6 +6,7 @@ use kelvin::replica::reader::ReadError;
 use kelvin::replica::value::Value;
 use kelvin::zql::evaluate::Collect;
 use kelvin::zql::key;
+use kelvin::zql::plan::{Kind, Node, Plan};
 use rusqlite::types::ValueRef;
 
 use super::cell::Cell;
@@ -20,20 +21,47 @@ pub struct Probe {
     pub repeated: Vec<(usize, String)>,
     pub chosen: Chosen,
     pub scopes: BTreeSet<(usize, String)>,
+    /// Nodes that choose rows, and nodes whose rows are sent.
+    witnesses: BTreeSet<usize>,
+    emitted: BTreeSet<usize>,
     /// Identity bytes of earlier choices, by node and key bytes.
     previous: BTreeMap<(usize, Vec<u8>), Vec<Vec<u8>>>,
     raw: BTreeMap<(usize, Vec<u8>), Vec<Vec<u8>>>,
 }
 
 impl Probe {
+    /// For an evaluation of a plan.
+    pub fn of(plan: &Plan) -> Probe {
+        let nodes = |is: fn(&Node) -> bool| (0..plan.nodes.len()).filter(|n| is(&plan.nodes[*n])).collect();
+        Probe {
+            witnesses: nodes(|node| node.kind == Kind::Witness),
+            emitted: nodes(|node| node.emitted),
+            ..Probe::default()
+        }
+    }
+
     /// For an evaluation that prefers the witnesses found by another.
     pub fn after(earlier: &Probe) -> Probe {
-        Probe { previous: earlier.raw.clone(), ..Probe::default() }
+        let (witnesses, emitted) = (earlier.witnesses.clone(), earlier.emitted.clone());
+        Probe { previous: earlier.raw.clone(), witnesses, emitted, ..Probe::default() }
     }
 }
 
 impl Collect for Probe {
-    fn row(&mut self, node: usize, identity: &[u8], row: &rusqlite::Row<'_>) -> Result<(), ReadError> {
+    fn row(
+        &mut self,
+        node: usize,
+        key: &[u8],
+        identity: &[u8],
+        row: &rusqlite::Row<'_>,
+    ) -> Result<(), ReadError> {
+        if self.witnesses.contains(&node) {
+            self.chosen.entry((node, name(key))).or_default().push(name(identity));
+            self.raw.entry((node, key.to_vec())).or_default().push(identity.to_vec());
+        }
+        if !self.emitted.contains(&node) {
+            return Ok(());
+        }
         let count = row.as_ref().column_count();
         let values: Result<Vec<Value>, _> = (0..count).map(|c| row.get_ref(c).map(value)).collect();
         let key = (node, name(identity));
@@ -43,17 +71,12 @@ impl Collect for Probe {
         Ok(())
     }
 
-    fn scope(&mut self, node: usize, key: &[u8]) {
-        self.scopes.insert((node, name(key)));
+    fn scope(&mut self, node: usize, key: &[u8]) -> bool {
+        self.scopes.insert((node, name(key)))
     }
 
     fn witnesses(&self, node: usize, key: &[u8]) -> Vec<Vec<u8>> {
         self.previous.get(&(node, key.to_vec())).cloned().unwrap_or_default()
-    }
-
-    fn witness(&mut self, node: usize, key: &[u8], identity: &[u8]) {
-        self.chosen.entry((node, name(key))).or_default().push(name(identity));
-        self.raw.entry((node, key.to_vec())).or_default().push(identity.to_vec());
     }
 }
 

@@ -57,17 +57,19 @@ fn add<'q>(
     if let Some(condition) = &ast.condition {
         add_conditions(db, condition, index, true, visible, out);
     }
-    if role == Role::Witness {
-        return;
-    }
-    for (position, child) in ast.related.iter().enumerate() {
+    let related = if role == Role::Witness { &[] } else { ast.related.as_slice() };
+    for (position, child) in related.iter().enumerate() {
         let alias = &child.subquery.alias;
         // Of several with one alias, the last counts.
-        let is_last = ast.related[position + 1..].iter().all(|later| later.subquery.alias != *alias);
+        let is_last = related[position + 1..].iter().all(|later| later.subquery.alias != *alias);
         if is_last || alias.is_none() {
             let visible = visible && child.system == System::Client;
             add(db, &child.subquery, Role::Related, Some((index, child)), visible, out);
         }
+    }
+    // What sends nothing, and has nothing below that does, is no part of the answer.
+    if role != Role::Root && out[index..].iter().all(|node| !node.sent) {
+        out.truncate(index);
     }
 }
 
@@ -118,15 +120,10 @@ pub fn judge(
             let all: BTreeMap<String, Row> =
                 db.witnesses(node.ast, &binding).into_iter().map(|r| (name(r), r.clone())).collect();
             let key = (index, key_name(&binding));
-            let picked = if node.sent {
-                keys_used.insert(key.clone());
-                let picked = chosen.get(&key).cloned().unwrap_or_default();
-                check_choice(&picked, &all, before.and_then(|b| b.get(&key)))
-                    .map_err(|e| format!("node {index}, key {}: {e}", key.1))?;
-                picked
-            } else {
-                smallest(db, node.table, &all)
-            };
+            keys_used.insert(key.clone());
+            let picked = chosen.get(&key).cloned().unwrap_or_default();
+            check_choice(&picked, &all, before.and_then(|b| b.get(&key)))
+                .map_err(|e| format!("node {index}, key {}: {e}", key.1))?;
             found.extend(picked.into_iter().filter_map(|p| Some((p.clone(), all.get(&p)?.clone()))));
         }
         rows.push(found);
@@ -160,17 +157,6 @@ fn check_choice(
         Some(lost) => Err(format!("{lost} was a witness, still is one, and was given up for {picked:?}")),
         None => Ok(()),
     }
-}
-
-/// What is chosen where nobody remembers: the first three by key.
-fn smallest(db: &Database, table: usize, all: &BTreeMap<String, Row>) -> Vec<String> {
-    let key = db.schema.identity(table);
-    let mut rows: Vec<(&String, &Row)> = all.iter().collect();
-    rows.sort_by(|a, b| {
-        let orders = key.iter().map(|c| cell::compare(&a.1[*c], &b.1[*c]));
-        orders.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
-    });
-    rows.into_iter().take(3).map(|(name, _)| name.clone()).collect()
 }
 
 /// The distinct keys that a node's parent rows give.

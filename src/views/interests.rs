@@ -1,0 +1,196 @@
+//! Who wants to hear of a row: one lookup for all views of a core (rule 4, finding 17).
+//!
+//! What asks for rows registers the values that they must have in some columns: the equality
+//! constants of its filter, or the keys of its parents. What has neither is in a short list
+//! by table. A lookup finds too much rather than too little: values are compared by hash, and
+//! whoever is found looks for himself.
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::view::ViewId;
+use crate::replica::catalogue::{ColumnIndex, TableId};
+use crate::replica::value::Value;
+use crate::zql::key;
+use crate::zql::predicate::Wanted;
+
+/// Number of a condition that views of this core share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShapeId(pub u32);
+
+/// Who is interested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// A node of a view.
+    Node(ViewId, u16),
+    /// The child rows of a condition.
+    Shape(ShapeId),
+}
+
+type Bucket = SmallVec<[Target; 1]>;
+
+/// Interests in certain columns of one table.
+struct Group {
+    columns: Box<[ColumnIndex]>,
+    by_values: HashMap<u64, Bucket>,
+}
+
+#[derive(Default)]
+struct OfTable {
+    groups: Vec<Group>,
+    /// Without any value that could be looked up.
+    short: Vec<Target>,
+}
+
+/// All interests of a core.
+#[derive(Default)]
+pub struct Interests {
+    tables: HashMap<TableId, OfTable>,
+    count: usize,
+}
+
+/// Hash of the values of a row in some columns. NULL is a value here: a filter may ask for it.
+fn hash_of<'v>(values: impl Iterator<Item = &'v Value>, bytes: &mut Vec<u8>) -> u64 {
+    bytes.clear();
+    for value in values {
+        if !key::push(value.into(), bytes) {
+            bytes.push(0);
+        }
+    }
+    key::hash(bytes)
+}
+
+impl Interests {
+    /// Registers an interest in rows that have certain values.
+    pub fn add(&mut self, table: TableId, wanted: &Wanted, target: Target) {
+        let hash = hash_of(wanted.values.iter(), &mut Vec::new());
+        self.bucket(table, &wanted.columns, hash).push(target);
+        self.count += 1;
+    }
+
+    /// Ends an interest that was registered.
+    pub fn remove(&mut self, table: TableId, wanted: &Wanted, target: Target) {
+        let hash = hash_of(wanted.values.iter(), &mut Vec::new());
+        self.remove_hash(table, &wanted.columns, hash, target);
+    }
+
+    /// Registers an interest in rows with a correlation key.
+    pub fn add_key(&mut self, table: TableId, columns: &[ColumnIndex], key: &[u8], target: Target) {
+        self.bucket(table, columns, key::hash(key)).push(target);
+        self.count += 1;
+    }
+
+    /// Ends an interest in a correlation key.
+    pub fn remove_key(&mut self, table: TableId, columns: &[ColumnIndex], key: &[u8], target: Target) {
+        self.remove_hash(table, columns, key::hash(key), target);
+    }
+
+    /// Registers an interest in any row of a table.
+    pub fn add_short(&mut self, table: TableId, target: Target) {
+        self.tables.entry(table).or_default().short.push(target);
+        self.count += 1;
+    }
+
+    /// Ends an interest in any row.
+    pub fn remove_short(&mut self, table: TableId, target: Target) {
+        let Some(of_table) = self.tables.get_mut(&table) else { return };
+        if let Some(at) = of_table.short.iter().position(|t| *t == target) {
+            of_table.short.swap_remove(at);
+            self.count -= 1;
+        }
+    }
+
+    fn bucket(&mut self, table: TableId, columns: &[ColumnIndex], hash: u64) -> &mut Bucket {
+        let groups = &mut self.tables.entry(table).or_default().groups;
+        let at = match groups.iter().position(|g| *g.columns == *columns) {
+            Some(at) => at,
+            None => {
+                groups.push(Group { columns: columns.into(), by_values: HashMap::new() });
+                groups.len() - 1
+            }
+        };
+        groups[at].by_values.entry(hash).or_default()
+    }
+
+    fn remove_hash(&mut self, table: TableId, columns: &[ColumnIndex], hash: u64, target: Target) {
+        let Some(of_table) = self.tables.get_mut(&table) else { return };
+        let Some(at) = of_table.groups.iter().position(|g| *g.columns == *columns) else { return };
+        let group = &mut of_table.groups[at];
+        let Some(bucket) = group.by_values.get_mut(&hash) else { return };
+        if let Some(at) = bucket.iter().position(|t| *t == target) {
+            bucket.swap_remove(at);
+            self.count -= 1;
+        }
+        if bucket.is_empty() {
+            group.by_values.remove(&hash);
+        }
+        if group.by_values.is_empty() {
+            of_table.groups.swap_remove(at);
+        }
+    }
+
+    /// Appends everybody who may want to hear of a row; somebody may be in twice.
+    pub fn find(&self, table: TableId, row: &[Value], out: &mut Vec<Target>) {
+        let Some(of_table) = self.tables.get(&table) else { return };
+        out.extend(&of_table.short);
+        let mut bytes = Vec::with_capacity(64);
+        for group in &of_table.groups {
+            let values = group.columns.iter().map(|c| &row[*c as usize]);
+            if let Some(bucket) = group.by_values.get(&hash_of(values, &mut bytes)) {
+                out.extend(bucket);
+            }
+        }
+    }
+
+    /// Interests registered.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(n: u32) -> Target {
+        Target::Node(ViewId(n), 0)
+    }
+
+    #[test]
+    fn a_row_finds_those_who_asked_for_its_values_and_nobody_else() {
+        let mut interests = Interests::default();
+        let table = TableId(3);
+        let wanted = |values: &[Value]| Wanted { columns: [0, 2].into(), values: values.into() };
+        let one = wanted(&[Value::Integer(1), Value::Text("x".into())]);
+        let null = wanted(&[Value::Integer(1), Value::Null]);
+        interests.add(table, &one, target(1));
+        interests.add(table, &one, target(2));
+        interests.add(table, &null, target(3));
+        let mut bytes = Vec::new();
+        key::push((&Value::Real(1.0)).into(), &mut bytes);
+        interests.add_key(table, &[0], &bytes, target(4));
+        interests.add_short(table, target(5));
+        let find = |interests: &Interests, third: Value| {
+            let mut out = Vec::new();
+            interests.find(table, &[Value::Integer(1), Value::Null, third], &mut out);
+            out.sort_unstable();
+            out
+        };
+        let x = Value::Text("x".into());
+        assert_eq!(find(&interests, x.clone()), [target(1), target(2), target(4), target(5)]);
+        assert_eq!(find(&interests, Value::Null), [target(3), target(4), target(5)]);
+        assert_eq!(interests.len(), 5);
+        interests.remove(table, &one, target(1));
+        interests.remove(table, &null, target(3));
+        interests.remove_key(table, &[0], &bytes, target(4));
+        interests.remove_short(table, target(5));
+        assert_eq!(find(&interests, x), [target(2)]);
+        interests.remove(table, &one, target(2));
+        assert!(interests.is_empty() && interests.tables[&table].groups.is_empty());
+    }
+}

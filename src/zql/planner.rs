@@ -1,0 +1,372 @@
+//! From a query and the catalogue to a [`Plan`]: names resolved, constants typed, every node
+//! and condition with what is needed to keep it.
+
+use std::rc::Rc;
+
+use super::ast::{Ast, Condition, Correlated, Direction, Literal, System};
+use super::canonical::{self, distinct_related};
+use super::order::Cursor;
+use super::plan::{Exists, Keys, Kind, Node, Plan, PlanError};
+use super::predicate::Predicate;
+use super::test::{self, Test};
+use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
+use crate::replica::value::Value;
+
+/// Resolves a query.
+pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, PlanError> {
+    let mut planner = Planner { catalogue, keys, nodes: Vec::new(), conditions: Vec::new() };
+    planner.node(ast, Kind::Root, None, true)?;
+    let Planner { nodes, conditions, .. } = planner;
+    let mut tables: Vec<_> =
+        nodes.iter().map(|n| n.table).chain(conditions.iter().map(|c| c.table)).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    Ok(Plan { nodes, conditions, tables })
+}
+
+/// A subquery with its correlation resolved.
+pub(super) struct Resolved<'a> {
+    pub table: &'a Table,
+    pub order: Vec<(ColumnIndex, Direction)>,
+    pub key: Rc<[ColumnIndex]>,
+    pub limit: Option<u64>,
+}
+
+pub(super) struct Planner<'a> {
+    pub catalogue: &'a Catalogue,
+    keys: &'a dyn Keys,
+    nodes: Vec<Node>,
+    conditions: Vec<Exists>,
+}
+
+/// Where a node hangs.
+struct Edge<'e> {
+    parent: usize,
+    correlated: &'e Correlated,
+}
+
+/// Whose filter a condition is part of.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    table: &'a Table,
+    /// The node, if its rows are part of the answer.
+    node: Option<usize>,
+    /// No permission rule stands above.
+    emitted: bool,
+}
+
+impl<'a> Planner<'a> {
+    fn node(&mut self, ast: &Ast, kind: Kind, edge: Option<Edge>, emitted: bool) -> Result<(), PlanError> {
+        let resolved = self.resolve(ast)?;
+        let table = resolved.table;
+        let (parent, parent_columns, child_columns) = match &edge {
+            None => (None, Vec::new(), Vec::new()),
+            Some(edge) => {
+                let parent_table = self.catalogue.get(self.nodes[edge.parent].table);
+                let (parent, child) = correlation(parent_table, table, edge.correlated)?;
+                (Some(edge.parent), parent, child)
+            }
+        };
+        let mut filter = self.predicate(table, ast.condition.as_ref())?;
+        if let Some(parent) = parent
+            && !comparable(
+                self.catalogue.get(self.nodes[parent].table),
+                &parent_columns,
+                table,
+                &child_columns,
+            )
+        {
+            filter = Predicate::Test(Test::Constant(false));
+        }
+        let statements = self.statements(ast, &resolved, kind, &child_columns, &filter)?;
+        let in_schema = self.keys.client_key(table).is_some();
+        let index = self.nodes.len();
+        self.nodes.push(Node {
+            table: table.id,
+            key: resolved.key.clone(),
+            emitted: emitted && in_schema,
+            kind,
+            parent,
+            children: Vec::new(),
+            parent_columns,
+            child_columns: child_columns.clone(),
+            columns: table.visible_columns().map(|(i, _)| i).collect(),
+            width: table.columns.len(),
+            statements,
+            holds: self.holds(ast, &resolved)?,
+            lookup: self.lookup(&resolved),
+            filter,
+            conditions: Vec::new(),
+            cursor: cursor(ast, &resolved)?,
+            refill: match resolved.limit {
+                Some(_) => Some(self.refill(ast, &resolved, &child_columns)?),
+                None => None,
+            },
+            order: resolved.order.into(),
+            limit: resolved.limit,
+        });
+        if let Some(parent) = parent {
+            self.nodes[parent].children.push(index);
+        }
+        if let Some(condition) = &ast.condition {
+            let owner = Owner { table, node: Some(index), emitted };
+            self.nodes[index].conditions = self.conditions(condition, owner, true)?;
+        }
+        // What an app relates to rows of an EXISTS is not part of the answer (zql T7).
+        if kind != Kind::Witness {
+            for child in distinct_related(ast) {
+                let (nodes, conditions) = (self.nodes.len(), self.conditions.len());
+                let emitted = emitted && child.system == System::Client;
+                let edge = Edge { parent: index, correlated: child };
+                self.node(&child.subquery, Kind::Related, Some(edge), emitted)?;
+                if self.prune(nodes) {
+                    self.conditions.truncate(conditions);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the nodes from `first` on away if none of them sends anything.
+    fn prune(&mut self, first: usize) -> bool {
+        if self.nodes[first..].iter().any(|node| node.emitted) {
+            return false;
+        }
+        self.nodes.truncate(first);
+        self.nodes.iter_mut().for_each(|node| node.children.retain(|child| *child < first));
+        for condition in &mut self.conditions {
+            condition.witness = condition.witness.filter(|node| *node < first);
+        }
+        true
+    }
+
+    /// Lists the conditions of a filter, and adds a node for each whose rows clients are
+    /// sent. `must_hold`: the condition holds for every row that passes.
+    fn conditions(
+        &mut self,
+        condition: &Condition,
+        owner: Owner<'a>,
+        must_hold: bool,
+    ) -> Result<Vec<usize>, PlanError> {
+        match condition {
+            Condition::Simple { .. } => Ok(Vec::new()),
+            Condition::And(members) | Condition::Or(members) => {
+                let and = matches!(condition, Condition::And(_));
+                let must_hold = must_hold && (and || members.len() == 1);
+                let mut out = Vec::new();
+                for member in members {
+                    out.extend(self.conditions(member, owner, must_hold)?);
+                }
+                Ok(out)
+            }
+            Condition::Exists { related, negated, .. } => {
+                // A NOT EXISTS that holds has no rows; a permission's rows are nobody's.
+                let hidden = (*negated && must_hold) || related.system == System::Permissions;
+                let owner = Owner { node: owner.node.filter(|_| !hidden), ..owner };
+                Ok(self.exists_plan(related, owner)?.into_iter().collect())
+            }
+        }
+    }
+
+    /// One condition. `None`: it is true or false for every row alike.
+    fn exists_plan(&mut self, related: &Correlated, owner: Owner<'a>) -> Result<Option<usize>, PlanError> {
+        let ast = &related.subquery;
+        let resolved = self.resolve(ast)?;
+        let (parent_columns, child_columns) = correlation(owner.table, resolved.table, related)?;
+        let filter = self.predicate(resolved.table, ast.condition.as_ref())?;
+        let (nested, witness) = self.below(related, owner, resolved.table)?;
+        if self.is_constant(related, owner.table)? {
+            return Ok(None);
+        }
+        let cursor = cursor(ast, &resolved)?.map(|cursor| (cursor, Rc::from(resolved.order.as_slice())));
+        let mut structural = child_columns.clone();
+        filter.columns(&mut structural);
+        if cursor.is_some() {
+            structural.extend(resolved.order.iter().map(|(column, _)| *column));
+        }
+        for condition in &nested {
+            structural.extend(&self.conditions[*condition].parent_columns);
+        }
+        structural.sort_unstable();
+        structural.dedup();
+        let shape = shape(owner.table, &parent_columns, &resolved, &child_columns, ast);
+        let parents = self.reads_by_index(owner.table, &parent_columns);
+        self.conditions.push(Exists {
+            shape,
+            parent_table: owner.table.id,
+            table: resolved.table.id,
+            parents: parents.then(|| super::sql::parents(owner.table, &parent_columns)),
+            parent_columns,
+            child_columns,
+            filter,
+            cursor,
+            structural,
+            nested,
+            witness,
+        });
+        Ok(Some(self.conditions.len() - 1))
+    }
+
+    /// What is inside a condition: its own conditions, and the node that sends its rows.
+    fn below(
+        &mut self,
+        related: &Correlated,
+        owner: Owner<'a>,
+        table: &'a Table,
+    ) -> Result<(Vec<usize>, Option<usize>), PlanError> {
+        let Some(parent) = owner.node else {
+            let inner = Owner { table, node: None, emitted: false };
+            return match &related.subquery.condition {
+                None => Ok((Vec::new(), None)),
+                Some(condition) => Ok((self.conditions(condition, inner, true)?, None)),
+            };
+        };
+        let first = self.nodes.len();
+        let edge = Edge { parent, correlated: related };
+        self.node(&related.subquery, Kind::Witness, Some(edge), owner.emitted)?;
+        let nested = self.nodes[first].conditions.clone();
+        Ok((nested, (!self.prune(first)).then_some(first)))
+    }
+
+    /// Whether a condition is true or false for every row alike.
+    fn is_constant(&self, related: &Correlated, parent: &Table) -> Result<bool, PlanError> {
+        let resolved = self.resolve(&related.subquery)?;
+        let (parents, children) = correlation(parent, resolved.table, related)?;
+        Ok(resolved.limit == Some(0) || !comparable(parent, &parents, resolved.table, &children))
+    }
+
+    pub(super) fn table(&self, name: &str) -> Result<&'a Table, PlanError> {
+        let table = self.catalogue.table(name).filter(|t| t.is_syncable());
+        table.ok_or_else(|| {
+            let known: Vec<&str> =
+                self.catalogue.tables.iter().filter(|t| t.is_syncable()).map(|t| t.name.as_str()).collect();
+            PlanError::new(format!("table \"{name}\" is not one of \"{}\"", known.join("\", \"")))
+        })
+    }
+
+    pub(super) fn resolve(&self, ast: &Ast) -> Result<Resolved<'a>, PlanError> {
+        let table = self.table(&ast.table)?;
+        let mut key = self.keys.client_key(table).unwrap_or_else(|| table.candidate_keys[0].clone());
+        key.sort_by(|a, b| table.columns[*a as usize].name.cmp(&table.columns[*b as usize].name));
+        let mut order = Vec::with_capacity(ast.order_by.len() + key.len());
+        for (name, direction) in &ast.order_by {
+            let column = visible_column(table, name)?;
+            if table.columns[column as usize].zero_type == Some(ZeroType::Json) {
+                return Err(PlanError::new(format!(
+                    "cannot order by \"{}\".\"{name}\": JSON values have no order",
+                    table.name
+                )));
+            }
+            order.push((column, *direction));
+        }
+        for column in &key {
+            if !order.iter().any(|(c, _)| c == column) {
+                order.push((*column, Direction::Ascending));
+            }
+        }
+        Ok(Resolved { table, order, key: key.into(), limit: limit(ast)? })
+    }
+
+    fn predicate(&self, table: &Table, condition: Option<&Condition>) -> Result<Predicate, PlanError> {
+        let members = |members: &[Condition]| -> Result<Vec<_>, PlanError> {
+            members.iter().map(|m| self.predicate(table, Some(m))).collect()
+        };
+        Ok(match condition {
+            None => Predicate::And(Vec::new()),
+            Some(Condition::Simple { op, left, right }) => {
+                Predicate::Test(test::resolve(table, *op, left, right)?)
+            }
+            Some(Condition::And(m)) => Predicate::And(members(m)?),
+            Some(Condition::Or(m)) => Predicate::Or(members(m)?),
+            Some(Condition::Exists { related, negated, .. }) => match self.is_constant(related, table)? {
+                true => Predicate::Test(Test::Constant(*negated)),
+                false => Predicate::Unknown,
+            },
+        })
+    }
+}
+
+/// The limit of a node. A limit that is not an integer never stops anything
+/// (`docs/spec/zql.md` §3.4).
+fn limit(ast: &Ast) -> Result<Option<u64>, PlanError> {
+    match ast.limit {
+        None => Ok(None),
+        Some(limit) if limit < 0.0 || limit.is_nan() => {
+            Err(PlanError::new(format!("limit {limit} is below zero")))
+        }
+        Some(limit) if limit.fract() != 0.0 || limit > 1e15 => Ok(None),
+        Some(limit) => Ok(Some(limit as u64)),
+    }
+}
+
+/// Resolves a column that clients may see.
+pub(super) fn visible_column(table: &Table, name: &str) -> Result<ColumnIndex, PlanError> {
+    let found = table.column(name).filter(|c| table.columns[*c as usize].zero_type.is_some());
+    found.ok_or_else(|| PlanError::new(format!("table \"{}\" has no column \"{name}\"", table.name)))
+}
+
+pub(super) fn correlation(
+    parent: &Table,
+    child: &Table,
+    correlated: &Correlated,
+) -> Result<(Vec<ColumnIndex>, Vec<ColumnIndex>), PlanError> {
+    let parents = correlated.parent_field.iter().map(|n| visible_column(parent, n));
+    let children = correlated.child_field.iter().map(|n| visible_column(child, n));
+    Ok((parents.collect::<Result<_, _>>()?, children.collect::<Result<_, _>>()?))
+}
+
+/// Whether the correlated columns have the same types. Values of different Zero types
+/// never match, whatever SQLite would say (rules, 12).
+pub(super) fn comparable(
+    parent: &Table,
+    parent_columns: &[ColumnIndex],
+    child: &Table,
+    child_columns: &[ColumnIndex],
+) -> bool {
+    parent_columns
+        .iter()
+        .zip(child_columns)
+        .all(|(p, c)| parent.columns[*p as usize].zero_type == child.columns[*c as usize].zero_type)
+}
+
+/// What makes two conditions one: where they hang, and what they ask.
+fn shape(
+    parent: &Table,
+    parent_columns: &[ColumnIndex],
+    resolved: &Resolved,
+    child_columns: &[ColumnIndex],
+    ast: &Ast,
+) -> Rc<[u8]> {
+    let mut bytes = parent.id.0.to_be_bytes().to_vec();
+    // The order matters to a cursor, and it depends on the key that clients name.
+    for columns in [parent_columns, child_columns, &resolved.key[..]] {
+        bytes.extend((columns.len() as u16).to_be_bytes());
+        columns.iter().for_each(|c| bytes.extend(c.to_be_bytes()));
+    }
+    canonical::write(ast, &mut bytes);
+    bytes.into()
+}
+
+/// The cursor of a query, with its values as they are stored.
+pub(super) fn cursor(ast: &Ast, resolved: &Resolved) -> Result<Option<Cursor>, PlanError> {
+    let Some(start) = &ast.start else { return Ok(None) };
+    let mut position = Vec::with_capacity(resolved.order.len());
+    for (column, _) in &resolved.order {
+        let name = &resolved.table.columns[*column as usize].name;
+        let given = start.row.iter().find(|(n, _)| n == name).map(|(_, v)| v);
+        position.push(cursor_value(resolved.table, *column, given.unwrap_or(&Literal::Null))?);
+    }
+    Ok(Some(Cursor { position: position.into(), exclusive: start.exclusive }))
+}
+
+/// The stored value of a cursor's field.
+fn cursor_value(table: &Table, column: ColumnIndex, literal: &Literal) -> Result<Value, PlanError> {
+    if *literal == Literal::Null {
+        return Ok(Value::Null);
+    }
+    let definition = &table.columns[column as usize];
+    let stored = definition.zero_type.and_then(|t| test::stored(literal, t));
+    stored.ok_or_else(|| {
+        PlanError::new(format!("the cursor's value for \"{}\" is not of that column's type", definition.name))
+    })
+}
