@@ -173,8 +173,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
     async fn read_window(&mut self, node: usize, key: &[u8], plan: &Plan<'_>) -> Result<(), ReadError> {
         let order = self.plan.nodes[node].order.clone();
         let old: BTreeSet<RowId> = self.state.rows_of(node, key, &self.rows.borrow()).into_iter().collect();
-        let Some(statement) = self.statement(node) else { return Ok(()) };
-        let found = self.read(node, &statement, &key::values(key)).await?;
+        let found = self.read_key(node, key).await?;
         let looks: RowMap<Look> = plan.dropped.iter().copied().collect();
         let mut window = Window::default();
         let mut stays = BTreeSet::new();
@@ -209,13 +208,16 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
         Ok(())
     }
 
-    /// The statement that lists the rows for one key.
-    fn statement(&self, node: usize) -> Option<Statement> {
-        match &self.plan.nodes[node].statements {
-            Statements::Once(statement) | Statements::PerKey(statement) => Some(statement.clone()),
-            Statements::Witness { fill, .. } => Some(fill.clone()),
-            Statements::Batch(_) | Statements::Never => None,
-        }
+    /// Reads the rows of a node under one key, in its order.
+    async fn read_key(&mut self, node: usize, key: &[u8]) -> Result<Vec<Found>, ReadError> {
+        let values = key::values(key);
+        let (statement, variable) = match &self.plan.nodes[node].statements {
+            Statements::Once(statement) | Statements::PerKey(statement) => (statement, values),
+            Statements::Witness { fill, .. } => (fill, values),
+            Statements::Batch(statement) => (statement, vec![list([values])]),
+            Statements::Never => return Ok(Vec::new()),
+        };
+        self.read(node, &statement.clone(), &variable).await
     }
 
     /// Looks at witnesses: those that still are some stay, others take the places of those
@@ -256,12 +258,11 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
 
     /// Gives a key as many witnesses as it can have.
     async fn fill(&mut self, node: usize, key: &[u8]) -> Result<(), ReadError> {
-        let Some(statement) = self.statement(node) else { return Ok(()) };
         let held = |this: &Self| this.state.nodes[node].get(key).map_or(0, |slot| slot.rows.len());
         if held(self) >= MAX_WITNESSES {
             return Ok(());
         }
-        for found in self.read(node, &statement, &key::values(key)).await? {
+        for found in self.read_key(node, key).await? {
             let known = self.find(node, &found.identity);
             let is_one = known.is_some_and(|id| self.state.holds(node, key, id));
             if !is_one && held(self) < MAX_WITNESSES {
@@ -275,10 +276,8 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
     /// Reads the rows of keys that came into the scope of a node.
     pub(super) async fn read_keys(&mut self, node: usize, keys: &[Box<[u8]>]) -> Result<(), ReadError> {
         if let Statements::Batch(statement) = &self.plan.nodes[node].statements {
-            let tuples: Vec<String> = keys.iter().map(|key| json_array(&key::values(key))).collect();
-            let list = Value::Text(format!("[{}]", tuples.join(",")).into());
-            let statement = statement.clone();
-            for found in self.read(node, &statement, &[list]).await? {
+            let (statement, keys) = (statement.clone(), list(keys.iter().map(|key| key::values(key))));
+            for found in self.read(node, &statement, &[keys]).await? {
                 let columns = &self.plan.nodes[node].child_columns;
                 if let Some(key) = identity_bytes(columns, &found.row) {
                     self.place(node, &key, &found)?;
@@ -286,9 +285,8 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
             }
             return Ok(());
         }
-        let Some(statement) = self.statement(node) else { return Ok(()) };
         for key in keys {
-            for found in self.read(node, &statement, &key::values(key)).await? {
+            for found in self.read_key(node, key).await? {
                 self.place(node, key, &found)?;
             }
         }
@@ -337,6 +335,12 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
         }
         Ok(out)
     }
+}
+
+/// Keys as the one parameter of a batch.
+fn list(keys: impl IntoIterator<Item = Vec<Value>>) -> Value {
+    let tuples: Vec<String> = keys.into_iter().map(|values| json_array(&values)).collect();
+    Value::Text(format!("[{}]", tuples.join(",")).into())
 }
 
 /// A window while it is decided who is in it.

@@ -86,14 +86,6 @@ impl Rows {
         self.identities.iter()
     }
 
-    /// All identities of a table.
-    pub fn identities_of(&self, table: TableId) -> Vec<IdentityId> {
-        (0..self.identities.len())
-            .filter(|i| self.identities[*i].table == table)
-            .map(|i| IdentityId(i as u16))
-            .collect()
-    }
-
     /// The number of a row, made if it is new. The caller holds one reference.
     pub fn intern(&mut self, identity: IdentityId, bytes: &[u8]) -> RowId {
         let hash = key::hash(bytes);

@@ -226,6 +226,8 @@ impl Planner<'_> {
         if let Some(limit) = resolved.limit {
             sql.push(") WHERE \"_0_rank\"<=");
             sql.bind(&Value::Integer(limit as i64));
+            // Whoever keeps a window takes the last row of each key for its end.
+            sql.push(" ORDER BY \"_0_rank\"");
         }
         Ok(sql.finish())
     }
