@@ -145,7 +145,7 @@ fn a_query_that_comes_meanwhile_is_answered() {
 fn a_lane_that_fails_takes_back_what_was_sent() {
     let mut world = streaming();
     let request = world.core.reading(0).request;
-    world.core.syncer.lane_failed(request, "the disk is gone");
+    world.core.syncer.lane_failed(request, None, "the disk is gone");
     world.settle().unwrap();
     let receiver = &world.groups[0].tabs[0].receiver;
     assert!(!receiver.is_in_poke(), "the poke was never ended");

@@ -7,11 +7,10 @@ mod model;
 
 use std::rc::Rc;
 
-use futures_lite::future::block_on;
 use kelvin::replica::reader::Reader;
 use kelvin::replica::value::Value;
 use kelvin::zql::ast::Ast;
-use kelvin::zql::evaluate::{NoPace, evaluate};
+use kelvin::zql::evaluate::evaluate;
 use kelvin::zql::plan::{Kind, Plan, plan};
 use model::choices::{Choices, cases, decisions};
 use model::database::Database;
@@ -23,7 +22,7 @@ use proptest::prelude::*;
 
 fn evaluated(reader: &Reader, plan: &Plan, mut probe: Probe) -> Probe {
     reader.begin().expect("a snapshot");
-    block_on(evaluate(reader, plan, &mut probe, &mut NoPace)).expect("the query can be evaluated");
+    evaluate(reader, plan, &mut probe).expect("the query can be evaluated");
     probe
 }
 

@@ -169,7 +169,7 @@ impl CatchUp {
 
     /// Writes the next slice. Must be called between batches.
     pub fn slice(&mut self, group: &mut Group, shared: &mut Shared) -> Result<Progress, ProtocolError> {
-        if group.is_held() {
+        if group.is_held(shared) {
             return Ok(Progress::Wait);
         }
         if let Base::Unknown(cookie) = self.base {

@@ -6,14 +6,13 @@ use super::query::Spec;
 use super::step::give_up;
 use super::syncer::*;
 use crate::protocol::downstream::transform_error;
-use crate::views::full::Full;
-use crate::views::state::State;
 use crate::views::task::Outcome;
 use crate::views::view::ViewId;
 use crate::zql::ast::{self, Ast, Condition, Strictness};
 use crate::zql::{canonical, plan};
 use serde_json::Value;
 use std::rc::Rc;
+use std::sync::Arc;
 
 impl Syncer {
     /// Queries of a group that have to be transformed now; `all`: those that were, too.
@@ -101,7 +100,7 @@ impl Syncer {
         canonical::write(ast, &mut key);
         group.keys.write(&planned.tables, &mut key);
         let catalogue = self.shared.catalogue.clone();
-        let view = self.shared.views.subscribe(key.into(), &catalogue, || Rc::new(planned));
+        let view = self.shared.views.subscribe(key.into(), &catalogue, || Arc::new(planned));
         let Some(query) = group.queries.get_mut(hash) else {
             give_up(group, &mut self.shared, view);
             return;
@@ -123,79 +122,6 @@ impl Syncer {
         self.shared.interested.entry(view).or_default().insert(group_id.clone());
         self.request_lane(view);
         self.due.insert(group_id.clone());
-    }
-
-    /// Asks for a lane if the view has to be read before anybody can have its rows.
-    pub(super) fn request_lane(&mut self, id: ViewId) {
-        let Some(view) = self.shared.views.get(id) else { return };
-        // A number is used again: the lane under way may be one of a view that is gone.
-        if self.lanes.get(&id) == Some(&view.incarnation) {
-            return;
-        }
-        let small = view.size <= SMALL_VIEW;
-        if view.live && (small || self.shared.full(id).is_some()) {
-            return;
-        }
-        self.lanes.insert(id, view.incarnation);
-        self.requested.push(LaneRequest { view: id, incarnation: view.incarnation });
-    }
-
-    /// Lanes asked for since the last call.
-    pub fn take_lane_requests(&mut self) -> Vec<LaneRequest> {
-        std::mem::take(&mut self.requested)
-    }
-
-    /// Takes the result of a lane: the view's state, and its rows in encoded form. The core
-    /// must be at their version or later. True if the view still has to be brought forward to
-    /// the core's version.
-    pub fn lane_done(&mut self, reading: &Reading, state: State, mut full: Full, now: f64) -> bool {
-        let request = reading.request;
-        if full.partial {
-            self.stream(reading, &mut full.parts);
-        }
-        self.end_stream(request.incarnation);
-        let lane = self.lanes.get(&request.view) == Some(&request.incarnation);
-        if lane {
-            self.lanes.remove(&request.view);
-        }
-        let view = self.shared.views.get_mut(request.view).filter(|v| v.incarnation == request.incarnation);
-        let (true, Some(view)) = (lane, view) else {
-            state.release(&mut self.shared.rows.borrow_mut());
-            return false;
-        };
-        let at = full.at;
-        let hydrated = !view.live;
-        if hydrated {
-            self.shared.views.hydrated(request.view, state, at);
-        } else {
-            state.release(&mut self.shared.rows.borrow_mut());
-        }
-        // The journal of a view that lives knows nothing of a snapshot between two batches: a
-        // row that was there then and only then would be sent, and never be taken back.
-        if full.partial {
-            // Whoever began to wait after the first rows had left needs all of them.
-            if self.is_awaited_beside_stream(request) {
-                self.request_lane(request.view);
-            }
-        } else if hydrated || reading.in_step {
-            self.shared.fulls.insert(request.view, Rc::new(full));
-            self.full_since.insert(request.view, now);
-        }
-        self.wake_interested(request.view);
-        hydrated && at < self.shared.version
-    }
-
-    /// A lane could not read its view: the queries that wait for it are refused (ruling 7).
-    pub fn lane_failed(&mut self, request: LaneRequest, message: &str) {
-        self.end_stream(request.incarnation);
-        if self.lanes.get(&request.view) != Some(&request.incarnation) {
-            // The number may be another view's by now.
-            return;
-        }
-        self.lanes.remove(&request.view);
-        if self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation) {
-            self.view_failed(request.view, message);
-        }
     }
 
     /// Tells the clients that want a query that it was refused; its rows go with the next
@@ -227,6 +153,7 @@ impl Syncer {
             Outcome::Same => {}
             // Its groups have a step to take.
             Outcome::Touched => self.wake_interested(view),
+            Outcome::Stale(_) => self.request_lane(view),
             Outcome::Failed(error) => self.view_failed(view, &error),
         }
     }

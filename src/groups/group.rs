@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::desires::{Client, Desire, MAX_DESIRED, clamp_ttl};
 use super::query::{Query, Spec};
 use super::schema::ClientKeys;
+use super::shared::Shared;
 use super::sink::{Connection, ConnectionId};
 use crate::changes::version::StateVersion;
 use crate::protocol::client_schema::ClientSchema;
@@ -18,7 +19,7 @@ use crate::protocol::downstream::QueryPatch;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{QueryBody, QueryOp};
 use crate::views::rows::RowId;
-use crate::views::view::ViewId;
+use crate::views::view::{View, ViewId};
 
 /// Most queries of one group, wanted or within their time to live.
 pub const MAX_QUERIES: usize = 10_000;
@@ -366,8 +367,13 @@ impl Group {
     }
 
     /// Whether rows must wait: a got query is being replaced (rule 16).
-    pub fn is_held(&self) -> bool {
-        self.queries.values().any(Query::is_swapping)
+    pub fn is_held(&self, shared: &Shared) -> bool {
+        self.queries.values().any(Query::is_swapping) || self.has_stale(shared)
+    }
+
+    /// Whether a view that the group has is being read anew.
+    pub fn has_stale(&self, shared: &Shared) -> bool {
+        self.views.keys().any(|id| shared.views.get(*id).is_some_and(View::is_stale))
     }
 
     /// Whether some query that clients believe to have, or wait for, has no answer yet.

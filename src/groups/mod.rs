@@ -12,6 +12,7 @@ pub mod group;
 mod housekeeping;
 pub mod mutations;
 pub mod query;
+pub mod reading;
 pub mod schema;
 pub mod shared;
 pub mod sink;

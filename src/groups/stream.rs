@@ -7,6 +7,7 @@
 
 use super::catchup::{CatchUp, Stream};
 use super::group::Group;
+use super::reading::{LaneRequest, Reading};
 use super::shared::start_frame;
 use super::sink::{ConnectionId, Phase};
 use super::syncer::*;
@@ -41,10 +42,10 @@ impl Syncer {
     }
 
     fn open_stream(&mut self, reading: &Reading) -> Option<ConnectionId> {
-        let LaneRequest { view, incarnation } = reading.request;
-        let read = self.shared.views.get(view).filter(|v| v.incarnation == incarnation)?;
-        // What a view that lives tells begins at a version that it had.
-        if self.lanes.get(&view) != Some(&incarnation) || (read.live && !reading.in_step) {
+        let LaneRequest { view, incarnation, .. } = reading.request;
+        self.shared.views.get(view).filter(|v| v.incarnation == incarnation)?;
+        // The journal of a view that lives begins at a version that it had.
+        if self.lanes.get(&view) != Some(&incarnation) || (reading.frames_only && !reading.in_step) {
             return None;
         }
         let mut waiting = self.shared.interested.get(&view)?.iter().filter(|id| self.waits_for(id, view));

@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::catchup::{CatchUp, Progress};
 use super::group::Group;
 use super::mutations::MutationTables;
+use super::reading::LaneRequest;
 use super::shared::Shared;
 use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
 use crate::changes::batch::{Batch, TableBatch};
-use crate::changes::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
@@ -75,36 +75,6 @@ pub struct Arrival {
     pub base_cookie: Option<Cookie>,
     /// Way out.
     pub sink: Rc<dyn Sink>,
-}
-
-/// A view that has to be read in a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneRequest {
-    /// The view.
-    pub view: ViewId,
-    /// Its life: a result for another one is thrown away.
-    pub incarnation: u64,
-}
-
-/// A lane that reads a view.
-#[derive(Debug, Clone)]
-pub struct Reading {
-    /// For whom.
-    pub request: LaneRequest,
-    /// Version of its snapshot.
-    pub at: StateVersion,
-    /// The core was at that version when the lane began.
-    pub in_step: bool,
-    /// `pokeID` in the frames that it makes.
-    pub poke_id: String,
-}
-
-impl Reading {
-    /// Of a lane on the snapshot of version `at`.
-    pub fn new(request: LaneRequest, at: StateVersion, in_step: bool) -> Reading {
-        // Two lanes of one view may be at one version, but never on one connection.
-        Reading { request, at, in_step, poke_id: format!("v{}.{}", request.incarnation, at.to_lexi()) }
-    }
 }
 
 /// The groups of a core.
@@ -214,11 +184,11 @@ impl Syncer {
         };
         let ready = |id: ViewId| {
             shared.views.get(id).is_some_and(|v| {
-                v.live && (lanes.get(&id) != Some(&v.incarnation) || streamed(v.incarnation))
+                v.is_live() && (lanes.get(&id) != Some(&v.incarnation) || streamed(v.incarnation))
             })
         };
         let mut transition = Transition { removed: group.expired(now), ..Transition::default() };
-        let mut held = false;
+        let mut held = group.has_stale(shared);
         for (hash, query) in &group.queries {
             if query.failed && (query.got || query.pending.is_some() || !query.refusal_told) {
                 transition.removed.push(hash.clone());
@@ -230,7 +200,7 @@ impl Syncer {
                 }
             }
         }
-        // While a view is being replaced nothing of the new version may leave (rule 16).
+        // While a view is replaced or read anew nothing of the new version may leave (rule 16).
         if !held {
             step(group, &mut self.shared, &transition)?;
             for hash in transition.removed {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::Histogram;
 use crate::views::routing::Reason;
+use crate::views::task::Outcome;
 
 /// The kinds of errors that clients are sent (`docs/spec/sync-protocol.md` §17). Any other kind counts as
 /// the last.
@@ -109,9 +110,10 @@ metrics! {
         rows: Counter, "rows_applied_total", "Rows that they changed.";
         batched_commits: Counter, "batched_commits_total", "Commits that views were advanced by.";
         advances: Counter, "view_advances_total", "Times a view was brought forward row by row.";
-        again_bulk: Counter, "view_evaluations_bulk_total", "Views evaluated again: changes not listed.";
-        again_condition: Counter, "view_evaluations_condition_total", "Views evaluated again: a condition of too many rows.";
-        again_candidates: Counter, "view_evaluations_candidates_total", "Views evaluated again: too many rows to look at.";
+        again_bulk: Counter, "view_evaluations_bulk_total", "Views read anew: changes not listed.";
+        again_condition: Counter, "view_evaluations_condition_total", "Views read anew: a condition of too many rows.";
+        again_candidates: Counter, "view_evaluations_candidates_total", "Views read anew: too many rows to look at.";
+        again_budget: Counter, "view_evaluations_budget_total", "Views read anew: a read that takes too much.";
         overflows: Counter, "queue_overflows_total", "Times a core fell too far behind (gaps).";
         watermark: Gauge, "replica_watermark_lsn", "Position of the replica in the upstream log.";
         synced_watermark: Gauge, "replica_synced_watermark_lsn", "Position up to which it is durable.";
@@ -269,13 +271,19 @@ impl Metrics {
         self.broadcast.record(took_ns);
     }
 
-    /// A view was brought forward by a batch; `reason`: why it was evaluated again, if it was.
-    pub fn view_advanced(&self, reason: Option<Reason>) {
+    /// A view was brought forward by a batch.
+    pub fn view_advanced(&self) {
+        add(&self.advances, 1);
+    }
+
+    /// A view may have to be read anew.
+    pub fn view_fell_back(&self, outcome: &Outcome) {
+        let Outcome::Stale(reason) = outcome else { return };
         let counter = match reason {
-            None => &self.advances,
-            Some(Reason::Bulk) => &self.again_bulk,
-            Some(Reason::Condition) => &self.again_condition,
-            Some(Reason::Candidates) => &self.again_candidates,
+            Reason::Bulk => &self.again_bulk,
+            Reason::Condition => &self.again_condition,
+            Reason::Candidates => &self.again_candidates,
+            Reason::Budget => &self.again_budget,
         };
         add(counter, 1);
     }

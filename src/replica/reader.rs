@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
@@ -31,6 +33,8 @@ pub enum ReadError {
     Sqlite(rusqlite::Error),
     /// A stored value that no client can hold.
     Unsupported(String),
+    /// The read was given up: nobody wants it any more, or it takes more than it may.
+    Interrupted,
 }
 
 impl std::fmt::Display for ReadError {
@@ -38,6 +42,7 @@ impl std::fmt::Display for ReadError {
         match self {
             ReadError::Sqlite(e) => write!(f, "the replica could not be read: {e}"),
             ReadError::Unsupported(what) => f.write_str(what),
+            ReadError::Interrupted => f.write_str("the read was given up"),
         }
     }
 }
@@ -46,14 +51,22 @@ impl std::error::Error for ReadError {}
 
 impl From<rusqlite::Error> for ReadError {
     fn from(error: rusqlite::Error) -> Self {
-        ReadError::Sqlite(error)
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::OperationInterrupted) => ReadError::Interrupted,
+            _ => ReadError::Sqlite(error),
+        }
     }
 }
+
+/// Steps of SQLite's machine between looks at a statement's budget.
+const BUDGET_STEP: i32 = 8_192;
 
 /// A reading connection.
 pub struct Reader {
     connection: Connection,
     version: Cell<StateVersion>,
+    /// Looks at the budget since the last statement was asked for.
+    spent: Arc<AtomicU32>,
 }
 
 impl Reader {
@@ -67,7 +80,7 @@ impl Reader {
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         prepare_comparisons(&connection)?;
-        Ok(Reader { connection, version: Cell::new(StateVersion::ZERO) })
+        Ok(Reader { connection, version: Cell::new(StateVersion::ZERO), spent: Arc::default() })
     }
 
     /// Gives up the current snapshot and takes the newest one. Returns its version, read
@@ -97,8 +110,26 @@ impl Reader {
         self.version.get()
     }
 
+    /// Has every statement that takes more than about so many steps of SQLite's machine end with
+    /// [`ReadError::Interrupted`]. Counted, not timed: the same data gives the same answer.
+    pub fn limit(&mut self, steps: u32) -> Result<(), ReadError> {
+        let (spent, most) = (self.spent.clone(), steps / BUDGET_STEP as u32);
+        // SQLite counts over all executions of a statement; what is spent by this one is known
+        // only to within one look.
+        let is_over = move || spent.fetch_add(1, Ordering::Relaxed) >= most;
+        Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_over))?)
+    }
+
+    /// Has statements end with [`ReadError::Interrupted`] once the flag is raised, wherever the
+    /// reader is by then.
+    pub fn stop_when(&mut self, flag: Arc<AtomicBool>) -> Result<(), ReadError> {
+        let is_raised = move || flag.load(Ordering::Relaxed);
+        Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_raised))?)
+    }
+
     /// A prepared statement from the cache.
     pub fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, ReadError> {
+        self.spent.store(0, Ordering::Relaxed);
         Ok(self.connection.prepare_cached(sql)?)
     }
 }

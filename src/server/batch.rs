@@ -14,12 +14,13 @@ use crate::changes::commit::Commit;
 use crate::changes::queue::Taken;
 use crate::changes::version::StateVersion;
 use crate::groups::syncer::Syncer;
+use crate::observe::metrics::Metrics;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::changed::Changed;
-use crate::views::routing::Routing;
-use crate::views::task::{self, Done};
+use crate::views::pace::Pace;
+use crate::views::routing::{Reason, Routing};
+use crate::views::task::{self, Done, Outcome};
 use crate::views::view::ViewId;
-use crate::zql::evaluate::Pace;
 
 /// Most bytes of commits kept for lanes. A lane that misses some looks at its view again.
 const MAX_RECENT: usize = 64 << 20;
@@ -51,7 +52,7 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
         return Ok(());
     }
     let taken = take(core, from, to).await;
-    remember(&mut core.recent.borrow_mut(), &taken, core.lanes_running.get() > 0);
+    remember(&mut core.recent.borrow_mut(), &taken, core.lanes.running() > 0);
     let count = taken.commits.len();
     let Some(catalogue) = core.with(|s| s.shared.catalogue.clone()) else { return Ok(()) };
     let batch = if taken.gap {
@@ -63,7 +64,7 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     let done = bring(core, &reader, &batch, None).await?;
     core.with(|syncer| {
         syncer.shared.moved(to);
-        done.into_iter().for_each(|done| settle(syncer, done, to));
+        done.settle(syncer, from);
         syncer.route_mutations(&batch);
     });
     core.metrics.batch_done(count, now().saturating_duration_since(began).as_nanos() as u64);
@@ -100,12 +101,13 @@ async fn bring(
     reader: &Reader,
     batch: &Batch<'_>,
     only: Option<ViewId>,
-) -> Result<Vec<Done>, ReadError> {
+) -> Result<Brought, ReadError> {
+    let mut brought = Brought::default();
     let Some(changed) = core.with(|s| Changed::new(batch, &s.shared.rows.borrow())) else {
-        return Ok(Vec::new());
+        return Ok(brought);
     };
     let Some(mut routing) = core.with(|s| Routing::new(batch, &changed, &s.shared.views, only)) else {
-        return Ok(Vec::new());
+        return Ok(brought);
     };
     let mut pace = core.pace();
     while core.with(|s| routing.step(&s.shared.views, reader)).unwrap_or(Ok(false))? {
@@ -114,23 +116,44 @@ async fn bring(
         }
     }
     let found = routing.finish();
-    let tasks = core.with(|s| task::take(&mut s.shared.views, found, batch, &changed)).unwrap_or_default();
-    let mut done = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        core.metrics.view_advanced(task.reason());
-        done.push(task.perform(&changed, reader, &mut pace).await);
+    let tasks = core.with(|s| task::take(&mut s.shared.views, found)).unwrap_or_default();
+    brought.stale = tasks.stale;
+    for task in tasks.advance {
+        core.metrics.view_advanced();
+        brought.done.push(task.perform(&changed, reader, &mut pace).await);
         if pace.is_over() {
             pace.rest().await;
         }
     }
     pace.end();
-    Ok(done)
+    brought.metrics = Some(core.metrics.clone());
+    Ok(brought)
 }
 
-fn settle(syncer: &mut Syncer, done: Done, end: StateVersion) {
-    let view = done.view;
-    let outcome = done.settle(&mut syncer.shared.views, end);
-    syncer.brought_forward(view, outcome);
+/// What a batch did to the views that it touched. Nothing has taken effect yet.
+#[derive(Default)]
+struct Brought {
+    done: Vec<Done>,
+    stale: Vec<(ViewId, Reason)>,
+    metrics: Option<Arc<Metrics>>,
+}
+
+impl Brought {
+    /// Makes it take effect. `from`: the version before.
+    fn settle(self, syncer: &mut Syncer, from: StateVersion) {
+        for done in self.done {
+            let view = done.view;
+            let outcome = done.settle(&mut syncer.shared.views, from);
+            self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
+            syncer.brought_forward(view, outcome);
+        }
+        for (view, reason) in self.stale {
+            syncer.shared.views.make_stale(view, from, reason);
+            let outcome = Outcome::Stale(reason);
+            self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
+            syncer.brought_forward(view, outcome);
+        }
+    }
 }
 
 /// Brings one view, read in a lane at `at`, to the core's version. The caller holds the turn.
@@ -148,7 +171,7 @@ pub async fn bring_forward(core: &Core, id: ViewId, at: StateVersion) {
     let batch = if gap { Batch::everything(&catalogue, end) } else { Batch::fold(&commits, end) };
     match bring(core, &reader, &batch, Some(id)).await {
         Ok(done) => {
-            core.with(|syncer| done.into_iter().for_each(|done| settle(syncer, done, end)));
+            core.with(|syncer| done.settle(syncer, at));
         }
         Err(error) => {
             core.with(|syncer| syncer.view_failed(id, &error.to_string()));

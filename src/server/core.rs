@@ -18,7 +18,7 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, yield_now};
 
 use super::handover::Handover;
-use super::lane::MAX_LANES;
+use super::lanes::Lanes;
 use super::outbox::Outbox;
 use super::session::Session;
 use super::status::Status;
@@ -34,11 +34,15 @@ use crate::observe::metrics::Metrics;
 use crate::protocol::downstream::PONG;
 use crate::replica::reader::{ReadError, Reader};
 use crate::upstream::manager::Start;
+use crate::views::pace::Pace;
 use crate::views::rows::Rows;
-use crate::zql::evaluate::Pace;
 
 /// How long a core works before it lets its other tasks run.
 pub const SLICE: Duration = Duration::from_micros(500);
+
+/// Steps of SQLite's machine that one statement of the live path may take: about a
+/// millisecond. What takes more goes to a lane (rule 6).
+const LIVE_BUDGET: u32 = 32_768;
 
 /// Time between rounds of the clock: expiries, lingering groups, metrics.
 const TICK: Duration = Duration::from_millis(200);
@@ -86,12 +90,8 @@ pub struct Core {
     pub turn: async_lock::Mutex<()>,
     /// Commits kept for the lanes that are under way.
     pub recent: RefCell<Recent>,
-    /// Lanes that wait for a reader.
-    pub lanes: RefCell<VecDeque<crate::groups::syncer::LaneRequest>>,
-    /// Readers of lanes that are not in use.
-    pub lane_readers: RefCell<Vec<Reader>>,
-    /// Lanes under way.
-    pub lanes_running: Cell<usize>,
+    /// Lanes.
+    pub lanes: Lanes,
     syncer: RefCell<Option<Syncer>>,
     work: (Sender<()>, Receiver<()>),
     ready: (Sender<()>, Receiver<()>),
@@ -143,9 +143,7 @@ impl Core {
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
             recent: RefCell::default(),
-            lanes: RefCell::default(),
-            lane_readers: RefCell::default(),
-            lanes_running: Cell::new(0),
+            lanes: Lanes::new(parts.index),
             syncer: RefCell::new(None),
             work: bounded(1),
             ready: bounded(1),
@@ -156,7 +154,9 @@ impl Core {
 
     /// Opens the replica and begins to serve.
     pub fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
-        let reader = Rc::new(Reader::open(&self.replica_path())?);
+        let mut reader = Reader::open(&self.replica_path())?;
+        reader.limit(LIVE_BUDGET)?;
+        let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));
         let shared = Shared::new(rows, reader, version, start.epoch, start.catalogue);
@@ -191,14 +191,18 @@ impl Core {
 
     /// Starts what a call into the groups asked for.
     fn after_call(&self) {
-        let (lanes, work) = match self.syncer.borrow_mut().as_mut() {
+        let (lanes, unread, work) = match self.syncer.borrow_mut().as_mut() {
             None => return,
-            Some(syncer) => (syncer.take_lane_requests(), syncer.has_work()),
+            Some(syncer) => {
+                let views = &mut syncer.shared.views;
+                let work = views.has_remains();
+                (syncer.take_lane_requests(), syncer.shared.views.take_unread(), work || syncer.has_work())
+            }
         };
-        self.lanes.borrow_mut().extend(lanes);
+        unread.into_iter().for_each(|incarnation| self.lanes.cancel(incarnation));
+        lanes.into_iter().for_each(|request| self.lanes.ask(request));
         // When all lanes are taken, the one that ends starts the next.
-        let startable = self.lanes_running.get() < MAX_LANES && !self.lanes.borrow().is_empty();
-        if work || startable {
+        if work || self.lanes.can_start() {
             self.wake();
         }
     }
@@ -256,6 +260,11 @@ impl CorePace {
         now().saturating_duration_since(self.began) >= SLICE
     }
 
+    /// A slice begins.
+    pub fn begin(&mut self) {
+        self.began = now();
+    }
+
     /// Records the slice.
     pub fn end(&self) {
         let ran = now().saturating_duration_since(self.began);
@@ -289,7 +298,19 @@ async fn work(core: Rc<Core>) {
             drop(turn);
             yield_now().await;
         }
+        sweep(&core).await;
     }
+}
+
+/// Gives up what nobody needs any more.
+async fn sweep(core: &Core) {
+    let mut pace = core.pace();
+    while core.with(|s| s.shared.views.sweep()).unwrap_or(false) {
+        if pace.is_over() {
+            pace.rest().await;
+        }
+    }
+    pace.end();
 }
 
 async fn tick(core: Rc<Core>) {
@@ -297,7 +318,7 @@ async fn tick(core: Rc<Core>) {
     loop {
         sleep(TICK).await;
         // Once the lanes of a peak are done and their encoded views are gone.
-        let busy = core.lanes_running.get() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
+        let busy = core.lanes.running() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
         if peak && !busy {
             kelvin_io::memory::give_back();
         }

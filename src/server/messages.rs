@@ -17,8 +17,8 @@ use crate::groups::syncer::{Arrival, Named};
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
+use crate::views::pace::Pace;
 use crate::zql::ast::{self, Strictness};
-use crate::zql::evaluate::Pace;
 
 /// Wait of a sender whose group has too many mutations queued.
 const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);

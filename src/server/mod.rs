@@ -9,6 +9,8 @@ pub mod core;
 pub mod handover;
 pub mod inbox;
 pub mod lane;
+pub mod lane_threads;
+mod lanes;
 pub mod maintenance;
 pub mod messages;
 pub mod outbox;

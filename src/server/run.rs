@@ -310,7 +310,7 @@ async fn run_core(
 
 /// Moves all read transactions of the core to the newest snapshot, if none is in use.
 async fn rebegin(core: &Rc<Core>) -> bool {
-    if core.lanes_running.get() > 0 {
+    if core.lanes.running() > 0 {
         return false;
     }
     let Some(_turn) = core.turn.try_lock() else { return false };

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use super::changed::{Changed, ChangedRows};
 use super::journal::Delta;
+use super::pace::Pace;
 use super::routing::{Candidate, Candidates};
 use super::rows::{RowId, RowMap, RowSet, Rows};
 use super::state::{Slot, State};
@@ -18,7 +19,6 @@ use super::view::{Layout, identity_bytes};
 use crate::changes::commit::Row;
 use crate::changes::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
-use crate::zql::evaluate::Pace;
 use crate::zql::plan::{Kind, Node, Plan};
 use crate::zql::sql::Statements;
 

@@ -24,7 +24,7 @@ pub struct Contents {
     reader: Rc<Reader>,
     catalogue: Arc<Catalogue>,
     rows: Rc<RefCell<Rows>>,
-    lookups: HashMap<IdentityId, (Rc<str>, Rc<Encoder>)>,
+    lookups: HashMap<IdentityId, (Rc<str>, Arc<Encoder>)>,
     cache: RowMap<Rc<[u8]>>,
     cached: usize,
 }
@@ -81,7 +81,7 @@ impl Contents {
         Ok(true)
     }
 
-    fn lookup(&mut self, identity: IdentityId, views: &mut Views) -> (Rc<str>, Rc<Encoder>) {
+    fn lookup(&mut self, identity: IdentityId, views: &mut Views) -> (Rc<str>, Arc<Encoder>) {
         if let Some(found) = self.lookups.get(&identity) {
             return found.clone();
         }

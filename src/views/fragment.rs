@@ -1,7 +1,7 @@
 //! JSON fragments of row patches (`docs/spec/sync-protocol.md` §9.1, §10): written once
 //! per row and version, straight from stored values, and copied into every poke.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::replica::catalogue::{ColumnIndex, Table, ZeroType};
 use crate::replica::reader::ReadError;
@@ -21,7 +21,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// For a table and the key columns of its identity.
-    pub fn new(table: &Table, key: &Rc<[ColumnIndex]>) -> Encoder {
+    pub fn new(table: &Table, key: &Arc<[ColumnIndex]>) -> Encoder {
         let mut name = Vec::new();
         write_string(table.name.as_bytes(), &mut name);
         let prefix = |op: &str, field: &str| {

@@ -4,9 +4,6 @@
 //! `pokePart`, so a group that has nothing else sends the frames as they are; a group that
 //! already holds some of the rows takes single fragments out of them.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use bytes::Bytes;
 use kelvin_io::websocket;
 
@@ -47,10 +44,6 @@ impl Part {
     }
 }
 
-/// Parts that are finished and were not taken yet. Whoever drives the reading may take them
-/// while it goes on, so that they need not be kept (rule 22).
-pub type Finished = Rc<RefCell<Vec<Part>>>;
-
 /// All rows of a view at one version.
 #[derive(Debug)]
 pub struct Full {
@@ -66,34 +59,33 @@ pub struct Full {
     pub partial: bool,
 }
 
-/// Puts a [`Full`] together row by row.
-pub struct FullBuilder {
-    poke_id: String,
+impl Full {
+    /// Whether nothing was encoded.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty() && !self.partial
+    }
+}
+
+/// Writes frames row by row.
+pub struct Frames {
     prefix: Vec<u8>,
     buffer: Vec<u8>,
-    rows: Vec<(RowId, u32)>,
-    finished: Finished,
-    /// Parts finished so far, taken or not.
-    count: usize,
+    /// Where the fragments in the buffer end.
+    ends: Vec<u32>,
+    /// Bytes in the frames that are closed.
     size: usize,
 }
 
-impl FullBuilder {
-    /// Starts one; `poke_id` must be unique among the pokes of a connection.
-    pub fn new(poke_id: String) -> FullBuilder {
+impl Frames {
+    /// For pokes with this id, which must be unique among the pokes of a connection.
+    pub fn new(poke_id: &str) -> Frames {
         let prefix = format!("[\"pokePart\",{{\"pokeID\":\"{poke_id}\",\"rowsPatch\":[").into_bytes();
-        let (buffer, rows, finished) = (Vec::new(), Vec::new(), Finished::default());
-        FullBuilder { poke_id, prefix, buffer, rows, finished, count: 0, size: 0 }
-    }
-
-    /// Where finished parts are left.
-    pub fn finished(&self) -> Finished {
-        self.finished.clone()
+        Frames { prefix, buffer: Vec::new(), ends: Vec::new(), size: 0 }
     }
 
     /// Where to append the fragment of the next row.
     pub fn begin_row(&mut self) -> &mut Vec<u8> {
-        if self.rows.is_empty() {
+        if self.ends.is_empty() {
             self.buffer.clear();
             self.buffer.resize(websocket::MAX_HEADER, 0);
             self.buffer.extend(&self.prefix);
@@ -103,12 +95,14 @@ impl FullBuilder {
         &mut self.buffer
     }
 
-    /// Ends the fragment that [`FullBuilder::begin_row`] began.
-    pub fn commit(&mut self, id: RowId) {
-        self.rows.push((id, self.buffer.len() as u32));
-        if self.rows.len() == PATCHES_PER_PART || self.buffer.len() >= PART_SIZE {
-            self.close_part();
-        }
+    /// Ends the fragment that [`Frames::begin_row`] began.
+    pub fn end_row(&mut self) {
+        self.ends.push(self.buffer.len() as u32);
+    }
+
+    /// Whether the frame should be closed.
+    pub fn is_full(&self) -> bool {
+        self.ends.len() >= PATCHES_PER_PART || self.buffer.len() >= PART_SIZE
     }
 
     /// Bytes so far.
@@ -116,26 +110,20 @@ impl FullBuilder {
         self.size + self.buffer.len()
     }
 
-    fn close_part(&mut self) {
-        if self.rows.is_empty() {
-            return;
+    /// Finishes the frame, if there is anything in it. Returns it with the place where its
+    /// first fragment starts, and those where fragments end.
+    pub fn close(&mut self) -> Option<(Bytes, u32, Vec<u32>)> {
+        if self.ends.is_empty() {
+            return None;
         }
         self.buffer.extend(b"]}]");
         let (frame, skipped) = websocket::finish_frame(&mut self.buffer);
         self.size += frame.len();
-        let rows = std::mem::take(&mut self.rows);
+        let mut ends = std::mem::take(&mut self.ends);
+        ends.iter_mut().for_each(|end| *end -= skipped as u32);
         let start = websocket::MAX_HEADER + self.prefix.len() - skipped;
-        let rows = rows.into_iter().map(|(id, end)| (id, end - skipped as u32)).collect();
-        self.finished.borrow_mut().push(Part { frame, rows, start: start as u32 });
-        self.count += 1;
-    }
-
-    /// All parts that were not taken.
-    pub fn finish(mut self, at: StateVersion) -> Full {
-        self.close_part();
-        let parts = self.finished.take();
-        let partial = parts.len() < self.count;
-        Full { at, poke_id: self.poke_id, parts, size: self.size, partial }
+        self.buffer.clear();
+        Some((frame, start as u32, ends))
     }
 }
 
@@ -145,22 +133,27 @@ mod tests {
 
     #[test]
     fn fragments_are_found_again_in_the_frames() {
-        let mut builder = FullBuilder::new("p1".into());
+        let mut frames = Frames::new("p1");
+        let mut parts: Vec<Part> = Vec::new();
         for i in 0..250u32 {
-            builder.begin_row().extend(format!("{{\"n\":{i}}}").as_bytes());
-            builder.commit(RowId(i));
+            frames.begin_row().extend(format!("{{\"n\":{i}}}").as_bytes());
+            frames.end_row();
+            if frames.is_full() || i == 249 {
+                let (frame, start, ends) = frames.close().unwrap();
+                let first = parts.iter().map(|p| p.rows.len() as u32).sum::<u32>();
+                let rows = ends.into_iter().enumerate().map(|(n, end)| (RowId(first + n as u32), end));
+                parts.push(Part { frame, start, rows: rows.collect() });
+            }
         }
-        let full = builder.finish(StateVersion(1));
-        assert_eq!(full.parts.len(), 3, "no more than a hundred patches in a part");
-        let found: Vec<(RowId, String)> = full
-            .parts
+        assert_eq!(parts.len(), 3, "no more than a hundred patches in a part");
+        let found: Vec<(RowId, String)> = parts
             .iter()
             .flat_map(|p| p.fragments())
             .map(|(id, f)| (id, String::from_utf8(f.to_vec()).unwrap()))
             .collect();
         assert_eq!(found.len(), 250);
         assert_eq!(found[249], (RowId(249), "{\"n\":249}".to_owned()));
-        for part in &full.parts {
+        for part in &parts {
             let payload = websocket::payload_of(&part.frame);
             let json: serde_json::Value = serde_json::from_slice(payload).unwrap();
             assert_eq!(json[0], "pokePart");

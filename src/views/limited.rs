@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::advance::{Advance, Look, Looks};
-use super::collect::UNEQUAL;
+use super::pace::Pace;
 use super::rows::{RowId, RowMap};
 use super::view::identity_bytes;
 use super::window::{TAIL, Window};
 use crate::changes::commit::Row;
 use crate::replica::reader::ReadError;
 use crate::replica::value::Value;
-use crate::zql::evaluate::{Pace, parameters};
+use crate::zql::evaluate::{UNEQUAL, parameters};
 use crate::zql::key;
 use crate::zql::order::{self, Position};
 use crate::zql::plan::{Kind, MAX_WITNESSES};

@@ -3,24 +3,30 @@
 //! A view is a query as it is executed, held once per core, whichever and however many
 //! client groups want it. It is a set of row numbers that is kept equal to what the
 //! evaluator finds, by looking again at exactly the rows that a batch may have brought in or
-//! taken out: `routing` finds them for all views together, `advance` looks at them. This module decides and never performs: it opens no file, sends
-//! nothing, reads no clock.
+//! taken out: `routing` finds them for all views together, `advance` looks at them. This module
+//! decides and never performs: it opens no file, sends nothing, reads no clock.
 
+pub mod account;
 pub mod advance;
+pub mod assemble;
 pub mod changed;
-pub mod collect;
 pub mod contents;
+pub mod difference;
 pub mod fragment;
 pub mod full;
 pub mod interests;
 pub mod journal;
 mod limited;
+pub mod pace;
 mod read;
 pub mod registry;
+mod remains;
 pub mod routing;
 pub mod rows;
+pub mod scan;
 pub mod shapes;
 pub mod state;
 pub mod task;
 pub mod view;
 pub mod window;
+pub mod witnesses;

@@ -1,18 +1,24 @@
 //! The views of one core: found by what they ask for, by the tables they read, by number.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::account::Account;
 use super::advance::{Advanced, ScopeChange};
+use super::assemble::Assembly;
 use super::fragment::Encoder;
 use super::interests::{Interests, Target};
-use super::journal::Journal;
-use super::rows::{IdentityId, RowSet, Rows};
+use super::journal::{Delta, Journal};
+use super::remains::Remains;
+use super::routing::Reason;
+use super::rows::{IdentityId, Rows};
 use super::shapes::Shapes;
 use super::state::State;
-use super::view::{Layout, View, ViewId};
+use super::view::{Layout, Status, View, ViewId};
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::{Catalogue, TableId};
 use crate::zql::plan::{Node, Plan};
@@ -29,10 +35,17 @@ pub struct Views {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     next_incarnation: u64,
-    encoders: HashMap<IdentityId, Rc<Encoder>>,
+    encoders: HashMap<IdentityId, Arc<Encoder>>,
     interests: Interests,
     shapes: Shapes,
+    /// States to be given up, the oldest first.
+    remains: VecDeque<Remains>,
+    /// Incarnations that went before they could be had, for whoever reads them.
+    unread: Vec<u64>,
 }
+
+/// Rows of a state that nobody needs that are given up at once.
+const SWEEP: usize = 2_000;
 
 struct Slot {
     key: ViewKey,
@@ -53,6 +66,8 @@ impl Views {
             encoders: HashMap::new(),
             interests: Interests::default(),
             shapes: Shapes::default(),
+            remains: VecDeque::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -62,7 +77,7 @@ impl Views {
         &mut self,
         key: ViewKey,
         catalogue: &Catalogue,
-        plan: impl FnOnce() -> Rc<Plan>,
+        plan: impl FnOnce() -> Arc<Plan>,
     ) -> ViewId {
         if let Some(id) = self.by_key.get(&key) {
             if let Some(slot) = &mut self.slots[id.0 as usize] {
@@ -77,11 +92,13 @@ impl Views {
             plan: plan.clone(),
             layout,
             at: StateVersion::ZERO,
-            live: false,
+            status: Status::New,
             state: State::default(),
             size: 0,
             journal: Journal::default(),
             shapes: Rc::from([]),
+            overtaken: 0,
+            account: Account::default(),
         };
         self.next_incarnation += 1;
         let slot = Some(Slot { key: key.clone(), subscribers: 1, view });
@@ -128,15 +145,57 @@ impl Views {
                 views.remove(&id);
             }
         }
-        if slot.view.live {
-            self.listen(id, &slot.view, false);
+        if slot.view.status != Status::New {
+            self.listen_root(id, &slot.view, false);
             self.shapes.remove(id, &slot.view.shapes, &mut self.interests);
         }
-        let mut rows = self.rows.borrow_mut();
-        slot.view.state.release(&mut rows);
-        slot.view.journal.clear(&mut rows);
+        if !slot.view.is_live() {
+            self.unread.push(slot.view.incarnation);
+        }
+        slot.view.journal.clear(&mut self.rows.borrow_mut());
+        let state = std::mem::take(&mut slot.view.state);
+        self.give_up(Remains::new(id, slot.view.plan.clone(), state, true));
         self.free.push(id.0);
         true
+    }
+
+    /// Views that went before anybody could have them, since the last call.
+    pub fn take_unread(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.unread)
+    }
+
+    fn give_up(&mut self, mut remains: Remains) {
+        if remains.give_up(SWEEP, &mut self.rows.borrow_mut(), &mut self.interests) == 0 {
+            self.remains.push_back(remains);
+        }
+    }
+
+    /// Gives a state up: one that a view had, whose keys are registered.
+    pub fn discard(&mut self, id: ViewId, plan: &Arc<Plan>, state: State) {
+        self.give_up(Remains::new(id, plan.clone(), state, true));
+    }
+
+    /// Gives up a view's state in the making.
+    pub fn discard_assembly(&mut self, id: ViewId, assembly: Assembly) {
+        assembly.give_up(id).into_iter().for_each(|remains| self.give_up(remains));
+    }
+
+    /// Gives up some more of the states that nobody needs. False: nothing is left.
+    pub fn sweep(&mut self) -> bool {
+        let mut most = SWEEP;
+        while let Some(first) = self.remains.front_mut() {
+            most = first.give_up(most, &mut self.rows.borrow_mut(), &mut self.interests);
+            if most == 0 {
+                return true;
+            }
+            self.remains.pop_front();
+        }
+        false
+    }
+
+    /// Whether states wait to be given up.
+    pub fn has_remains(&self) -> bool {
+        !self.remains.is_empty()
     }
 
     /// A view.
@@ -172,25 +231,97 @@ impl Views {
         &self.shapes
     }
 
-    /// A view has been read at `at`: from now on it hears of changes.
+    /// Puts up to `most` slots of a state in the making where they belong, and registers their
+    /// keys. False: all are there. The view must be the one that it is made for.
+    pub fn settle(&mut self, id: ViewId, assembly: &mut Assembly, most: usize) -> bool {
+        let Some(plan) = self.get(id).map(|view| view.plan.clone()) else { return false };
+        (0..most).all(|_| {
+            assembly.settle_one(|node, key| {
+                if node > 0 {
+                    self.listen_key(id, &plan, node, key, true);
+                }
+            })
+        })
+    }
+
+    /// A view has been read at `at`: from now on it hears of changes. The keys of its state
+    /// are registered already.
     pub fn hydrated(&mut self, id: ViewId, state: State, at: StateVersion) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(mut slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
         let view = &mut slot.view;
         view.journal = Journal::starting_at(at);
         view.size = state.len();
         view.state = state;
         view.at = at;
-        view.live = true;
-        let plan = view.plan.clone();
-        let shapes = self.shapes.add(id, &plan, &mut self.interests).into();
-        let Some(mut slot) = self.slots[id.0 as usize].take() else { return };
-        slot.view.shapes = shapes;
-        self.listen(id, &slot.view, true);
+        view.status = Status::Live;
+        view.shapes = self.shapes.add(id, &view.plan, &mut self.interests).into();
+        self.listen_root(id, &slot.view, true);
         self.slots[id.0 as usize] = Some(slot);
     }
 
-    /// Registers what a view wants to hear of, or ends that.
-    fn listen(&mut self, id: ViewId, view: &View, on: bool) {
+    /// A view that lives can no longer be kept by looking at rows: it has to be read anew. It
+    /// is right up to `since`.
+    pub fn make_stale(&mut self, id: ViewId, since: StateVersion, reason: Reason) {
+        if let Some(view) = self.get_mut(id).filter(|view| view.is_live()) {
+            view.status = Status::Stale(since);
+            *view.account.fallbacks.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Takes the state out of a view that is to be read anew.
+    pub fn take_prior(&mut self, id: ViewId) -> State {
+        let view = self.get_mut(id).filter(|view| view.is_stale());
+        view.map(|view| std::mem::take(&mut view.state)).unwrap_or_default()
+    }
+
+    /// A view that was stale has been read at `at`. `delta`: how it differs from `prior`, what
+    /// it held until now; `None`: in more than can be told. True if anything does.
+    pub fn rejoin(
+        &mut self,
+        id: ViewId,
+        prior: State,
+        state: State,
+        delta: Option<Delta>,
+        at: StateVersion,
+    ) -> bool {
+        let Some(view) = self.get_mut(id) else { return false };
+        let plan = view.plan.clone();
+        view.status = Status::Live;
+        view.size = state.len();
+        view.state = state;
+        let rows = self.rows.clone();
+        let view = self.slots[id.0 as usize].as_mut().map(|slot| &mut slot.view);
+        let changed = view.is_some_and(|view| {
+            let changed = delta.as_ref().is_none_or(|delta| !delta.is_empty());
+            if changed {
+                view.at = at;
+            }
+            match delta {
+                Some(delta) => view.journal.push(delta, &mut rows.borrow_mut()),
+                None => {
+                    view.journal.clear(&mut rows.borrow_mut());
+                    view.journal = Journal::starting_at(at);
+                }
+            }
+            changed
+        });
+        self.discard(id, &plan, prior);
+        changed
+    }
+
+    /// Gives a view that could not be read anew back what it held. Its queries are refused.
+    pub fn put_prior(&mut self, id: ViewId, incarnation: u64, plan: &Arc<Plan>, prior: State) {
+        match self.get_mut(id).filter(|view| view.incarnation == incarnation) {
+            Some(view) => {
+                view.state = prior;
+                view.status = Status::Live;
+            }
+            None => self.discard(id, plan, prior),
+        }
+    }
+
+    /// Registers which rows of its own table a view wants to hear of, or ends that.
+    fn listen_root(&mut self, id: ViewId, view: &View, on: bool) {
         let root = &view.plan.nodes[0];
         let target = Target::Node(id, 0);
         match (root.filter.wanted(), on) {
@@ -198,13 +329,6 @@ impl Views {
             (None, false) => self.interests.remove_short(root.table, target),
             (Some(all), true) => all.iter().for_each(|w| self.interests.add(root.table, w, target)),
             (Some(all), false) => all.iter().for_each(|w| self.interests.remove(root.table, w, target)),
-        }
-        self.listen_keys(id, &view.plan, &view.state, on);
-    }
-
-    fn listen_keys(&mut self, id: ViewId, plan: &Plan, state: &State, on: bool) {
-        for (node, slots) in state.nodes.iter().enumerate().skip(1) {
-            slots.keys().for_each(|key| self.listen_key(id, plan, node, key, on));
         }
     }
 
@@ -218,11 +342,11 @@ impl Views {
 
     /// Takes the state of a live view out, to be brought forward.
     pub fn take_state(&mut self, id: ViewId) -> Option<State> {
-        self.get_mut(id).filter(|view| view.live).map(|view| std::mem::take(&mut view.state))
+        self.get_mut(id).filter(|view| view.is_live()).map(|view| std::mem::take(&mut view.state))
     }
 
     /// Gives a view its state back. True if anything happened to it.
-    pub fn put_state(&mut self, id: ViewId, incarnation: u64, plan: &Plan, advanced: Advanced) -> bool {
+    pub fn put_state(&mut self, id: ViewId, incarnation: u64, plan: &Arc<Plan>, advanced: Advanced) -> bool {
         let Advanced { state, delta, scopes, held } = advanced;
         for ScopeChange { node, key, entered } in &scopes {
             self.listen_key(id, plan, *node as usize, key, *entered);
@@ -232,6 +356,10 @@ impl Views {
         let view = self.get_mut(id).filter(|view| view.incarnation == incarnation);
         match view {
             Some(view) => {
+                view.account.batches += 1;
+                view.account.entered += delta.entered.len() as u64;
+                view.account.left += delta.left.len() as u64;
+                view.account.edited += delta.edited.len() as u64;
                 if changed {
                     view.at = delta.end;
                     view.journal.push(delta, &mut rows.borrow_mut());
@@ -239,25 +367,10 @@ impl Views {
                 view.size = state.len();
                 view.state = state;
             }
-            None => {
-                // It has gone meanwhile, without the keys that it listened to.
-                self.listen_keys(id, plan, &state, false);
-                state.release(&mut rows.borrow_mut());
-            }
+            // It has gone meanwhile, without the keys that it listened to.
+            None => self.discard(id, plan, state),
         }
         rows.borrow_mut().release_all(&held);
-        changed
-    }
-
-    /// Gives a live view the result of an evaluation at `end`. `edited`: rows whose contents
-    /// changed, if they stay. True if anything did.
-    pub fn replace(&mut self, id: ViewId, state: State, edited: &RowSet, end: StateVersion) -> bool {
-        let Some(mut slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return false };
-        self.listen(id, &slot.view, false);
-        let rows = self.rows.clone();
-        let changed = slot.view.replace(state, |row| edited.contains(&row), end, &mut rows.borrow_mut());
-        self.listen(id, &slot.view, true);
-        self.slots[id.0 as usize] = Some(slot);
         changed
     }
 
@@ -272,12 +385,12 @@ impl Views {
     }
 
     /// The encoder of an identity.
-    pub fn encoder(&mut self, identity: IdentityId, catalogue: &Catalogue) -> Rc<Encoder> {
+    pub fn encoder(&mut self, identity: IdentityId, catalogue: &Catalogue) -> Arc<Encoder> {
         let rows = self.rows.borrow();
         let described = rows.describe(identity);
         self.encoders
             .entry(identity)
-            .or_insert_with(|| Rc::new(Encoder::new(catalogue.get(described.table), &described.key)))
+            .or_insert_with(|| Arc::new(Encoder::new(catalogue.get(described.table), &described.key)))
             .clone()
     }
 

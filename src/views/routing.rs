@@ -27,7 +27,7 @@ use crate::zql::key::Scalar;
 const CHANGES_PER_STEP: usize = 64;
 
 /// Most parents that are looked at for one key of a condition. With more, the views that have
-/// the condition are evaluated again: that costs no more, and can be done elsewhere.
+/// the condition are read anew: that costs no more, and is done elsewhere.
 pub const MAX_PARENTS: usize = 1_000;
 
 /// Most keys of one condition that are followed in one batch.
@@ -45,7 +45,7 @@ pub enum Candidate {
     Touched(Rc<Row>),
 }
 
-/// Why a view is evaluated again.
+/// Why a view is read anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// It is not known which rows of a table changed.
@@ -54,6 +54,23 @@ pub enum Reason {
     Condition,
     /// More rows than looking at each is worth.
     Candidates,
+    /// A read that takes more than the live path may give it: a refill without an index.
+    Budget,
+}
+
+impl Reason {
+    /// All there are.
+    pub const ALL: [Reason; 4] = [Reason::Bulk, Reason::Condition, Reason::Candidates, Reason::Budget];
+
+    /// As metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Bulk => "bulk",
+            Reason::Condition => "condition",
+            Reason::Candidates => "candidates",
+            Reason::Budget => "budget",
+        }
+    }
 }
 
 /// What one view has to look at.
@@ -61,7 +78,7 @@ pub enum Reason {
 pub struct Candidates {
     /// By node.
     pub nodes: BTreeMap<usize, Vec<Candidate>>,
-    /// The view has to be evaluated again.
+    /// The view has to be read anew.
     pub evaluate: Option<Reason>,
     count: usize,
 }
@@ -175,12 +192,13 @@ impl<'b, 'c> Routing<'b, 'c> {
         {
             return None;
         }
-        views.get(id)
+        views.get(id).filter(|view| view.is_live())
     }
 
     fn changed(&mut self, views: &Views, id: ViewId, node: usize, change: usize) {
         let Some(view) = self.view(views, id) else { return };
-        let plan = &view.plan.nodes[node];
+        // Keys of a view that is gone may still be registered while its number is another's.
+        let Some(plan) = view.plan.nodes.get(node) else { return };
         let changed = self.changed.of(view.layout.identities[node]);
         for at in changed.of_change(change) {
             let row = changed.get(at);
@@ -252,7 +270,11 @@ impl<'b, 'c> Routing<'b, 'c> {
         let parents = match self.parents.get(&place) {
             Some(found) => found.clone(),
             None => {
-                let found = read_parents(exists.parents.as_deref().unwrap_or_default(), values, reader)?;
+                let sql = exists.parents.as_deref().unwrap_or_default();
+                let found = match read_parents(sql, values, reader) {
+                    Err(ReadError::Interrupted) => None,
+                    found => found?,
+                };
                 self.parents.insert(place.clone(), found.clone());
                 found
             }
@@ -289,7 +311,7 @@ impl<'b, 'c> Routing<'b, 'c> {
 
     fn touched(&mut self, views: &Views, id: ViewId, node: usize, shape: ShapeId, key: &[u8], row: &Rc<Row>) {
         let Some(view) = self.view(views, id) else { return };
-        let plan = &view.plan.nodes[node];
+        let Some(plan) = view.plan.nodes.get(node) else { return };
         let mut conditions = plan.conditions.iter().filter(|c| view.shapes[**c] == shape).peekable();
         if conditions.peek().is_none() || !plan.may_hold(row) {
             return;

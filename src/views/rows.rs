@@ -4,7 +4,7 @@
 //! the key's bytes (rule 3). Members of views are numbers; contents stay in SQLite.
 
 use std::hash::BuildHasherDefault;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 
@@ -25,7 +25,7 @@ pub struct Identity {
     /// The table.
     pub table: TableId,
     /// Key columns, sorted by name.
-    pub key: Rc<[ColumnIndex]>,
+    pub key: Arc<[ColumnIndex]>,
 }
 
 struct Entry {
@@ -66,7 +66,7 @@ pub struct Rows {
 
 impl Rows {
     /// The number of an identity, made if it is new.
-    pub fn identity(&mut self, table: TableId, key: &Rc<[ColumnIndex]>) -> IdentityId {
+    pub fn identity(&mut self, table: TableId, key: &Arc<[ColumnIndex]>) -> IdentityId {
         let wanted = Identity { table, key: key.clone() };
         if let Some(found) = self.identities.iter().position(|i| *i == wanted) {
             return IdentityId(found as u16);
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_number_lives_as_long_as_its_references() {
         let mut rows = Rows::default();
-        let key: Rc<[ColumnIndex]> = [0].into();
+        let key: Arc<[ColumnIndex]> = [0].into();
         let identity = rows.identity(TableId(0), &key);
         let a = rows.intern(identity, b"a");
         assert_eq!(rows.intern(identity, b"a"), a);

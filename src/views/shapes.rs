@@ -1,7 +1,7 @@
 //! Conditions by what they ask: EXISTS and NOT EXISTS of equal shape are one for all views
 //! of a core, so that a changed row is looked at once for all of them (rule 5, finding 3).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -12,7 +12,7 @@ use crate::zql::predicate::Wanted;
 
 /// One condition, as all views that have it share it.
 pub struct Shape {
-    plan: Rc<Plan>,
+    plan: Arc<Plan>,
     condition: usize,
     /// Conditions inside one another, this one included.
     pub depth: u32,
@@ -39,7 +39,7 @@ impl Shape {
 /// All conditions of a core.
 #[derive(Default)]
 pub struct Shapes {
-    by_key: HashMap<Rc<[u8]>, ShapeId>,
+    by_key: HashMap<Arc<[u8]>, ShapeId>,
     slots: Vec<Option<Shape>>,
     free: Vec<u32>,
 }
@@ -51,7 +51,7 @@ impl Shapes {
     }
 
     /// Takes the conditions of a view in. Returns their numbers, as the plan lists them.
-    pub fn add(&mut self, view: ViewId, plan: &Rc<Plan>, interests: &mut Interests) -> Vec<ShapeId> {
+    pub fn add(&mut self, view: ViewId, plan: &Arc<Plan>, interests: &mut Interests) -> Vec<ShapeId> {
         let mut ids: Vec<ShapeId> = Vec::with_capacity(plan.conditions.len());
         for (condition, exists) in plan.conditions.iter().enumerate() {
             let id = match self.by_key.get(&exists.shape) {
@@ -71,7 +71,7 @@ impl Shapes {
 
     fn make(
         &mut self,
-        plan: &Rc<Plan>,
+        plan: &Arc<Plan>,
         condition: usize,
         nested: Vec<ShapeId>,
         interests: &mut Interests,

@@ -195,6 +195,11 @@ impl State {
         }
     }
 
+    /// Rows that are flat, if any are, the rows sent, and the nodes.
+    pub(super) fn into_parts(self) -> (Option<IdentityId>, RowSet, Vec<Slots>) {
+        (self.flat, self.members, self.nodes)
+    }
+
     /// Gives every reference back.
     pub fn release(&self, rows: &mut Rows) {
         if let Some(flat) = self.flat {

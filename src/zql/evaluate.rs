@@ -2,8 +2,10 @@
 //! (`docs/spec/zql.md` §5).
 //!
 //! Nodes are read one after another, each for the distinct keys that its parent's rows
-//! gave; a parent row that appears under several keys is looked below only once.
+//! gave; a parent row that appears under several keys is looked below only once. An evaluation
+//! may take long and does not rest: it runs on a thread of its own.
 
+use hashbrown::HashTable;
 use rusqlite::Row;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 
@@ -13,93 +15,111 @@ use super::sql::{Statement, Statements, json_array};
 use crate::replica::reader::{ReadError, Reader};
 use crate::replica::value::Value;
 
-/// Receives what an evaluation finds.
-pub trait Collect {
-    /// A row of a node, each once. `key`: the correlation key under which it was found, empty
-    /// for the root; `identity`: the bytes of its client key.
-    fn row(&mut self, node: usize, key: &[u8], identity: &[u8], row: &Row<'_>) -> Result<(), ReadError>;
+/// Only integers that no client can hold are equal to a number without having its key.
+pub const UNEQUAL: &str = "a correlation key is an integer that clients cannot hold";
 
-    /// A parent row of a node has this correlation key. True if it is the first: rows are then
-    /// looked up for it.
-    fn scope(&mut self, node: usize, key: &[u8]) -> bool;
+/// Receives what an evaluation finds. An error ends the evaluation.
+pub trait Collect {
+    /// The correlation keys of a node, before its rows. Keys have numbers: positions here.
+    fn keys(&mut self, node: usize, keys: &[ScopeKey]) -> Result<(), ReadError>;
+
+    /// A row of a node, each once. `key`: number of the correlation key under which it was
+    /// found; `identity`: the bytes of its client key. The row has the node's columns and then
+    /// its version.
+    fn row(&mut self, node: usize, key: usize, identity: &[u8], row: &Row<'_>) -> Result<(), ReadError>;
 
     /// Identities of the witnesses that the view has for this key, which are kept while
     /// they still are witnesses (ruling 1).
     fn witnesses(&self, node: usize, key: &[u8]) -> Vec<Vec<u8>>;
 }
 
-/// Lets other work of the core go on between rows.
-pub trait Pace {
-    /// Whether the slice is used up. Asked after every row; must be cheap.
-    fn due(&mut self) -> bool;
-    /// Lets others run.
-    fn rest(&mut self) -> impl Future<Output = ()>;
+/// A correlation key in the scope of a node.
+pub struct ScopeKey {
+    /// The key as bytes; empty for the root.
+    pub bytes: Box<[u8]>,
+    /// Rows of the parent node that have it.
+    pub parents: u32,
+    values: Box<[Value]>,
 }
 
-/// Never rests: for tests and tools.
-pub struct NoPace;
+/// The keys in the scope of a node, in the order found.
+#[derive(Default)]
+struct Scope {
+    keys: Vec<ScopeKey>,
+    numbers: HashTable<usize>,
+}
 
-impl Pace for NoPace {
-    fn due(&mut self) -> bool {
-        false
+impl Scope {
+    fn of_root() -> Scope {
+        let root = ScopeKey { bytes: Box::default(), parents: 1, values: Box::default() };
+        Scope { keys: vec![root], numbers: HashTable::new() }
     }
-    async fn rest(&mut self) {}
-}
 
-/// Distinct correlation keys of one node with their values, in the order found.
-type Keys = Vec<(Box<[u8]>, Vec<Value>)>;
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
+        self.numbers.find(key::hash(bytes), |at| *self.keys[*at].bytes == *bytes).copied()
+    }
+
+    fn insert(&mut self, bytes: &[u8], values: Box<[Value]>) {
+        let keys = &mut self.keys;
+        keys.push(ScopeKey { bytes: bytes.into(), parents: 1, values });
+        self.numbers.insert_unique(key::hash(bytes), keys.len() - 1, |at| key::hash(&keys[*at].bytes));
+    }
+}
 
 /// Evaluates the plan on the reader's snapshot.
-pub async fn evaluate<C: Collect, P: Pace>(
-    reader: &Reader,
-    plan: &Plan,
-    collect: &mut C,
-    pace: &mut P,
-) -> Result<(), ReadError> {
-    let mut scopes: Vec<Keys> = vec![Keys::new(); plan.nodes.len()];
+pub fn evaluate<C: Collect>(reader: &Reader, plan: &Plan, collect: &mut C) -> Result<(), ReadError> {
+    let mut scopes: Vec<Scope> = plan.nodes.iter().map(|_| Scope::default()).collect();
+    scopes[0] = Scope::of_root();
     for index in 0..plan.nodes.len() {
-        let keys = std::mem::take(&mut scopes[index]);
-        let mut run = Run { reader, plan, index, scopes: &mut scopes, collect, pace, bytes: Vec::new() };
-        run.node(keys).await?;
+        let scope = std::mem::take(&mut scopes[index]);
+        collect.keys(index, &scope.keys)?;
+        let (bytes, scratch) = (Vec::new(), Vec::new());
+        let below = &mut scopes;
+        let mut run = Run { reader, plan, index, scope: &scope, below, collect, bytes, scratch };
+        run.node()?;
     }
     Ok(())
 }
 
-struct Run<'a, C, P> {
+struct Run<'a, C> {
     reader: &'a Reader,
     plan: &'a Plan,
     index: usize,
-    scopes: &'a mut [Keys],
+    scope: &'a Scope,
+    below: &'a mut [Scope],
     collect: &'a mut C,
-    pace: &'a mut P,
+    /// Identity of the row at hand.
     bytes: Vec<u8>,
+    /// A key of the row at hand.
+    scratch: Vec<u8>,
 }
 
-impl<C: Collect, P: Pace> Run<'_, C, P> {
+impl<C: Collect> Run<'_, C> {
     fn node_plan(&self) -> &Node {
         &self.plan.nodes[self.index]
     }
 
-    async fn node(&mut self, keys: Keys) -> Result<(), ReadError> {
+    fn node(&mut self) -> Result<(), ReadError> {
+        let scope = self.scope;
         // Cloning shares the text and the constants.
         match self.node_plan().statements.clone() {
             Statements::Never => Ok(()),
-            Statements::Once(statement) => self.rows(&statement, &[], Some(&[])).await,
+            Statements::Once(statement) => self.rows(&statement, &[], Some(0)),
             Statements::PerKey(statement) => {
-                for (key, values) in &keys {
-                    self.rows(&statement, values, Some(key)).await?;
+                for (number, key) in scope.keys.iter().enumerate() {
+                    self.rows(&statement, &key.values, Some(number))?;
                 }
                 Ok(())
             }
-            Statements::Batch(_) if keys.is_empty() => Ok(()),
+            Statements::Batch(_) if scope.keys.is_empty() => Ok(()),
             Statements::Batch(statement) => {
-                let tuples: Vec<String> = keys.iter().map(|(_, values)| json_array(values)).collect();
+                let tuples: Vec<String> = scope.keys.iter().map(|key| json_array(&key.values)).collect();
                 let list = Value::Text(format!("[{}]", tuples.join(",")).into());
-                self.rows(&statement, &[list], None).await
+                self.rows(&statement, &[list], None)
             }
             Statements::Witness { fill, holds } => {
-                for (key, values) in &keys {
-                    self.witnesses(&fill, &holds, key, values).await?;
+                for (number, key) in scope.keys.iter().enumerate() {
+                    self.witnesses(&fill, &holds, number, key)?;
                 }
                 Ok(())
             }
@@ -107,74 +127,69 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
     }
 
     /// `key`: of all the rows; `None`: each row tells its own.
-    async fn rows(
+    fn rows(
         &mut self,
         statement: &Statement,
         variable: &[Value],
-        key: Option<&[u8]>,
+        key: Option<usize>,
     ) -> Result<(), ReadError> {
         let mut prepared = self.reader.prepare(&statement.text)?;
         let mut rows = prepared.query(parameters(variable, &statement.constants))?;
         let mut own = Vec::new();
         while let Some(row) = rows.next()? {
+            let key = match key {
+                Some(key) => key,
+                None => self.correlation(row, &mut own)?,
+            };
             self.identity(row)?;
-            let identity = std::mem::take(&mut self.bytes);
-            if key.is_none() {
-                self.correlation(row, &mut own)?;
-            }
-            self.visit(row, key.unwrap_or(&own), &identity)?;
-            self.bytes = identity;
-            if self.pace.due() {
-                self.pace.rest().await;
-            }
+            self.visit(row, key)?;
         }
         Ok(())
     }
 
-    /// The row's own correlation key.
-    fn correlation(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), ReadError> {
-        out.clear();
+    /// Number of the row's own correlation key.
+    fn correlation(&self, row: &Row<'_>, bytes: &mut Vec<u8>) -> Result<usize, ReadError> {
+        bytes.clear();
         let node = self.node_plan();
         for column in &node.child_columns {
-            key::push(row.get_ref(node.position(*column))?.into(), out);
+            key::push(row.get_ref(node.position(*column))?.into(), bytes);
         }
-        Ok(())
+        // Equal to SQLite, not to us.
+        self.scope.find(bytes).ok_or_else(|| ReadError::Unsupported(UNEQUAL.to_owned()))
     }
 
     /// Keeps the witnesses that still are some, then fills up with the first by key.
-    async fn witnesses(
+    fn witnesses(
         &mut self,
         fill: &Statement,
         holds: &Statement,
-        key: &[u8],
-        values: &[Value],
+        number: usize,
+        key: &ScopeKey,
     ) -> Result<(), ReadError> {
         let mut chosen: Vec<Vec<u8>> = Vec::with_capacity(MAX_WITNESSES);
-        for identity in self.collect.witnesses(self.index, key) {
-            let mut variable = values.to_vec();
+        for identity in self.collect.witnesses(self.index, &key.bytes) {
+            let mut variable = key.values.to_vec();
             variable.extend(key::values(&identity));
             let mut prepared = self.reader.prepare(&holds.text)?;
             let mut rows = prepared.query(parameters(&variable, &holds.constants))?;
             if let Some(row) = rows.next()? {
-                self.visit(row, key, &identity)?;
+                self.bytes.clone_from(&identity);
+                self.visit(row, number)?;
                 chosen.push(identity);
             }
         }
-        if chosen.len() < MAX_WITNESSES {
-            let mut prepared = self.reader.prepare(&fill.text)?;
-            let mut rows = prepared.query(parameters(values, &fill.constants))?;
-            while let Some(row) = rows.next()? {
-                self.identity(row)?;
-                if chosen.len() == MAX_WITNESSES || chosen.contains(&self.bytes) {
-                    continue;
-                }
-                let identity = self.bytes.clone();
-                self.visit(row, key, &identity)?;
-                chosen.push(identity);
-            }
+        if chosen.len() == MAX_WITNESSES {
+            return Ok(());
         }
-        if self.pace.due() {
-            self.pace.rest().await;
+        let mut prepared = self.reader.prepare(&fill.text)?;
+        let mut rows = prepared.query(parameters(&key.values, &fill.constants))?;
+        while let Some(row) = rows.next()? {
+            self.identity(row)?;
+            if chosen.len() == MAX_WITNESSES || chosen.contains(&self.bytes) {
+                continue;
+            }
+            chosen.push(self.bytes.clone());
+            self.visit(row, number)?;
         }
         Ok(())
     }
@@ -198,32 +213,34 @@ impl<C: Collect, P: Pace> Run<'_, C, P> {
         Ok(())
     }
 
-    /// Hands the row out and brings its keys into the scopes of the nodes below.
-    fn visit(&mut self, row: &Row<'_>, key: &[u8], identity: &[u8]) -> Result<(), ReadError> {
+    /// Hands the row out and brings its keys into the scopes of the nodes below. Its identity
+    /// is in `self.bytes`.
+    fn visit(&mut self, row: &Row<'_>, key: usize) -> Result<(), ReadError> {
         let node = &self.plan.nodes[self.index];
         for child in &node.children {
             self.descend(node, *child, row)?;
         }
-        self.collect.row(self.index, key, identity, row)
+        self.collect.row(self.index, key, &self.bytes, row)
     }
 
     fn descend(&mut self, node: &Node, child: usize, row: &Row<'_>) -> Result<(), ReadError> {
         let columns = &self.plan.nodes[child].parent_columns;
-        let mut bytes = Vec::with_capacity(32);
+        let bytes = &mut self.scratch;
+        bytes.clear();
         for column in columns {
             // A NULL in a correlation key matches nothing.
-            if !key::push(row.get_ref(node.position(*column))?.into(), &mut bytes) {
+            if !key::push(row.get_ref(node.position(*column))?.into(), bytes) {
                 return Ok(());
             }
         }
-        if !self.collect.scope(child, &bytes) {
+        let scope = &mut self.below[child];
+        if let Some(number) = scope.find(bytes) {
+            scope.keys[number].parents += 1;
             return Ok(());
         }
-        let mut values = Vec::with_capacity(columns.len());
-        for column in columns {
-            values.push(Scalar::from(row.get_ref(node.position(*column))?).to_value());
-        }
-        self.scopes[child].push((bytes.into(), values));
+        let value = |c: &_| Ok(Scalar::from(row.get_ref(node.position(*c))?).to_value());
+        let values: Result<Box<[Value]>, ReadError> = columns.iter().map(value).collect();
+        scope.insert(bytes, values?);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! holds is decided inside its parent's statement; the node only lists its witnesses. Beside
 //! the nodes a plan lists its conditions, for those who look again at rows (rules 4 and 5).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::order::{Cursor, Order};
 use super::predicate::Predicate;
@@ -60,7 +60,7 @@ pub struct Node {
     /// Table that its rows come from.
     pub table: TableId,
     /// Columns that identify a row for clients, sorted by name.
-    pub key: Rc<[ColumnIndex]>,
+    pub key: Arc<[ColumnIndex]>,
     /// Whether its rows are sent at all.
     pub emitted: bool,
     /// What it is.
@@ -74,7 +74,7 @@ pub struct Node {
     /// Columns of this table that are equal to those.
     pub child_columns: Vec<ColumnIndex>,
     /// Columns that a statement returns, in order: all that clients may see.
-    pub columns: Rc<[ColumnIndex]>,
+    pub columns: Arc<[ColumnIndex]>,
     /// Columns of the table.
     pub width: usize,
     /// Its statements.
@@ -91,7 +91,7 @@ pub struct Node {
     /// Where its rows begin.
     pub cursor: Option<Cursor>,
     /// Order of its rows, completed with the key.
-    pub order: Rc<Order>,
+    pub order: Arc<Order>,
     /// Most rows, per parent key for a child.
     pub limit: Option<u64>,
     /// Of a node with a limit: rows after those that it has.
@@ -131,7 +131,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Exists {
     /// What is asked, as bytes: conditions with equal bytes are one for all views.
-    pub shape: Rc<[u8]>,
+    pub shape: Arc<[u8]>,
     /// Table of the rows that have the condition.
     pub parent_table: TableId,
     /// Their correlated columns.
@@ -143,7 +143,7 @@ pub struct Exists {
     /// Part of its filter that one row alone decides.
     pub filter: Predicate,
     /// Where its rows begin, and the order that this means.
-    pub cursor: Option<(Cursor, Rc<Order>)>,
+    pub cursor: Option<(Cursor, Arc<Order>)>,
     /// Columns whose change can change whether a row counts, and for which parent.
     pub structural: Vec<ColumnIndex>,
     /// Conditions directly inside it, by position in [`Plan::conditions`].
@@ -151,7 +151,7 @@ pub struct Exists {
     /// The node that sends its rows, if there is one.
     pub witness: Option<usize>,
     /// Parents with a given key: all columns of the table. `None`: that would be a scan.
-    pub parents: Option<Rc<str>>,
+    pub parents: Option<Arc<str>>,
 }
 
 impl Exists {

@@ -1,7 +1,7 @@
 //! From a query and the catalogue to a [`Plan`]: names resolved, constants typed, every node
 //! and condition with what is needed to keep it.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::ast::{Ast, Condition, Correlated, Direction, Literal, System};
 use super::canonical::{self, distinct_related};
@@ -28,7 +28,7 @@ pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, P
 pub(super) struct Resolved<'a> {
     pub table: &'a Table,
     pub order: Vec<(ColumnIndex, Direction)>,
-    pub key: Rc<[ColumnIndex]>,
+    pub key: Arc<[ColumnIndex]>,
     pub limit: Option<u64>,
 }
 
@@ -178,7 +178,7 @@ impl<'a> Planner<'a> {
         if self.is_constant(related, owner.table)? {
             return Ok(None);
         }
-        let cursor = cursor(ast, &resolved)?.map(|cursor| (cursor, Rc::from(resolved.order.as_slice())));
+        let cursor = cursor(ast, &resolved)?.map(|cursor| (cursor, Arc::from(resolved.order.as_slice())));
         let mut structural = child_columns.clone();
         filter.columns(&mut structural);
         if cursor.is_some() {
@@ -336,7 +336,7 @@ fn shape(
     resolved: &Resolved,
     child_columns: &[ColumnIndex],
     ast: &Ast,
-) -> Rc<[u8]> {
+) -> Arc<[u8]> {
     let mut bytes = parent.id.0.to_be_bytes().to_vec();
     // The order matters to a cursor, and it depends on the key that clients name.
     for columns in [parent_columns, child_columns, &resolved.key[..]] {

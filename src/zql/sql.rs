@@ -3,7 +3,7 @@
 //! The whole filter, EXISTS included, is one SQL expression, so SQLite decides membership
 //! with its indexes; ordering and limits are its business too.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::ast::{Ast, Condition, Correlated, Direction};
 use super::plan::{Kind, MAX_WITNESSES, PlanError};
@@ -13,13 +13,16 @@ use super::test::{self, Test};
 use crate::replica::catalogue::{ColumnIndex, Table, quote};
 use crate::replica::value::Value;
 
+/// The version of a row (`docs/spec/replication.md` §7.1), quoted.
+const VERSION: &str = "\"_0_version\"";
+
 /// SQL text and the constants bound after the variable parameters.
 #[derive(Debug, Clone)]
 pub struct Statement {
     /// Text; equal for all queries of one shape, so that prepared statements are shared.
-    pub text: Rc<str>,
+    pub text: Arc<str>,
     /// Constants, in order, after the variable ones.
-    pub constants: Rc<[Value]>,
+    pub constants: Arc<[Value]>,
 }
 
 /// How a node's rows are read.
@@ -50,7 +53,7 @@ pub enum Statements {
 pub struct Refill {
     body: Statement,
     order: Vec<OrderColumn>,
-    order_by: Rc<str>,
+    order_by: Arc<str>,
 }
 
 /// A column of an order: how SQL names it.
@@ -173,12 +176,13 @@ impl Planner<'_> {
             || child_columns.iter().any(|c| table.has_index_on(&[*c]))
     }
 
-    /// `SELECT visible columns FROM table WHERE key = ? … AND filter AND start`.
+    /// `SELECT visible columns, version FROM table WHERE key = ? … AND filter AND start`.
     fn body(&self, ast: &Ast, resolved: &Resolved, key: &[ColumnIndex]) -> Result<Builder, PlanError> {
         let table = resolved.table;
         let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
         let mut sql = Builder::default();
-        sql.push(&format!("SELECT {} FROM {} AS t0 WHERE ", columns(0, table, &visible), quote(&table.name)));
+        let names = columns(0, table, &visible);
+        sql.push(&format!("SELECT {names},t0.{VERSION} FROM {} AS t0 WHERE ", quote(&table.name)));
         for c in key {
             sql.push(&format!("{}=? AND ", column(0, table, *c)));
         }
@@ -207,13 +211,13 @@ impl Planner<'_> {
             let outer: Vec<String> =
                 visible.iter().map(|c| quote(&table.columns[*c as usize].name)).collect();
             sql.push(&format!(
-                "SELECT {} FROM (SELECT {names}, row_number() OVER (PARTITION BY {} ORDER BY {}) AS \"_0_rank\" ",
+                "SELECT {},{VERSION} FROM (SELECT {names},t0.{VERSION}, row_number() OVER (PARTITION BY {} ORDER BY {}) AS \"_0_rank\" ",
                 outer.join(","),
                 columns(0, table, key),
                 order_by(0, resolved),
             ));
         } else {
-            sql.push(&format!("SELECT {names} "));
+            sql.push(&format!("SELECT {names},t0.{VERSION} "));
         }
         let parts: Vec<String> = (0..key.len()).map(|i| format!("json_extract(value,'$[{i}]')")).collect();
         sql.push(&format!(
@@ -382,7 +386,7 @@ impl Planner<'_> {
 
 /// Rows of a table with given values in some columns, all columns of them. The last
 /// parameter is the number of rows that is enough.
-pub(super) fn parents(table: &Table, key: &[ColumnIndex]) -> Rc<str> {
+pub(super) fn parents(table: &Table, key: &[ColumnIndex]) -> Arc<str> {
     let all: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
     let (columns, name) = (columns(0, table, &all), quote(&table.name));
     format!("SELECT {columns} FROM {name} AS t0 WHERE {} LIMIT ?", equal(table, key)).into()

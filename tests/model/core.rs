@@ -1,45 +1,42 @@
 //! The part of a core that drives the groups: batches in two halves, lanes in slices. The
 //! order of things is that of `src/server`; what happens between them is up to the test.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
-use futures_lite::future::{block_on, yield_now};
+use futures_lite::future::block_on;
 use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
 use kelvin::changes::version::StateVersion;
+use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
 use kelvin::groups::shared::Shared;
-use kelvin::groups::syncer::{LaneRequest, Reading, Syncer};
-use kelvin::replica::reader::{ReadError, Reader};
+use kelvin::groups::syncer::Syncer;
+use kelvin::replica::reader::ReadError;
 use kelvin::views::changed::Changed;
-use kelvin::views::collect::Collector;
-use kelvin::views::full::{Finished, Full};
+use kelvin::views::difference::difference;
+use kelvin::views::pace::NoPace;
+use kelvin::views::routing::Reason;
 use kelvin::views::rows::Rows;
+use kelvin::views::scan::{Chunk, scan};
 use kelvin::views::state::State;
-use kelvin::views::task::{Done, Task};
+use kelvin::views::task::{Done, Outcome, Task};
 use kelvin::views::view::ViewId;
-use kelvin::zql::evaluate::{NoPace, Pace, evaluate};
-use kelvin::zql::plan::Plan;
+use kelvin::views::witnesses::witnesses;
 
 use super::keeper::route;
 use super::replica::Replica;
 use super::schema::Schema;
 
-type Found = Result<(State, Full), ReadError>;
-
-/// A lane under way.
+/// A lane under way: the thread that reads is done at once, what it found comes bit by bit.
 struct Lane {
-    reading: Reading,
-    finished: Finished,
-    /// Whether it keeps what it encodes; `None`: not decided yet.
+    begun: Begun,
+    prior: Option<State>,
+    chunks: VecDeque<Chunk>,
+    result: Result<(), ReadError>,
+    /// Whether it keeps what is encoded; `None`: not decided yet.
     keeps: Option<bool>,
-    steps: Rc<Cell<usize>>,
-    future: Pin<Box<dyn Future<Output = Found>>>,
-    done: Option<Found>,
 }
 
 /// A batch of which nothing has taken effect yet.
@@ -47,6 +44,7 @@ struct Half {
     commits: Vec<Arc<Commit>>,
     end: StateVersion,
     tasks: Vec<Task>,
+    stale: Vec<(ViewId, Reason)>,
     done: Vec<Done>,
 }
 
@@ -100,7 +98,8 @@ impl Core {
         }
         let batch = Batch::fold(&commits, end);
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
-        self.half = Some(Half { commits, end, tasks, done: Vec::new() });
+        let (tasks, stale) = (tasks.advance, tasks.stale);
+        self.half = Some(Half { commits, end, tasks, stale, done: Vec::new() });
     }
 
     /// Goes on with a batch: brings one view forward.
@@ -120,8 +119,9 @@ impl Core {
         }
         let Some(half) = self.half.take() else { return };
         let batch = Batch::fold(&half.commits, half.end);
+        let from = self.syncer.shared.version;
         self.syncer.shared.moved(half.end);
-        half.done.into_iter().for_each(|done| settle(&mut self.syncer, done, half.end));
+        settle(&mut self.syncer, half.done, half.stale, from);
         self.syncer.route_mutations(&batch);
     }
 
@@ -137,26 +137,24 @@ impl Core {
             self.end_batch();
         }
         while let Some(request) = self.waiting.pop_front() {
-            let shared = &self.syncer.shared;
-            let Some(view) = shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation)
-            else {
-                continue;
-            };
             let reader = replica.reader();
             let at = reader.begin().expect("a snapshot");
-            let reading = Reading::new(request, at, at == shared.version);
-            let plan = view.plan.clone();
-            let collector = Collector::new(
-                shared.rows.clone(),
-                view.layout.clone(),
-                plan.clone(),
-                &view.state,
-                Some(reading.poke_id.clone()),
-            );
-            let finished = collector.finished();
-            let steps = Rc::new(Cell::new(0));
-            let future = Box::pin(read(reader, plan, collector, Steps(steps.clone())));
-            self.lanes.push(Lane { reading, finished, keeps: None, steps, future, done: None });
+            let in_step = at == self.syncer.shared.version;
+            let Some(mut begun) = self.syncer.begin_reading(request, at, in_step) else {
+                self.syncer.lane_given_up(request);
+                continue;
+            };
+            let prior = begun.prior.take();
+            let known = prior.as_ref().map_or_else(Default::default, |prior| {
+                block_on(witnesses(prior, &begun.plan, &self.syncer.shared.rows, &mut NoPace))
+            });
+            let mut chunks = VecDeque::new();
+            let mut hand = |chunk| {
+                chunks.push_back(chunk);
+                Ok(())
+            };
+            let result = scan(&reader, &begun.job(known), &mut hand);
+            self.lanes.push(Lane { begun, prior, chunks, result, keeps: None });
         }
     }
 
@@ -167,17 +165,16 @@ impl Core {
     /// A lane offers what it has encoded so far; once that was refused, never again.
     pub fn offer(&mut self, which: usize) {
         let lane = &mut self.lanes[which];
-        if lane.keeps == Some(true) || lane.finished.borrow().is_empty() {
+        if lane.keeps == Some(true) || lane.begun.assembly.parts.is_empty() {
             return;
         }
-        let mut parts = lane.finished.take();
-        lane.keeps = Some(!self.syncer.stream(&lane.reading, &mut parts));
-        lane.finished.replace(parts);
+        let taken = self.syncer.stream(&lane.begun.reading, &mut lane.begun.assembly.parts);
+        lane.keeps = Some(!taken);
     }
 
     /// What a lane reads.
     pub fn reading(&self, which: usize) -> &Reading {
-        &self.lanes[which].reading
+        &self.lanes[which].begun.reading
     }
 
     /// Lanes that send what they read.
@@ -185,37 +182,51 @@ impl Core {
         self.lanes.iter().filter(|lane| lane.keeps == Some(false)).count()
     }
 
-    /// Lets a lane go on for some rows; if it is at its end and nobody has the turn, it joins.
+    /// Lets a lane go on for some chunks; if it is at its end and nobody has the turn, it joins.
     pub fn step_lane(&mut self, which: usize, steps: usize, now: f64) {
         let lane = &mut self.lanes[which];
-        if lane.done.is_none() {
-            lane.steps.set(steps);
-            let mut context = Context::from_waker(Waker::noop());
-            if let Poll::Ready(found) = lane.future.as_mut().poll(&mut context) {
-                lane.done = Some(found);
-            }
-            return;
+        if !lane.chunks.is_empty() {
+            let chunks = lane.chunks.drain(..lane.chunks.len().min(steps));
+            return chunks.for_each(|chunk| lane.begun.assembly.take(chunk));
         }
         if self.is_busy() {
             return;
         }
         // The lane counts as under way until it has joined: commits are kept for it.
-        while let Some(Ok((_, full))) = &self.lanes[which].done
-            && self.syncer.shared.version < full.at
+        while self.lanes[which].result.is_ok()
+            && self.syncer.shared.version < self.lanes[which].begun.reading.at
         {
             self.begin_batch();
             self.end_batch();
         }
         let lane = self.lanes.swap_remove(which);
-        let (state, full) = match lane.done {
-            Some(Ok(found)) => found,
-            Some(Err(error)) => return self.syncer.lane_failed(lane.reading.request, &error.to_string()),
-            None => return,
-        };
-        let at = full.at;
-        if self.syncer.lane_done(&lane.reading, state, full, now) {
-            self.bring_forward(lane.reading.request.view, at);
+        self.join(lane, now);
+    }
+
+    fn join(&mut self, lane: Lane, now: f64) {
+        let Begun { reading, mut assembly, plan, .. } = lane.begun;
+        let (request, views) = (reading.request, &mut self.syncer.shared.views);
+        if let Err(error) = lane.result {
+            views.discard_assembly(request.view, assembly);
+            return self.syncer.lane_failed(request, Some(&plan).zip(lane.prior), &error.to_string());
         }
+        if !self.syncer.is_read(request) {
+            self.syncer.shared.views.discard_assembly(request.view, assembly);
+            return self.syncer.lane_failed(request, Some(&plan).zip(lane.prior), "nobody wants it");
+        }
+        if reading.frames_only {
+            return self.syncer.frames_done(&reading, assembly, now);
+        }
+        while self.syncer.shared.views.settle(request.view, &mut assembly, 3) {}
+        let (state, full, edited) = assembly.finish(reading.at, &reading.poke_id);
+        let prior = lane.prior.map(|prior| {
+            let delta = block_on(difference(&prior, &state, &edited, reading.at, &mut NoPace));
+            (prior, delta)
+        });
+        if self.syncer.lane_done(&reading, Found { state, full, prior }, now) {
+            self.bring_forward(request.view, reading.at);
+        }
+        self.syncer.lane_joined(request.view);
     }
 
     fn bring_forward(&mut self, id: ViewId, at: StateVersion) {
@@ -223,16 +234,20 @@ impl Core {
         let commits: Vec<_> = self.recent.iter().filter(|c| c.version > at).cloned().collect();
         let batch = Batch::fold(&commits, end);
         let reader = self.syncer.shared.reader.clone();
-        for task in route(&mut self.syncer.shared.views, &reader, &batch, Some(id)) {
-            let done = perform(&self.syncer, &batch, task);
-            settle(&mut self.syncer, done, end);
-        }
+        let tasks = route(&mut self.syncer.shared.views, &reader, &batch, Some(id));
+        let done = tasks.advance.into_iter().map(|task| perform(&self.syncer, &batch, task)).collect();
+        settle(&mut self.syncer, done, tasks.stale, at);
     }
 
     /// Gives up every lane.
     pub fn stop(&mut self) {
         self.end_batch();
-        self.lanes.clear();
+        for lane in std::mem::take(&mut self.lanes) {
+            let Begun { reading, assembly, plan, .. } = lane.begun;
+            let request = reading.request;
+            self.syncer.shared.views.discard_assembly(request.view, assembly);
+            self.syncer.lane_failed(request, Some(&plan).zip(lane.prior), "the core stops");
+        }
     }
 }
 
@@ -242,30 +257,14 @@ fn perform(syncer: &Syncer, batch: &Batch<'_>, task: Task) -> Done {
     block_on(task.perform(&changed, &shared.reader, &mut NoPace))
 }
 
-fn settle(syncer: &mut Syncer, done: Done, end: StateVersion) {
-    let view = done.view;
-    let outcome = done.settle(&mut syncer.shared.views, end);
-    syncer.brought_forward(view, outcome);
-}
-
-async fn read(reader: Reader, plan: Rc<Plan>, mut collector: Collector, mut steps: Steps) -> Found {
-    let at = reader.version();
-    evaluate(&reader, &plan, &mut collector, &mut steps).await?;
-    let (state, full) = collector.finish(at);
-    Ok((state, full.expect("the lane encodes")))
-}
-
-/// Rests when the steps that it was given are used up.
-struct Steps(Rc<Cell<usize>>);
-
-impl Pace for Steps {
-    fn due(&mut self) -> bool {
-        let left = self.0.get();
-        self.0.set(left.saturating_sub(1));
-        left == 0
+fn settle(syncer: &mut Syncer, done: Vec<Done>, stale: Vec<(ViewId, Reason)>, from: StateVersion) {
+    for done in done {
+        let view = done.view;
+        let outcome = done.settle(&mut syncer.shared.views, from);
+        syncer.brought_forward(view, outcome);
     }
-
-    async fn rest(&mut self) {
-        yield_now().await;
+    for (view, reason) in stale {
+        syncer.shared.views.make_stale(view, from, reason);
+        syncer.brought_forward(view, Outcome::Stale(reason));
     }
 }

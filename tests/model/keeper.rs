@@ -11,17 +11,20 @@ use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
 use kelvin::changes::version::StateVersion;
 use kelvin::replica::reader::Reader;
+use kelvin::views::assemble::Assembly;
 use kelvin::views::changed::Changed;
-use kelvin::views::collect::Collector;
+use kelvin::views::difference::difference;
 use kelvin::views::journal::Delta;
+use kelvin::views::pace::NoPace;
 use kelvin::views::registry::Views;
 use kelvin::views::routing::Routing;
-use kelvin::views::rows::{RowId, Rows};
+use kelvin::views::rows::{RowId, RowSet, Rows};
+use kelvin::views::scan::{Chunk, Job, Witnesses, scan};
 use kelvin::views::state::State;
-use kelvin::views::task::{self, Outcome, Task};
+use kelvin::views::task::{self, Outcome, Tasks};
 use kelvin::views::view::{View, ViewId};
+use kelvin::views::witnesses::witnesses;
 use kelvin::zql::ast::Ast;
-use kelvin::zql::evaluate::{NoPace, evaluate};
 use kelvin::zql::plan::Kind;
 use kelvin::zql::{canonical, plan};
 
@@ -41,17 +44,19 @@ pub struct Keeper {
     /// Views that were evaluated again, and that were not.
     pub evaluations: usize,
     pub advances: usize,
+    /// Views that the last batch had read anew.
+    pub anew: BTreeSet<ViewId>,
     reader: Reader,
     schema: Schema,
 }
 
 /// Finds what a batch has to look at, or what of it one view has to.
-pub fn route(views: &mut Views, reader: &Reader, batch: &Batch<'_>, only: Option<ViewId>) -> Vec<Task> {
+pub fn route(views: &mut Views, reader: &Reader, batch: &Batch<'_>, only: Option<ViewId>) -> Tasks {
     let changed = Changed::new(batch, &views.rows().borrow());
     let mut routing = Routing::new(batch, &changed, views, only);
     while routing.step(views, reader).expect("the parents") {}
     let found = routing.finish();
-    task::take(views, found, batch, &changed)
+    task::take(views, found)
 }
 
 impl Keeper {
@@ -60,17 +65,17 @@ impl Keeper {
         let reader = replica.reader();
         let version = reader.begin().expect("a snapshot");
         let (views, schema) = (Views::new(rows.clone()), schema.clone());
-        Keeper { views, rows, version, reader, schema, evaluations: 0, advances: 0 }
+        Keeper { views, rows, version, reader, schema, evaluations: 0, advances: 0, anew: BTreeSet::new() }
     }
 
     /// Subscribes to a query and hydrates it, if nobody has.
     pub fn open(&mut self, ast: &Ast) -> ViewId {
-        let planned = Rc::new(plan::plan(ast, &self.schema.catalogue, &self.schema).expect("a plan"));
+        let planned = Arc::new(plan::plan(ast, &self.schema.catalogue, &self.schema).expect("a plan"));
         let mut key = Vec::new();
         canonical::write(ast, &mut key);
         let id = self.views.subscribe(key.into(), &self.schema.catalogue, || planned);
-        if !self.view(id).live {
-            let state = self.evaluated(id);
+        if !self.view(id).is_live() {
+            let (state, _) = self.read(id, None, Witnesses::new());
             self.views.hydrated(id, state, self.version);
         }
         id
@@ -78,29 +83,60 @@ impl Keeper {
 
     /// Takes commits as one batch. `gap`: it is not known what they changed.
     pub fn advance(&mut self, commits: &[Arc<Commit>], gap: bool) {
+        let from = self.version;
         self.version = self.reader.begin().expect("a snapshot");
         let batch = if gap {
             Batch::everything(&self.schema.catalogue, self.version)
         } else {
             Batch::fold(commits, self.version)
         };
+        self.anew.clear();
         let tasks = route(&mut self.views, &self.reader, &batch, None);
         let changed = Changed::new(&batch, &self.rows.borrow());
-        for task in tasks {
-            self.evaluations += task.reason().is_some() as usize;
-            self.advances += task.reason().is_none() as usize;
+        for task in tasks.advance {
+            self.advances += 1;
+            let view = task.view;
             let done = block_on(task.perform(&changed, &self.reader, &mut NoPace));
-            let outcome = done.settle(&mut self.views, self.version);
-            assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+            match done.settle(&mut self.views, from) {
+                Outcome::Same | Outcome::Touched => {}
+                Outcome::Stale(_) => self.anew(view, from),
+                Outcome::Failed(error) => panic!("{error}"),
+            }
+        }
+        for (view, reason) in tasks.stale {
+            self.views.make_stale(view, from, reason);
+            self.anew(view, from);
         }
     }
 
-    fn evaluated(&self, id: ViewId) -> State {
+    /// Reads a view anew that was right at `since`.
+    fn anew(&mut self, id: ViewId, since: StateVersion) {
+        self.evaluations += 1;
+        self.anew.insert(id);
+        let prior = self.views.take_prior(id);
+        let plan = self.view(id).plan.clone();
+        let known = block_on(witnesses(&prior, &plan, &self.rows, &mut NoPace));
+        let (state, edited) = self.read(id, Some(since), known);
+        let delta = block_on(difference(&prior, &state, &edited, self.version, &mut NoPace));
+        self.views.rejoin(id, prior, state, delta, self.version);
+    }
+
+    fn read(&mut self, id: ViewId, since: Option<StateVersion>, witnesses: Witnesses) -> (State, RowSet) {
         let view = self.view(id);
         let (layout, plan) = (view.layout.clone(), view.plan.clone());
-        let mut collector = Collector::new(self.rows.clone(), layout, plan.clone(), &view.state, None);
-        block_on(evaluate(&self.reader, &plan, &mut collector, &mut NoPace)).expect("an answer");
-        collector.finish(self.version).0
+        let nodes = layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect();
+        let job = Job { plan: plan.clone(), nodes, poke_id: None, witnesses, since };
+        let mut assembly = Assembly::new(self.rows.clone(), layout, plan);
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut hand = |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        };
+        scan(&self.reader, &job, &mut hand).expect("an answer");
+        chunks.into_iter().for_each(|chunk| assembly.take(chunk));
+        while self.views.settle(id, &mut assembly, usize::MAX) {}
+        let (state, _, edited) = assembly.finish(self.version, "");
+        (state, edited)
     }
 
     pub fn view(&self, id: ViewId) -> &View {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kelvin::replica::reader::ReadError;
 use kelvin::replica::value::Value;
-use kelvin::zql::evaluate::Collect;
+use kelvin::zql::evaluate::{Collect, ScopeKey};
 use kelvin::zql::key;
 use kelvin::zql::plan::{Kind, Node, Plan};
 use rusqlite::types::ValueRef;
@@ -21,6 +21,8 @@ pub struct Probe {
     pub repeated: Vec<(usize, String)>,
     pub chosen: Chosen,
     pub scopes: BTreeSet<(usize, String)>,
+    /// Keys of the node at hand.
+    keys: Vec<Box<[u8]>>,
     /// Nodes that choose rows, and nodes whose rows are sent.
     witnesses: BTreeSet<usize>,
     emitted: BTreeSet<usize>,
@@ -51,10 +53,11 @@ impl Collect for Probe {
     fn row(
         &mut self,
         node: usize,
-        key: &[u8],
+        key: usize,
         identity: &[u8],
         row: &rusqlite::Row<'_>,
     ) -> Result<(), ReadError> {
+        let key = &*self.keys[key];
         if self.witnesses.contains(&node) {
             self.chosen.entry((node, name(key))).or_default().push(name(identity));
             self.raw.entry((node, key.to_vec())).or_default().push(identity.to_vec());
@@ -62,7 +65,8 @@ impl Collect for Probe {
         if !self.emitted.contains(&node) {
             return Ok(());
         }
-        let count = row.as_ref().column_count();
+        // The last one is the row's version.
+        let count = row.as_ref().column_count() - 1;
         let values: Result<Vec<Value>, _> = (0..count).map(|c| row.get_ref(c).map(value)).collect();
         let key = (node, name(identity));
         if self.rows.insert(key.clone(), values?).is_some() {
@@ -71,8 +75,12 @@ impl Collect for Probe {
         Ok(())
     }
 
-    fn scope(&mut self, node: usize, key: &[u8]) -> bool {
-        self.scopes.insert((node, name(key)))
+    fn keys(&mut self, node: usize, keys: &[ScopeKey]) -> Result<(), ReadError> {
+        self.keys = keys.iter().map(|key| key.bytes.clone()).collect();
+        for key in keys.iter().filter(|_| node > 0) {
+            assert!(self.scopes.insert((node, name(&key.bytes))), "a key comes twice");
+        }
+        Ok(())
     }
 
     fn witnesses(&self, node: usize, key: &[u8]) -> Vec<Vec<u8>> {

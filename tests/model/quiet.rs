@@ -187,6 +187,7 @@ impl World {
         let shared = &mut self.core.syncer.shared;
         // Caches may keep references for as long as the version stays.
         shared.moved(shared.version);
+        while shared.views.sweep() {}
         let left = (shared.views.len(), shared.rows.borrow().len(), shared.interested.len());
         if left != (0, 0, 0) {
             return Err(format!("views, rows and interests left over: {left:?}"));

@@ -1,0 +1,239 @@
+//! Reading whole views, in lanes beside the live path (rules 10, 16): why, at which version,
+//! and what becomes of what was found.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::syncer::{SMALL_VIEW, Syncer};
+use crate::changes::version::StateVersion;
+use crate::views::assemble::Assembly;
+use crate::views::full::Full;
+use crate::views::journal::Delta;
+use crate::views::scan::{Job, Witnesses};
+use crate::views::state::State;
+use crate::views::view::{Layout, Status, View, ViewId};
+use crate::zql::plan::Plan;
+
+/// How often in a row a view may have to be read anew before it could join its groups. After
+/// that it is read while the core stands still: or it might never join.
+pub const MAX_OVERTAKEN: u32 = 3;
+
+/// Most rows of a query that is read among the small ones.
+const SMALL_LIMIT: u64 = 10_000;
+
+/// A view that has to be read in a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneRequest {
+    /// The view.
+    pub view: ViewId,
+    /// Its life: a result for another one is thrown away.
+    pub incarnation: u64,
+    /// Nothing says that it is small: it has no limit, and its filter fixes no column.
+    pub large: bool,
+}
+
+/// A lane that reads a view.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// For whom.
+    pub request: LaneRequest,
+    /// Version of its snapshot.
+    pub at: StateVersion,
+    /// The core was at that version when the lane began.
+    pub in_step: bool,
+    /// The view lives: only its rows in encoded form are wanted.
+    pub frames_only: bool,
+    /// `pokeID` in the frames that it makes.
+    pub poke_id: String,
+}
+
+/// A reading that has begun.
+pub struct Begun {
+    /// Which.
+    pub reading: Reading,
+    /// Makes the state out of what is found.
+    pub assembly: Assembly,
+    /// What the view held, if it is read anew. The caller gives it back with the result.
+    pub prior: Option<State>,
+    /// It has been overtaken too often: nothing may happen until it has joined.
+    pub exclusive: bool,
+    /// Plan of the view.
+    pub plan: Arc<Plan>,
+    layout: Rc<Layout>,
+    since: Option<StateVersion>,
+    encode: bool,
+}
+
+impl Begun {
+    /// What the thread that reads has to do. `witnesses`: those of the prior state.
+    pub fn job(&self, witnesses: Witnesses) -> Job {
+        let (layout, encode) = (&self.layout, self.encode);
+        Job {
+            plan: self.plan.clone(),
+            nodes: layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect(),
+            poke_id: encode.then(|| self.reading.poke_id.clone()),
+            witnesses,
+            since: self.since,
+        }
+    }
+}
+
+/// What a lane found.
+pub struct Found {
+    /// The view's state.
+    pub state: State,
+    /// Its rows in encoded form.
+    pub full: Full,
+    /// What it held before and how that differs, if it was read anew; no delta: in more than
+    /// can be told.
+    pub prior: Option<(State, Option<Delta>)>,
+}
+
+impl Syncer {
+    /// Asks for a lane if the view has to be read before anybody can have its rows.
+    pub(super) fn request_lane(&mut self, id: ViewId) {
+        let Some(view) = self.shared.views.get(id) else { return };
+        // A number is used again: the lane under way may be one of a view that is gone.
+        if self.lanes.get(&id) == Some(&view.incarnation) {
+            return;
+        }
+        let small = view.size <= SMALL_VIEW;
+        if view.is_live() && (small || self.shared.full(id).is_some()) {
+            return;
+        }
+        self.lanes.insert(id, view.incarnation);
+        self.requested.push(LaneRequest { view: id, incarnation: view.incarnation, large: is_large(view) });
+    }
+
+    /// Lanes asked for since the last call.
+    pub fn take_lane_requests(&mut self) -> Vec<LaneRequest> {
+        std::mem::take(&mut self.requested)
+    }
+
+    /// Begins to read a view on the snapshot of version `at`. `in_step`: that is the core's
+    /// version. `None`: nobody wants it any more.
+    pub fn begin_reading(&mut self, request: LaneRequest, at: StateVersion, in_step: bool) -> Option<Begun> {
+        if self.lanes.get(&request.view) != Some(&request.incarnation) {
+            return None;
+        }
+        let view =
+            self.shared.views.get_mut(request.view).filter(|v| v.incarnation == request.incarnation)?;
+        view.account.readings += 1;
+        let (status, exclusive) = (view.status, view.overtaken >= MAX_OVERTAKEN);
+        let (plan, layout) = (view.plan.clone(), view.layout.clone());
+        let since = match status {
+            Status::Stale(since) => Some(since),
+            Status::New | Status::Live => None,
+        };
+        let prior = since.map(|_| self.shared.views.take_prior(request.view));
+        let assembly = Assembly::new(self.shared.rows.clone(), layout.clone(), plan.clone());
+        let encode = since.is_none() || self.is_awaited(request.view);
+        // Two lanes of one view may be at one version, but never on one connection.
+        let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
+        let reading = Reading { request, at, in_step, frames_only: status == Status::Live, poke_id };
+        Some(Begun { reading, assembly, prior, exclusive, plan, layout, since, encode })
+    }
+
+    /// Whether a lane that is under way is still wanted.
+    pub fn is_read(&self, request: LaneRequest) -> bool {
+        self.lanes.get(&request.view) == Some(&request.incarnation)
+            && self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation)
+    }
+
+    /// Takes the result of a lane. The core must be at its version or later, and
+    /// [`Syncer::is_read`] must hold. True if the view still has to be brought forward to the
+    /// core's version.
+    pub fn lane_done(&mut self, reading: &Reading, found: Found, now: f64) -> bool {
+        let request = reading.request;
+        let Found { state, mut full, prior } = found;
+        if full.partial {
+            self.stream(reading, &mut full.parts);
+        }
+        self.end_stream(request.incarnation);
+        self.lanes.remove(&request.view);
+        let at = reading.at;
+        match prior {
+            Some((prior, delta)) => drop(self.shared.views.rejoin(request.view, prior, state, delta, at)),
+            None => self.shared.views.hydrated(request.view, state, at),
+        }
+        self.keep_frames(reading, full, now);
+        at < self.shared.version
+    }
+
+    /// Takes the result of a lane for a view that lives: the rows in encoded form. The state
+    /// that belongs to them is given up.
+    pub fn frames_done(&mut self, reading: &Reading, assembly: Assembly, now: f64) {
+        let request = reading.request;
+        let mut assembly = assembly;
+        let mut full = assembly.take_frames(reading.at, &reading.poke_id);
+        if full.partial {
+            self.stream(reading, &mut full.parts);
+        }
+        self.end_stream(request.incarnation);
+        self.lanes.remove(&request.view);
+        let stale = self.shared.views.get(request.view).is_some_and(View::is_stale);
+        if stale {
+            // It has to be read once more, and cannot tell what happened since.
+            self.request_lane(request.view);
+        } else {
+            self.keep_frames(reading, full, now);
+        }
+        // Only now: a number that is free could be given to another row.
+        self.shared.views.discard_assembly(request.view, assembly);
+    }
+
+    /// Keeps encoded rows for those who wait for them.
+    fn keep_frames(&mut self, reading: &Reading, full: Full, now: f64) {
+        let view = reading.request.view;
+        // The journal of a view that lives knows nothing of a snapshot between two batches: a
+        // row that was there then and only then would be sent, and never be taken back.
+        if full.partial {
+            // Whoever began to wait after the first rows had left needs all of them.
+            if self.is_awaited_beside_stream(reading.request) {
+                self.request_lane(view);
+            }
+        } else if !full.is_empty() && (!reading.frames_only || reading.in_step) {
+            self.shared.fulls.insert(view, Rc::new(full));
+            self.full_since.insert(view, now);
+        }
+        self.wake_interested(view);
+    }
+
+    /// A view has joined at the core's version, or could not: `stale`.
+    pub fn lane_joined(&mut self, view: ViewId) {
+        let Some(joined) = self.shared.views.get_mut(view) else { return };
+        match joined.is_stale() {
+            true => joined.overtaken += 1,
+            false => joined.overtaken = 0,
+        }
+    }
+
+    /// A lane ended without a result: nobody wants it any more.
+    pub fn lane_given_up(&mut self, request: LaneRequest) {
+        self.end_stream(request.incarnation);
+        if self.lanes.get(&request.view) == Some(&request.incarnation) {
+            self.lanes.remove(&request.view);
+        }
+    }
+
+    /// A lane could not read its view: the queries that wait for it are refused (ruling 7).
+    /// `prior`: what it held, if it was read anew.
+    pub fn lane_failed(&mut self, request: LaneRequest, prior: Option<(&Arc<Plan>, State)>, message: &str) {
+        if let Some((plan, prior)) = prior {
+            self.shared.views.put_prior(request.view, request.incarnation, plan, prior);
+        }
+        let current = self.is_read(request);
+        self.lane_given_up(request);
+        // The number may be another view's by now.
+        if current {
+            self.view_failed(request.view, message);
+        }
+    }
+}
+
+/// Whether nothing says that a view is small.
+fn is_large(view: &View) -> bool {
+    let root = &view.plan.nodes[0];
+    let limited = root.limit.is_some_and(|limit| limit <= SMALL_LIMIT);
+    view.size > SMALL_LIMIT as usize || (!limited && root.filter.wanted().is_none())
+}

@@ -1,0 +1,64 @@
+//! States that nobody needs any more: given up bit by bit, since one can hold a million rows.
+
+use std::sync::Arc;
+
+use super::interests::{Interests, Target};
+use super::rows::{IdentityId, RowId, RowSet, Rows};
+use super::state::{Slot, Slots, State};
+use super::view::ViewId;
+use crate::zql::plan::Plan;
+
+/// What is left of a state.
+pub(super) struct Remains {
+    view: ViewId,
+    plan: Arc<Plan>,
+    /// Its keys are registered as interests.
+    listening: bool,
+    flat: Option<IdentityId>,
+    members: hashbrown::hash_set::IntoIter<RowId>,
+    /// Nodes still to come, the last one first.
+    nodes: Vec<Slots>,
+    slots: hashbrown::hash_map::IntoIter<Box<[u8]>, Slot>,
+}
+
+impl Remains {
+    /// Of a state that a view had. `listening`: its keys are registered as interests.
+    pub fn new(view: ViewId, plan: Arc<Plan>, state: State, listening: bool) -> Remains {
+        let (flat, members, nodes) = state.into_parts();
+        // The others hold no reference of their own.
+        let members = if flat.is_some() { members } else { RowSet::default() }.into_iter();
+        Remains { view, plan, listening, flat, members, nodes, slots: Slots::new().into_iter() }
+    }
+
+    /// Gives up about so many rows and keys. Returns how many are left of `most`; none if
+    /// there may be more.
+    pub fn give_up(&mut self, most: usize, rows: &mut Rows, interests: &mut Interests) -> usize {
+        let mut left = most;
+        while left > 0 {
+            if let Some(id) = self.members.next() {
+                left -= 1;
+                if Some(rows.identity_of(id)) == self.flat {
+                    rows.release(id);
+                }
+            } else if let Some((key, slot)) = self.slots.next() {
+                left = left.saturating_sub(1 + slot.rows.len());
+                slot.rows.iter().for_each(|id| rows.release(id));
+                // The one whose iterator this is was taken off the list.
+                self.unlisten(self.nodes.len(), &key, interests);
+            } else {
+                match self.nodes.pop() {
+                    Some(slots) => self.slots = slots.into_iter(),
+                    None => break,
+                }
+            }
+        }
+        left
+    }
+
+    fn unlisten(&self, node: usize, key: &[u8], interests: &mut Interests) {
+        if let Some(plan) = self.plan.nodes.get(node).filter(|_| self.listening && node > 0) {
+            let target = Target::Node(self.view, node as u16);
+            interests.remove_key(plan.table, &plan.child_columns, key, target);
+        }
+    }
+}
