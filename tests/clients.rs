@@ -249,10 +249,12 @@ fn a_client_that_connects_again_replaces_itself() {
     silent.open(None);
     silent.until_connected();
     let mut asked = again(&silent);
+    let calls = stage.app.queries().len();
     stage.app.script_query([Answer::Hang]);
     asked.connect(&[]);
     assert_eq!(silent.until_closed().0, None, "one that had not said anything");
     asked.round_trip();
+    stage.app.until_queries(calls + 1);
     let mut last = again(&asked);
     last.connect(&[of("x")]);
     assert_eq!(asked.until_closed().0, None, "one that the app was asked about");

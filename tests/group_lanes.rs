@@ -41,7 +41,7 @@ fn settled(mut world: World) {
 fn a_row_that_only_the_lane_saw_is_sent_to_nobody() {
     let mut world = reading_again(0);
     world.write("+big 5000 1");
-    world.core.start_lanes(&world.replica, RACING);
+    world.core.start_lanes(&world.replica, RACING, world.now);
     // The core goes to a snapshot that does not have the row, past the one that had it.
     world.write("-big 5000");
     world.batch();
@@ -52,7 +52,7 @@ fn a_row_that_only_the_lane_saw_is_sent_to_nobody() {
 fn contents_that_only_the_lane_saw_are_sent_to_nobody() {
     let mut world = reading_again(0);
     world.write("big 7 n=9");
-    world.core.start_lanes(&world.replica, RACING);
+    world.core.start_lanes(&world.replica, RACING, world.now);
     world.write("big 7 n=1");
     world.batch();
     settled(world);
@@ -62,7 +62,7 @@ fn contents_that_only_the_lane_saw_are_sent_to_nobody() {
 fn witnesses_that_the_lane_chose_are_those_of_the_view() {
     let mut world = reading_again(1);
     world.write("-tag b");
-    world.core.start_lanes(&world.replica, RACING);
+    world.core.start_lanes(&world.replica, RACING, world.now);
     world.write("+tag b - 1");
     world.batch();
     settled(world);
@@ -71,7 +71,7 @@ fn witnesses_that_the_lane_chose_are_those_of_the_view() {
 #[test]
 fn a_lane_whose_view_is_gone_harms_nobody() {
     let mut world = reading_again(1);
-    world.core.start_lanes(&world.replica, RACING);
+    world.core.start_lanes(&world.replica, RACING, world.now);
     // The rows of the table are read, witnesses are still to come.
     world.core.step_lane(0, 1_300, world.now);
     let over = ProtocolError::new(Kind::Internal, "over");

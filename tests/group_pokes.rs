@@ -112,7 +112,7 @@ fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             world.ask(group, true);
         }
         61..70 => {
-            world.core.start_lanes(&world.replica, choices.percent(40));
+            world.core.start_lanes(&world.replica, choices.percent(40), world.now);
             if world.core.lanes() > 0 {
                 let (lane, steps) =
                     (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));

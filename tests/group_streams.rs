@@ -30,7 +30,7 @@ fn streaming() -> World {
     world.mutate(&mut choices(), 0);
     world.batch();
     world.core.syncer.work(&"g0".into(), world.now);
-    world.core.start_lanes(&world.replica, false);
+    world.core.start_lanes(&world.replica, false, world.now);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
     world.receive(0, 0, usize::MAX).unwrap();
@@ -96,7 +96,7 @@ fn a_group_that_comes_meanwhile_gets_all_rows() {
     while world.core.lanes() > 0 {
         read_on(&mut world);
     }
-    world.core.start_lanes(&world.replica, false);
+    world.core.start_lanes(&world.replica, false, world.now);
     assert_eq!(world.core.lanes(), 1, "the others are not read a lane of their own");
     settled(world);
 }
@@ -175,7 +175,7 @@ fn rows_that_only_the_lane_saw_are_sent_to_nobody() {
     world.core.syncer.tick(world.now);
     come(&mut world, 1, LARGE);
     world.write("+big -5 1");
-    world.core.start_lanes(&world.replica, true);
+    world.core.start_lanes(&world.replica, true, world.now);
     world.write("-big -5");
     world.batch();
     read_on(&mut world);
@@ -190,7 +190,7 @@ fn a_view_that_lives_is_sent_while_it_is_read_again() {
     world.now += KEEP_FULL;
     world.core.syncer.tick(world.now);
     come(&mut world, 1, LARGE);
-    world.core.start_lanes(&world.replica, false);
+    world.core.start_lanes(&world.replica, false, world.now);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
     world.write("big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
@@ -207,7 +207,7 @@ fn a_tab_that_has_other_rows_is_not_held_up() {
     world.groups[0].tabs[0].wanted.insert(LARGE);
     world.want(0, 0, vec![put(LARGE, 300_000.0)]).unwrap();
     world.reply(&mut choices(), false);
-    world.core.start_lanes(&world.replica, false);
+    world.core.start_lanes(&world.replica, false, world.now);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 0, "a long poke is open before live rows");
     settled(world);

@@ -343,11 +343,13 @@ fn pongs_during_a_long_poke() {
 fn an_app_that_does_not_answer() {
     let mut stage = Stage::new(&[]);
     let bystander = stage.bystander();
-    // Queries.
+    // Queries. The call of one client must have arrived before the next one's is made.
+    let calls = stage.app.queries().len();
     stage.app.script_query([Answer::Hang]);
     let mut waiting = stage.client();
     waiting.connect(&[items()]);
     waiting.round_trip();
+    stage.app.until_queries(calls + 1);
     assert!(waiting.pokes.is_empty(), "nothing before the app has agreed");
     let mut other = stage.client();
     other.connect(&[items()]);

@@ -98,6 +98,8 @@ pub struct Group {
     pub idle_since: Option<f64>,
     /// Counts transformations requested.
     pub transformations: u64,
+    /// Views that joined anew while the group still waited for others, since its last step.
+    pub passed: u32,
 }
 
 /// What a change of the configuration did.
@@ -151,6 +153,7 @@ impl Group {
             clock_runs_since: None,
             idle_since: None,
             transformations: 0,
+            passed: 0,
         }
     }
 

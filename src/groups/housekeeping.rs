@@ -1,6 +1,7 @@
 //! What ends: groups that cannot go on or that nobody uses, encoded views that nobody waits
 //! for.
 
+use super::group::Group;
 use super::sink::Phase;
 use super::step::give_up;
 use super::syncer::*;
@@ -8,6 +9,10 @@ use crate::changes::version::StateVersion;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
 use std::rc::Rc;
+
+/// How long a view is read for clients that are gone, in milliseconds: a page that is reloaded
+/// is back by then.
+pub const READ_FOR_NOBODY: f64 = 3_000.0;
 
 impl Syncer {
     /// Ends a group that cannot go on: its clients are told, its state is dropped.
@@ -104,6 +109,7 @@ impl Syncer {
                 group.attached = false;
             }
         }
+        self.give_up_readings(now);
         self.forget_oldest_groups();
         let over = |since: &f64| now - since >= KEEP_FULL;
         let fulls: Vec<ViewId> =
@@ -111,6 +117,27 @@ impl Syncer {
         for view in fulls {
             self.full_since.remove(&view);
             self.shared.fulls.remove(&view);
+        }
+    }
+
+    /// Gives up the views that are being read for nobody but clients that are gone. A client
+    /// that comes back asks for them again.
+    fn give_up_readings(&mut self, now: f64) {
+        let is_gone = |group: &Group| group.idle_since.is_some_and(|since| now - since >= READ_FOR_NOBODY);
+        let views = &self.shared.views;
+        let is_read = |id: ViewId| views.get(id).is_some_and(|view| !view.is_live());
+        let mut given_up = Vec::new();
+        for group in self.groups.values_mut().filter(|group| is_gone(group)) {
+            for query in group.queries.values_mut() {
+                if let Some(view) = query.pending.take_if(|view| is_read(*view)) {
+                    given_up.push((group.id.clone(), view));
+                }
+            }
+        }
+        for (group, view) in given_up {
+            if let Some(group) = self.groups.get(&group) {
+                give_up(group, &mut self.shared, view);
+            }
         }
     }
 

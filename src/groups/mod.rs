@@ -9,7 +9,7 @@ pub mod catchup;
 pub mod desires;
 mod execution;
 pub mod group;
-mod housekeeping;
+pub mod housekeeping;
 pub mod mutations;
 pub mod query;
 pub mod reading;

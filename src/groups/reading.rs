@@ -9,14 +9,19 @@ use crate::changes::version::StateVersion;
 use crate::views::assemble::Assembly;
 use crate::views::full::Full;
 use crate::views::journal::Delta;
+use crate::views::routing::Reason;
 use crate::views::scan::{Job, Witnesses};
 use crate::views::state::State;
 use crate::views::view::{Layout, Status, View, ViewId};
 use crate::zql::plan::Plan;
 
 /// How often in a row a view may have to be read anew before it could join its groups. After
-/// that it is read while the core stands still: or it might never join.
+/// that it is read within the batch, which waits for it: or it might never join.
 pub const MAX_OVERTAKEN: u32 = 3;
+
+/// How many views that were read anew may join while their group waits for others, and others
+/// again. After that the ones it waits for are read within the batch.
+pub const MAX_PASSED: u32 = 8;
 
 /// Most rows of a query that is read among the small ones.
 const SMALL_LIMIT: u64 = 10_000;
@@ -55,8 +60,6 @@ pub struct Begun {
     pub assembly: Assembly,
     /// What the view held, if it is read anew. The caller gives it back with the result.
     pub prior: Option<State>,
-    /// It has been overtaken too often: nothing may happen until it has joined.
-    pub exclusive: bool,
     /// Plan of the view.
     pub plan: Arc<Plan>,
     layout: Rc<Layout>,
@@ -87,6 +90,8 @@ pub struct Found {
     /// What it held before and how that differs, if it was read anew; no delta: in more than
     /// can be told.
     pub prior: Option<(State, Option<Delta>)>,
+    /// Plan of the view.
+    pub plan: Arc<Plan>,
 }
 
 impl Syncer {
@@ -119,7 +124,7 @@ impl Syncer {
         let view =
             self.shared.views.get_mut(request.view).filter(|v| v.incarnation == request.incarnation)?;
         view.account.readings += 1;
-        let (status, exclusive) = (view.status, view.overtaken >= MAX_OVERTAKEN);
+        let status = view.status;
         let (plan, layout) = (view.plan.clone(), view.layout.clone());
         let since = match status {
             Status::Stale(since) => Some(since),
@@ -131,7 +136,7 @@ impl Syncer {
         // Two lanes of one view may be at one version, but never on one connection.
         let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
         let reading = Reading { request, at, in_step, frames_only: status == Status::Live, poke_id };
-        Some(Begun { reading, assembly, prior, exclusive, plan, layout, since, encode })
+        Some(Begun { reading, assembly, prior, plan, layout, since, encode })
     }
 
     /// Whether a lane that is under way is still wanted.
@@ -145,7 +150,7 @@ impl Syncer {
     /// core's version.
     pub fn lane_done(&mut self, reading: &Reading, found: Found, now: f64) -> bool {
         let request = reading.request;
-        let Found { state, mut full, prior } = found;
+        let Found { state, mut full, prior, .. } = found;
         if full.partial {
             self.stream(reading, &mut full.parts);
         }
@@ -199,12 +204,52 @@ impl Syncer {
         self.wake_interested(view);
     }
 
-    /// A view has joined at the core's version, or could not: `stale`.
-    pub fn lane_joined(&mut self, view: ViewId) {
-        let Some(joined) = self.shared.views.get_mut(view) else { return };
-        match joined.is_stale() {
-            true => joined.overtaken += 1,
-            false => joined.overtaken = 0,
+    /// Begins to read a view within a batch that ends at `to` and makes it stale.
+    pub fn begin_inline(
+        &mut self,
+        view: ViewId,
+        from: StateVersion,
+        reason: Reason,
+        to: StateVersion,
+    ) -> Option<Begun> {
+        self.shared.views.make_stale(view, from, reason);
+        let incarnation = self.shared.views.get(view).filter(|v| v.is_stale())?.incarnation;
+        let request = LaneRequest { view, incarnation, large: false };
+        self.lanes.insert(view, incarnation);
+        self.begin_reading(request, to, true)
+    }
+
+    /// Takes the result of a reading within a batch, at the core's version.
+    pub fn inline_done(&mut self, reading: &Reading, found: Found, now: f64) {
+        let request = reading.request;
+        if self.is_read(request) {
+            self.lane_done(reading, found, now);
+            return;
+        }
+        self.shared.views.discard(request.view, &found.plan, found.state);
+        let prior = found.prior.map(|(prior, _)| (&found.plan, prior));
+        self.lane_failed(request, prior, "nobody wants it");
+    }
+
+    /// A view has joined at the core's version, or is stale again already.
+    pub fn lane_joined(&mut self, id: ViewId) {
+        let views = &mut self.shared.views;
+        let Some(view) = views.get_mut(id) else { return };
+        view.overtaken = if view.is_stale() { view.overtaken + 1 } else { 0 };
+        if view.overtaken >= MAX_OVERTAKEN {
+            views.read_inline(id);
+        }
+        let groups: Vec<Rc<str>> = self.shared.interested.get(&id).into_iter().flatten().cloned().collect();
+        for group in groups {
+            let Some(group) = self.groups.get_mut(&group).filter(|g| g.has_stale(&self.shared)) else {
+                continue;
+            };
+            group.passed += 1;
+            if group.passed >= MAX_PASSED {
+                let is_stale = |id: &&ViewId| self.shared.views.get(**id).is_some_and(View::is_stale);
+                let stale: Vec<ViewId> = group.views.keys().filter(is_stale).copied().collect();
+                stale.into_iter().for_each(|id| self.shared.views.read_inline(id));
+            }
         }
     }
 

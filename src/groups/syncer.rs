@@ -202,6 +202,7 @@ impl Syncer {
         }
         // While a view is replaced or read anew nothing of the new version may leave (rule 16).
         if !held {
+            group.passed = 0;
             step(group, &mut self.shared, &transition)?;
             for hash in transition.removed {
                 match group.queries.get_mut(&hash) {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use kelvin_io::executor::{now, sleep};
 
 use super::core::{Core, Recent};
+use super::lane::{give_reader_back, give_up, prepare, read, take_reader};
 use crate::changes::batch::Batch;
 use crate::changes::commit::Commit;
 use crate::changes::queue::Taken;
 use crate::changes::version::StateVersion;
+use crate::groups::reading::{Found, Reading};
 use crate::groups::syncer::Syncer;
 use crate::observe::metrics::Metrics;
 use crate::replica::reader::{ReadError, Reader};
@@ -47,9 +49,10 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     let Some((reader, from)) = core.with(|s| (s.shared.reader.clone(), s.shared.version)) else {
         return Ok(());
     };
-    let to = reader.begin()?;
+    let spare = begin(core, &reader)?;
+    let to = reader.version();
     if to == from {
-        return Ok(());
+        return spare.map_or(Ok(()), |spare| give_reader_back(core, spare));
     }
     let taken = take(core, from, to).await;
     remember(&mut core.recent.borrow_mut(), &taken, core.lanes.running() > 0);
@@ -61,14 +64,78 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     } else {
         Batch::fold(&taken.commits, to)
     };
-    let done = bring(core, &reader, &batch, None).await?;
+    let mut brought = bring(core, &reader, &batch, None).await?;
+    if let Some(spare) = spare {
+        read_inline(core, spare, &mut brought, (from, to)).await?;
+    }
+    let clock = core.clock();
     core.with(|syncer| {
         syncer.shared.moved(to);
-        done.settle(syncer, from);
+        brought.settle(syncer, from, clock);
         syncer.route_mutations(&batch);
     });
     core.metrics.batch_done(count, now().saturating_duration_since(began).as_nanos() as u64);
     Ok(())
+}
+
+/// Begins the live snapshot anew, and one for views that are read within the batch if there are
+/// any: both at one version.
+fn begin(core: &Core, live: &Reader) -> Result<Option<Reader>, ReadError> {
+    let mut version = live.begin()?;
+    if core.with(|s| s.shared.views.has_inline()) != Some(true) {
+        return Ok(None);
+    }
+    let spare = take_reader(core)?;
+    // A commit may come between the two; not again and again, since this is faster.
+    while spare.begin()? != version {
+        version = live.begin()?;
+        if spare.version() == version {
+            break;
+        }
+    }
+    Ok(Some(spare))
+}
+
+/// Reads the views anew that cannot wait for a lane, since they would be overtaken there.
+async fn read_inline(
+    core: &Core,
+    spare: Reader,
+    brought: &mut Brought,
+    (from, to): (StateVersion, StateVersion),
+) -> Result<(), ReadError> {
+    let mut reader = Some(spare);
+    settle_interrupted(core, brought, from);
+    for (view, reason) in std::mem::take(&mut brought.stale) {
+        let inline = core.with(|s| s.shared.views.is_inline(view)) == Some(true);
+        let Some(spare) = reader.take_if(|_| inline) else {
+            brought.stale.push((view, reason));
+            continue;
+        };
+        let Some(mut begun) = core.with(|s| s.begin_inline(view, from, reason, to)).flatten() else {
+            reader = Some(spare);
+            continue;
+        };
+        let (back, result) = Box::pin(read(core, &mut begun, spare)).await;
+        reader = back;
+        match result {
+            Ok(()) => brought.read.extend(prepare(core, begun).await),
+            Err(error) => give_up(core, begun, &error),
+        }
+    }
+    reader.map_or(Ok(()), |reader| give_reader_back(core, reader))
+}
+
+/// Lets what took too long to look at take effect, so that it can be read instead.
+fn settle_interrupted(core: &Core, brought: &mut Brought, from: StateVersion) {
+    let is_inline = |done: &mut Done| {
+        done.is_interrupted() && core.with(|s| s.shared.views.is_inline(done.view)) == Some(true)
+    };
+    for done in brought.done.extract_if(.., is_inline) {
+        let view = done.view;
+        if let Some(Outcome::Stale(reason)) = core.with(|s| done.settle(&mut s.shared.views, from)) {
+            brought.stale.push((view, reason));
+        }
+    }
 }
 
 /// Takes the commits up to the snapshot; those that are still on their way are awaited. The
@@ -135,12 +202,14 @@ async fn bring(
 struct Brought {
     done: Vec<Done>,
     stale: Vec<(ViewId, Reason)>,
+    /// Views that were read within the batch.
+    read: Vec<(Reading, Found)>,
     metrics: Option<Arc<Metrics>>,
 }
 
 impl Brought {
     /// Makes it take effect. `from`: the version before.
-    fn settle(self, syncer: &mut Syncer, from: StateVersion) {
+    fn settle(self, syncer: &mut Syncer, from: StateVersion, clock: f64) {
         for done in self.done {
             let view = done.view;
             let outcome = done.settle(&mut syncer.shared.views, from);
@@ -152,6 +221,14 @@ impl Brought {
             let outcome = Outcome::Stale(reason);
             self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
             syncer.brought_forward(view, outcome);
+        }
+        let read: Vec<ViewId> = self.read.iter().map(|(reading, _)| reading.request.view).collect();
+        for (reading, found) in self.read {
+            // A view that went meanwhile has no groups that could wait for it.
+            syncer.inline_done(&reading, found, clock);
+        }
+        if syncer.shared.views.has_inline() {
+            syncer.shared.views.inline_done(&read);
         }
     }
 }
@@ -171,7 +248,8 @@ pub async fn bring_forward(core: &Core, id: ViewId, at: StateVersion) {
     let batch = if gap { Batch::everything(&catalogue, end) } else { Batch::fold(&commits, end) };
     match bring(core, &reader, &batch, Some(id)).await {
         Ok(done) => {
-            core.with(|syncer| done.settle(syncer, at));
+            let clock = core.clock();
+            core.with(|syncer| done.settle(syncer, at, clock));
         }
         Err(error) => {
             core.with(|syncer| syncer.view_failed(id, &error.to_string()));

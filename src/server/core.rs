@@ -280,26 +280,25 @@ async fn work(core: Rc<Core>) {
         yield_now().await;
         while core.with(|s| s.has_work()).unwrap_or(false) {
             let turn = core.turn.lock().await;
-            let pace = core.pace();
-            while !pace.is_over() {
-                let now = core.clock();
-                let worked = core.with(|syncer| match syncer.next_due() {
-                    Some(group) => {
-                        syncer.work(&group, now);
-                        true
-                    }
-                    None => false,
-                });
-                if worked != Some(true) {
-                    break;
-                }
-            }
-            pace.end();
+            step_groups(&core);
             drop(turn);
             yield_now().await;
         }
         sweep(&core).await;
     }
+}
+
+/// Does what is due for groups, for a slice. The caller holds the turn.
+pub fn step_groups(core: &Core) {
+    let pace = core.pace();
+    while !pace.is_over() {
+        let now = core.clock();
+        let worked = core.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)));
+        if worked.flatten().is_none() {
+            break;
+        }
+    }
+    pace.end();
 }
 
 /// Gives up what nobody needs any more.

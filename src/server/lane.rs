@@ -15,7 +15,6 @@ use super::lane_threads::Message;
 use crate::changes::version::StateVersion;
 use crate::groups::reading::{Begun, Found, LaneRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
-use crate::views::assemble::Assembly;
 use crate::views::difference::difference;
 use crate::views::full::Part;
 use crate::views::pace::Pace;
@@ -76,22 +75,19 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
         Ok(None) => return,
         Err(error) => return fail(core, request, None, None, &error),
     };
-    let prior = begun.prior.take();
-    let mut rest = Some(begun);
-    let result = read(core, &mut rest, prior.as_ref(), reader).await;
-    let Some(begun) = rest else { return };
-    if let Err(error) = result {
-        let plan = begun.plan.clone();
-        core.with(|s| s.shared.views.discard_assembly(request.view, begun.assembly));
-        return fail(core, request, Some(&plan), prior, &error);
+    let (reader, result) = read(core, &mut begun, reader).await;
+    let ended = reader.map_or(Ok(()), |reader| give_reader_back(core, reader));
+    if let Err(error) = result.and(ended) {
+        return give_up(core, begun, &error);
     }
-    let lane = Lane { core, request, reading: begun.reading, plan: begun.plan };
     let rows = begun.assembly.len();
-    match lane.reading.frames_only {
-        true => lane.give_frames(begun.assembly).await,
-        false => lane.join(begun.assembly, prior, turn.is_some()).await,
+    match begun.reading.frames_only {
+        true => {
+            drop(turn);
+            give_frames(core, begun).await;
+        }
+        false => join(core, begun, turn).await,
     }
-    drop(turn);
     let took = now().saturating_duration_since(began);
     core.metrics.hydration_done(took.as_nanos() as u64);
     if took > core.config.log.slow_hydrate {
@@ -118,13 +114,23 @@ fn fail(
     });
 }
 
-/// What begins a lane: the reading, its reader on the snapshot, and the turn if the lane has to
-/// keep it.
-type Beginning<'c> = (Begun, Reader, Option<async_lock::MutexGuard<'c, ()>>);
+/// Ends a reading that cannot go on, or that nobody wants any more.
+pub fn give_up(core: &Core, begun: Begun, error: &ReadError) {
+    let request = begun.reading.request;
+    core.with(|s| s.shared.views.discard_assembly(request.view, begun.assembly));
+    fail(core, request, Some(&begun.plan), begun.prior, error);
+}
+
+/// The turn of a core, held.
+type Turn<'c> = async_lock::MutexGuard<'c, ()>;
 
 /// Takes a snapshot, the core's own if that can be had: what a lane reads of a view that
-/// lives is of use only if the view was at the lane's snapshot once.
-async fn begin(core: &Core, request: LaneRequest) -> Result<Option<Beginning<'_>>, ReadError> {
+/// lives is of use only if the view was at the lane's snapshot once. A view that would be
+/// overtaken for ever keeps the turn until it has joined.
+async fn begin<'c>(
+    core: &'c Core,
+    request: LaneRequest,
+) -> Result<Option<(Begun, Reader, Option<Turn<'c>>)>, ReadError> {
     let mut reader = take_reader(core)?;
     reader.stop_when(core.lanes.stop_flag(request.incarnation))?;
     let turn = core.turn.lock().await;
@@ -143,36 +149,30 @@ async fn begin(core: &Core, request: LaneRequest) -> Result<Option<Beginning<'_>
         give_reader_back(core, reader)?;
         return Ok(None);
     };
-    let turn = begun.exclusive.then_some(turn);
-    Ok(Some((begun, reader, turn)))
+    let inline = core.with(|s| s.shared.views.is_inline(request.view)) == Some(true);
+    Ok(Some((begun, reader, inline.then_some(turn))))
 }
 
-/// Has the view read, and takes what is found.
-async fn read(
-    core: &Rc<Core>,
-    begun: &mut Option<Begun>,
-    prior: Option<&State>,
-    reader: Reader,
-) -> Result<(), ReadError> {
-    let Some(begun) = begun else { return Ok(()) };
+/// Has the view read, and takes what is found. The reader comes back if it can be used again.
+pub async fn read(core: &Core, begun: &mut Begun, reader: Reader) -> (Option<Reader>, Result<(), ReadError>) {
     let mut pace = core.pace();
-    let known = match (prior, core.with(|s| s.shared.rows.clone())) {
+    let known = match (&begun.prior, core.with(|s| s.shared.rows.clone())) {
         (Some(prior), Some(rows)) => witnesses(prior, &begun.plan, &rows, &mut pace).await,
         _ => Witnesses::new(),
     };
-    let messages = core.lanes.threads.read(reader, begun.job(known))?;
+    let messages = match core.lanes.threads.read(reader, begun.job(known)) {
+        Ok(messages) => messages,
+        Err(error) => return (None, Err(error)),
+    };
     let mut outlet = Outlet { core, reading: &begun.reading, keeps: None };
     loop {
         pace.end();
-        // A lane that goes without the reader has none to give back.
-        let Ok(message) = messages.recv().await else { return Err(ReadError::Interrupted) };
+        // The thread is gone, and the reader with it.
+        let Ok(message) = messages.recv().await else { return (None, Err(ReadError::Interrupted)) };
         pace.begin();
         match message {
             Message::Chunk(chunk) => begun.assembly.take(chunk),
-            Message::End(reader, result) => {
-                give_reader_back(core, reader)?;
-                return result;
-            }
+            Message::End(reader, result) => return (Some(reader), result),
         }
         outlet.offer(&mut begun.assembly.parts);
         if pace.is_over() {
@@ -202,97 +202,97 @@ impl Outlet<'_> {
     }
 }
 
-/// A lane that has read everything.
-struct Lane<'c> {
-    core: &'c Rc<Core>,
-    request: LaneRequest,
-    reading: Reading,
-    plan: Arc<Plan>,
+/// Gives the rows of a view that lives to those who wait for them.
+async fn give_frames(core: &Core, begun: Begun) {
+    let _turn = core.turn.lock().await;
+    if let Err(error) = reach(core, begun.reading.at).await {
+        return give_up(core, begun, &error);
+    }
+    if core.with(|s| s.is_read(begun.reading.request)) != Some(true) {
+        return give_up(core, begun, &ReadError::Interrupted);
+    }
+    let now = core.clock();
+    core.with(|s| s.frames_done(&begun.reading, begun.assembly, now));
 }
 
-impl Lane<'_> {
-    /// Gives the rows of a view that lives to those who wait for them.
-    async fn give_frames(self, assembly: Assembly) {
-        let _turn = self.core.turn.lock().await;
-        if let Err(error) = self.reach().await {
-            self.core.with(|s| s.shared.views.discard_assembly(self.request.view, assembly));
-            return fail(self.core, self.request, None, None, &error);
+/// Makes a state out of what was read, and finds how it differs from the one before. `None`:
+/// nobody wants it any more.
+pub async fn prepare(core: &Core, mut begun: Begun) -> Option<(Reading, Found)> {
+    let request = begun.reading.request;
+    let mut pace = core.pace();
+    let settle = |begun: &mut Begun| {
+        let assembly = &mut begun.assembly;
+        core.with(|s| s.is_read(request) && s.shared.views.settle(request.view, assembly, SETTLE))
+    };
+    while settle(&mut begun) == Some(true) {
+        if pace.is_over() {
+            pace.rest().await;
         }
-        let now = self.core.clock();
-        self.core.with(|s| match s.is_read(self.request) {
-            true => s.frames_done(&self.reading, assembly, now),
-            false => s.shared.views.discard_assembly(self.request.view, assembly),
-        });
     }
-
-    /// Brings the view to the core's version and lets it join. `has_turn`: nothing else happens.
-    async fn join(self, mut assembly: Assembly, prior: Option<State>, has_turn: bool) {
-        let (core, view) = (self.core, self.request.view);
-        let mut pace = core.pace();
-        while core.with(|s| s.is_read(self.request) && s.shared.views.settle(view, &mut assembly, SETTLE))
-            == Some(true)
-        {
-            if pace.is_over() {
-                pace.rest().await;
-            }
-        }
-        if core.with(|s| s.is_read(self.request)) != Some(true) {
-            return self.forget(assembly, prior);
-        }
-        let (state, full, edited) = assembly.finish(self.reading.at, &self.reading.poke_id);
-        let prior = match prior {
-            None => None,
-            Some(prior) => {
-                let delta = difference(&prior, &state, &edited, self.reading.at, &mut pace).await;
-                Some((prior, delta))
-            }
-        };
-        pace.end();
-        let _turn = if has_turn { None } else { Some(core.turn.lock().await) };
-        let reached = self.reach().await;
-        self.end(Found { state, full, prior }, reached).await;
+    if core.with(|s| s.is_read(request)) != Some(true) {
+        give_up(core, begun, &ReadError::Interrupted);
+        return None;
     }
-
-    /// The view has gone.
-    fn forget(self, assembly: Assembly, prior: Option<State>) {
-        self.core.with(|s| s.shared.views.discard_assembly(self.request.view, assembly));
-        fail(self.core, self.request, Some(&self.plan), prior, &ReadError::Interrupted);
-    }
-
-    /// Brings the core to the lane's version: it may have seen a newer snapshot.
-    async fn reach(&self) -> Result<(), ReadError> {
-        while self.core.with(|s| s.shared.version).is_some_and(|version| version < self.reading.at) {
-            advance(self.core).await?;
+    let Begun { reading, assembly, prior, plan, .. } = begun;
+    let (state, full, edited) = assembly.finish(reading.at, &reading.poke_id);
+    let prior = match prior {
+        None => None,
+        Some(prior) => {
+            let delta = difference(&prior, &state, &edited, reading.at, &mut pace).await;
+            Some((prior, delta))
         }
-        Ok(())
-    }
-
-    async fn end(self, found: Found, reached: Result<(), ReadError>) {
-        let (core, view, at) = (self.core, self.request.view, self.reading.at);
-        let wanted = core.with(|s| s.is_read(self.request)) == Some(true);
-        if !wanted || reached.is_err() {
-            core.with(|s| s.shared.views.discard(view, &self.plan, found.state));
-            let error = reached.err().unwrap_or(ReadError::Interrupted);
-            let prior = found.prior.map(|(prior, _)| prior);
-            return fail(core, self.request, Some(&self.plan), prior, &error);
-        }
-        let clock = core.clock();
-        if core.with(|s| s.lane_done(&self.reading, found, clock)) == Some(true) {
-            bring_forward(core, view, at).await;
-        }
-        core.with(|s| s.lane_joined(view));
-    }
+    };
+    pace.end();
+    Some((reading, Found { state, full, prior, plan }))
 }
 
-fn take_reader(core: &Core) -> Result<Reader, ReadError> {
-    match core.lanes.readers.borrow_mut().pop() {
-        Some(reader) => Ok(reader),
-        None => Reader::open(&core.replica_path()),
+/// Gives up what was found: it is not wanted any more, or cannot be used.
+pub fn discard(core: &Core, request: LaneRequest, found: Found, error: &ReadError) {
+    core.with(|s| s.shared.views.discard(request.view, &found.plan, found.state));
+    fail(core, request, Some(&found.plan), found.prior.map(|(prior, _)| prior), error);
+}
+
+/// Brings the view to the core's version and lets it join.
+async fn join(core: &Core, begun: Begun, turn: Option<Turn<'_>>) {
+    let Some((reading, found)) = prepare(core, begun).await else { return };
+    let (request, at) = (reading.request, reading.at);
+    let _turn = match turn {
+        Some(turn) => turn,
+        None => core.turn.lock().await,
+    };
+    if let Err(error) = reach(core, at).await {
+        return discard(core, request, found, &error);
     }
+    if core.with(|s| s.is_read(request)) != Some(true) {
+        return discard(core, request, found, &ReadError::Interrupted);
+    }
+    let clock = core.clock();
+    if core.with(|s| s.lane_done(&reading, found, clock)) == Some(true) {
+        bring_forward(core, request.view, at).await;
+    }
+    core.with(|s| s.lane_joined(request.view));
+}
+
+/// Brings the core to a lane's version: it may have seen a newer snapshot.
+async fn reach(core: &Core, at: StateVersion) -> Result<(), ReadError> {
+    while core.with(|s| s.shared.version).is_some_and(|version| version < at) {
+        advance(core).await?;
+    }
+    Ok(())
+}
+
+/// A reader that is not in use.
+pub fn take_reader(core: &Core) -> Result<Reader, ReadError> {
+    let Some(mut reader) = core.lanes.readers.borrow_mut().pop() else {
+        return Reader::open(&core.replica_path());
+    };
+    // The flag of its last lane may be up.
+    reader.stop_when(Arc::default())?;
+    Ok(reader)
 }
 
 /// An idle reader holds no snapshot, so it is never in the way of the log's restart.
-fn give_reader_back(core: &Core, reader: Reader) -> Result<(), ReadError> {
+pub fn give_reader_back(core: &Core, reader: Reader) -> Result<(), ReadError> {
     reader.end()?;
     core.lanes.readers.borrow_mut().push(reader);
     Ok(())

@@ -1,7 +1,7 @@
 //! The views of one core: found by what they ask for, by the tables they read, by number.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -42,7 +42,12 @@ pub struct Views {
     remains: VecDeque<Remains>,
     /// Incarnations that went before they could be had, for whoever reads them.
     unread: Vec<u64>,
+    /// Views that are read anew within the batch, and batches since that was last needed.
+    inline: BTreeMap<ViewId, u32>,
 }
+
+/// Batches that do not need it after which a view is no longer read within the batch.
+const INLINE_FOR: u32 = 16;
 
 /// Rows of a state that nobody needs that are given up at once.
 const SWEEP: usize = 2_000;
@@ -68,6 +73,7 @@ impl Views {
             shapes: Shapes::default(),
             remains: VecDeque::new(),
             unread: Vec::new(),
+            inline: BTreeMap::new(),
         }
     }
 
@@ -137,6 +143,7 @@ impl Views {
             return false;
         }
         let Some(mut slot) = self.slots[id.0 as usize].take() else { return false };
+        self.inline.remove(&id);
         if self.by_key.get(&slot.key) == Some(&id) {
             self.by_key.remove(&slot.key);
         }
@@ -157,6 +164,29 @@ impl Views {
         self.give_up(Remains::new(id, slot.view.plan.clone(), state, true));
         self.free.push(id.0);
         true
+    }
+
+    /// Has a view read anew within the batch from now on, whenever that is needed.
+    pub fn read_inline(&mut self, id: ViewId) {
+        self.inline.insert(id, 0);
+    }
+
+    /// Whether there are views that may have to be read within the batch.
+    pub fn has_inline(&self) -> bool {
+        !self.inline.is_empty()
+    }
+
+    /// Whether a view is read within the batch.
+    pub fn is_inline(&self, id: ViewId) -> bool {
+        self.inline.contains_key(&id)
+    }
+
+    /// A batch is over. `read`: views that were read within it.
+    pub fn inline_done(&mut self, read: &[ViewId]) {
+        self.inline.retain(|id, quiet| {
+            *quiet = if read.contains(id) { 0 } else { *quiet + 1 };
+            *quiet < INLINE_FOR
+        });
     }
 
     /// Views that went before anybody could have them, since the last call.

@@ -94,6 +94,11 @@ impl Task {
 }
 
 impl Done {
+    /// Whether looking at rows took more than it may.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self.error, Some(ReadError::Interrupted))
+    }
+
     /// Puts the view back. It was right at `from`, the version before the batch.
     pub fn settle(self, views: &mut Views, from: StateVersion) -> Outcome {
         let touched = views.put_state(self.view, self.incarnation, &self.plan, self.advanced);

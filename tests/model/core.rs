@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,14 +14,13 @@ use kelvin::changes::version::StateVersion;
 use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
 use kelvin::groups::shared::Shared;
 use kelvin::groups::syncer::Syncer;
-use kelvin::replica::reader::ReadError;
+use kelvin::replica::reader::{ReadError, Reader};
 use kelvin::views::changed::Changed;
 use kelvin::views::difference::difference;
 use kelvin::views::pace::NoPace;
 use kelvin::views::routing::Reason;
 use kelvin::views::rows::Rows;
 use kelvin::views::scan::{Chunk, scan};
-use kelvin::views::state::State;
 use kelvin::views::task::{Done, Outcome, Task};
 use kelvin::views::view::ViewId;
 use kelvin::views::witnesses::witnesses;
@@ -32,7 +32,6 @@ use super::schema::Schema;
 /// A lane under way: the thread that reads is done at once, what it found comes bit by bit.
 struct Lane {
     begun: Begun,
-    prior: Option<State>,
     chunks: VecDeque<Chunk>,
     result: Result<(), ReadError>,
     /// Whether it keeps what is encoded; `None`: not decided yet.
@@ -46,6 +45,8 @@ struct Half {
     tasks: Vec<Task>,
     stale: Vec<(ViewId, Reason)>,
     done: Vec<Done>,
+    /// Views that were read within the batch.
+    read: Vec<(Reading, Found)>,
 }
 
 pub struct Core {
@@ -55,7 +56,10 @@ pub struct Core {
     waiting: VecDeque<LaneRequest>,
     lanes: Vec<Lane>,
     half: Option<Half>,
+    path: PathBuf,
 }
+
+type Stale = Vec<(ViewId, Reason)>;
 
 impl Core {
     pub fn new(replica: &Replica, schema: &Schema, epoch: u64) -> Core {
@@ -70,6 +74,7 @@ impl Core {
             waiting: VecDeque::new(),
             lanes: Vec::new(),
             half: None,
+            path: replica.path(),
         }
     }
 
@@ -98,8 +103,29 @@ impl Core {
         }
         let batch = Batch::fold(&commits, end);
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
-        let (tasks, stale) = (tasks.advance, tasks.stale);
-        self.half = Some(Half { commits, end, tasks, stale, done: Vec::new() });
+        let (tasks, stale, done) = (tasks.advance, tasks.stale, Vec::new());
+        let (stale, read) = self.read_inline(stale, end);
+        self.half = Some(Half { commits, end, tasks, stale, done, read });
+    }
+
+    /// Reads what cannot wait for a lane; gives the others back.
+    fn read_inline(&mut self, stale: Stale, end: StateVersion) -> (Stale, Vec<(Reading, Found)>) {
+        let (mut rest, mut found) = (Vec::new(), Vec::new());
+        let from = self.syncer.shared.version;
+        for (view, reason) in stale {
+            if !self.syncer.shared.views.is_inline(view) {
+                rest.push((view, reason));
+                continue;
+            }
+            let Some(begun) = self.syncer.begin_inline(view, from, reason, end) else { continue };
+            let reader = Reader::open(&self.path).expect("a reader");
+            assert_eq!(reader.begin().expect("a snapshot"), end);
+            let mut lane = read(&self.syncer, begun, &reader);
+            lane.result.as_ref().expect("an answer");
+            lane.chunks.drain(..).for_each(|chunk| lane.begun.assembly.take(chunk));
+            found.push(prepare(&mut self.syncer, lane.begun));
+        }
+        (rest, found)
     }
 
     /// Goes on with a batch: brings one view forward.
@@ -122,12 +148,17 @@ impl Core {
         let from = self.syncer.shared.version;
         self.syncer.shared.moved(half.end);
         settle(&mut self.syncer, half.done, half.stale, from);
+        let read: Vec<ViewId> = half.read.iter().map(|(reading, _)| reading.request.view).collect();
+        for (reading, found) in half.read {
+            self.syncer.inline_done(&reading, found, 0.0);
+        }
+        self.syncer.shared.views.inline_done(&read);
         self.syncer.route_mutations(&batch);
     }
 
     /// Starts the lanes that were asked for. `racing`: commits come between the core's
     /// snapshot and the lane's.
-    pub fn start_lanes(&mut self, replica: &Replica, racing: bool) {
+    pub fn start_lanes(&mut self, replica: &Replica, racing: bool, now: f64) {
         self.waiting.extend(self.syncer.take_lane_requests());
         if self.is_busy() || self.waiting.is_empty() {
             return;
@@ -140,21 +171,17 @@ impl Core {
             let reader = replica.reader();
             let at = reader.begin().expect("a snapshot");
             let in_step = at == self.syncer.shared.version;
-            let Some(mut begun) = self.syncer.begin_reading(request, at, in_step) else {
+            let Some(begun) = self.syncer.begin_reading(request, at, in_step) else {
                 self.syncer.lane_given_up(request);
                 continue;
             };
-            let prior = begun.prior.take();
-            let known = prior.as_ref().map_or_else(Default::default, |prior| {
-                block_on(witnesses(prior, &begun.plan, &self.syncer.shared.rows, &mut NoPace))
-            });
-            let mut chunks = VecDeque::new();
-            let mut hand = |chunk| {
-                chunks.push_back(chunk);
-                Ok(())
-            };
-            let result = scan(&reader, &begun.job(known), &mut hand);
-            self.lanes.push(Lane { begun, prior, chunks, result, keeps: None });
+            self.lanes.push(read(&self.syncer, begun, &reader));
+            // It keeps the turn until it has joined.
+            if self.syncer.shared.views.is_inline(request.view) {
+                let lane = self.lanes.len() - 1;
+                self.step_lane(lane, usize::MAX, now);
+                self.step_lane(lane, usize::MAX, now);
+            }
         }
     }
 
@@ -204,26 +231,17 @@ impl Core {
     }
 
     fn join(&mut self, lane: Lane, now: f64) {
-        let Begun { reading, mut assembly, plan, .. } = lane.begun;
-        let (request, views) = (reading.request, &mut self.syncer.shared.views);
-        if let Err(error) = lane.result {
-            views.discard_assembly(request.view, assembly);
-            return self.syncer.lane_failed(request, Some(&plan).zip(lane.prior), &error.to_string());
+        let Lane { begun, result, .. } = lane;
+        let request = begun.reading.request;
+        let error = result.err().map(|e| e.to_string());
+        if error.is_some() || !self.syncer.is_read(request) {
+            return give_up(&mut self.syncer, begun, &error.unwrap_or_default());
         }
-        if !self.syncer.is_read(request) {
-            self.syncer.shared.views.discard_assembly(request.view, assembly);
-            return self.syncer.lane_failed(request, Some(&plan).zip(lane.prior), "nobody wants it");
+        if begun.reading.frames_only {
+            return self.syncer.frames_done(&begun.reading, begun.assembly, now);
         }
-        if reading.frames_only {
-            return self.syncer.frames_done(&reading, assembly, now);
-        }
-        while self.syncer.shared.views.settle(request.view, &mut assembly, 3) {}
-        let (state, full, edited) = assembly.finish(reading.at, &reading.poke_id);
-        let prior = lane.prior.map(|prior| {
-            let delta = block_on(difference(&prior, &state, &edited, reading.at, &mut NoPace));
-            (prior, delta)
-        });
-        if self.syncer.lane_done(&reading, Found { state, full, prior }, now) {
+        let (reading, found) = prepare(&mut self.syncer, begun);
+        if self.syncer.lane_done(&reading, found, now) {
             self.bring_forward(request.view, reading.at);
         }
         self.syncer.lane_joined(request.view);
@@ -243,12 +261,41 @@ impl Core {
     pub fn stop(&mut self) {
         self.end_batch();
         for lane in std::mem::take(&mut self.lanes) {
-            let Begun { reading, assembly, plan, .. } = lane.begun;
-            let request = reading.request;
-            self.syncer.shared.views.discard_assembly(request.view, assembly);
-            self.syncer.lane_failed(request, Some(&plan).zip(lane.prior), "the core stops");
+            give_up(&mut self.syncer, lane.begun, "the core stops");
         }
     }
+}
+
+/// Has a view read, all at once.
+fn read(syncer: &Syncer, begun: Begun, reader: &Reader) -> Lane {
+    let known = begun.prior.as_ref().map_or_else(Default::default, |prior| {
+        block_on(witnesses(prior, &begun.plan, &syncer.shared.rows, &mut NoPace))
+    });
+    let mut chunks = VecDeque::new();
+    let mut hand = |chunk| {
+        chunks.push_back(chunk);
+        Ok(())
+    };
+    let result = scan(reader, &begun.job(known), &mut hand);
+    Lane { begun, chunks, result, keeps: None }
+}
+
+/// Makes a state out of what was read.
+fn prepare(syncer: &mut Syncer, begun: Begun) -> (Reading, Found) {
+    let Begun { reading, mut assembly, prior, plan, .. } = begun;
+    while syncer.shared.views.settle(reading.request.view, &mut assembly, 3) {}
+    let (state, full, edited) = assembly.finish(reading.at, &reading.poke_id);
+    let prior = prior.map(|prior| {
+        let delta = block_on(difference(&prior, &state, &edited, reading.at, &mut NoPace));
+        (prior, delta)
+    });
+    (reading, Found { state, full, prior, plan })
+}
+
+fn give_up(syncer: &mut Syncer, begun: Begun, error: &str) {
+    let request = begun.reading.request;
+    syncer.shared.views.discard_assembly(request.view, begun.assembly);
+    syncer.lane_failed(request, Some(&begun.plan).zip(begun.prior), error);
 }
 
 fn perform(syncer: &Syncer, batch: &Batch<'_>, task: Task) -> Done {

@@ -31,7 +31,7 @@ impl World {
             self.core.end_batch();
             self.core.begin_batch();
             self.core.end_batch();
-            self.core.start_lanes(&self.replica, false);
+            self.core.start_lanes(&self.replica, false, self.now);
             for lane in (0..self.core.lanes()).rev() {
                 moved = true;
                 self.core.step_lane(lane, usize::MAX, self.now);
