@@ -117,6 +117,9 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
             let gone = views.swap_remove(choices.below(4));
             keeper.views.unsubscribe(gone.id);
         }
+        if choices.percent(25) {
+            keeper.index(&mut replica, &mut choices);
+        }
         let mut commits = Vec::new();
         let mut bulk = BTreeSet::new();
         let mut log = Vec::new();

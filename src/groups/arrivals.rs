@@ -32,7 +32,7 @@ impl Syncer {
                 (_, Some(sent)) => self.check_schema(sent),
             };
         };
-        if init.client_schema.as_ref().is_some_and(|sent| *sent != group.schema) {
+        if init.client_schema.as_ref().is_some_and(|sent| *sent != group.schema.schema) {
             return Err(ProtocolError::new(
                 Kind::InvalidConnectionRequest,
                 "the client schema differs from the one that the client group began with",
@@ -101,9 +101,9 @@ impl Syncer {
         now: f64,
     ) -> Result<(), ProtocolError> {
         if !self.groups.contains_key(&arrival.group_id) {
-            let Some(schema) = init.client_schema.clone() else { return Ok(()) };
-            let keys = schema::resolve(&schema, &self.shared.catalogue)?;
-            let group = Group::new(arrival.group_id.clone(), schema, keys);
+            let Some(schema) = &init.client_schema else { return Ok(()) };
+            let schema = self.shared.schemas.resolve(schema, &self.shared.catalogue)?;
+            let group = Group::new(arrival.group_id.clone(), schema);
             self.groups.insert(arrival.group_id.clone(), group);
         }
         let Some(group) = self.groups.get_mut(&arrival.group_id) else { return Ok(()) };

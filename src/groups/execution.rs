@@ -3,12 +3,17 @@
 
 use super::group::Group;
 use super::query::Spec;
+use super::schema::ClientKeys;
+use super::shared::Shared;
 use super::step::give_up;
 use super::syncer::*;
 use crate::protocol::downstream::transform_error;
+use crate::replica::catalogue::{Catalogue, TableId};
+use crate::views::registry::Source;
 use crate::views::task::Outcome;
 use crate::views::view::ViewId;
 use crate::zql::ast::{self, Ast, Condition, Strictness};
+use crate::zql::plan::PlanError;
 use crate::zql::{canonical, plan};
 use serde_json::Value;
 use std::rc::Rc;
@@ -88,19 +93,13 @@ impl Syncer {
     /// Gives a query the view that answers it.
     pub(super) fn execute(&mut self, group_id: &Rc<str>, hash: &str, ast: &Ast) {
         let Some(group) = self.groups.get_mut(group_id) else { return };
-        let planned = match plan::plan(ast, &self.shared.catalogue, &group.keys) {
-            Ok(planned) => planned,
+        let view = match subscribe(&mut self.shared, ast, &group.schema.keys) {
+            Ok(view) => view,
             Err(error) => {
                 let name = query_name(group, hash);
                 return self.refuse(group_id, hash, refusal(hash, &name, &error.to_string()));
             }
         };
-        let mut key = Vec::with_capacity(512);
-        key.extend(self.shared.catalogue.epoch.to_be_bytes());
-        canonical::write(ast, &mut key);
-        group.keys.write(&planned.tables, &mut key);
-        let catalogue = self.shared.catalogue.clone();
-        let view = self.shared.views.subscribe(key.into(), &catalogue, || Arc::new(planned));
         let Some(query) = group.queries.get_mut(hash) else {
             give_up(group, &mut self.shared, view);
             return;
@@ -122,6 +121,13 @@ impl Syncer {
         self.shared.interested.entry(view).or_default().insert(group_id.clone());
         self.request_lane(view);
         self.due.insert(group_id.clone());
+    }
+
+    /// Takes a catalogue with further indexes: views that would read by them are planned anew.
+    /// No batch may be under way.
+    pub fn take_catalogue(&mut self, catalogue: &Arc<Catalogue>) {
+        self.shared.catalogue = catalogue.clone();
+        self.shared.views.plan_anew(catalogue);
     }
 
     /// Tells the clients that want a query that it was refused; its rows go with the next
@@ -175,6 +181,37 @@ impl Syncer {
             }
         }
     }
+}
+
+/// The view that answers a query. Whether it is there already is known without a plan.
+fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<ViewId, PlanError> {
+    let catalogue = shared.catalogue.clone();
+    let mut key = Vec::with_capacity(512);
+    key.extend(catalogue.epoch.to_be_bytes());
+    canonical::write(ast, &mut key);
+    keys.write(&tables_of(ast, &catalogue), &mut key);
+    if let Some(view) = shared.views.join(&key) {
+        return Ok(view);
+    }
+    let planned = Arc::new(plan::plan(ast, &catalogue, &**keys)?);
+    let view = shared.views.subscribe(key.into(), &catalogue, || planned.clone());
+    if !planned.wishes.is_empty() {
+        shared.wishes.extend(planned.wishes.iter().cloned());
+        shared.views.remember_source(view, Source { ast: ast.clone(), keys: keys.clone() });
+    }
+    Ok(view)
+}
+
+/// Tables that a query names, in order of their numbers. Names that are wrong are left out: such
+/// a query has no plan.
+fn tables_of(ast: &Ast, catalogue: &Catalogue) -> Vec<TableId> {
+    let mut names = Vec::new();
+    ast.tables(&mut names);
+    let mut tables: Vec<TableId> =
+        names.into_iter().filter_map(|name| catalogue.table(name)).map(|table| table.id).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables
 }
 
 pub(super) fn named(hash: &str, spec: &Spec) -> Option<Named> {

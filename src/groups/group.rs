@@ -9,11 +9,10 @@ use std::rc::Rc;
 
 use super::desires::{Client, Desire, MAX_DESIRED, clamp_ttl};
 use super::query::{Query, Spec};
-use super::schema::ClientKeys;
+use super::schema::Resolved;
 use super::shared::Shared;
 use super::sink::{Connection, ConnectionId};
 use crate::changes::version::StateVersion;
-use crate::protocol::client_schema::ClientSchema;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 use crate::protocol::downstream::QueryPatch;
 use crate::protocol::error::{Kind, ProtocolError};
@@ -56,9 +55,7 @@ pub struct Group {
     /// Its id.
     pub id: Rc<str>,
     /// What its clients believe the tables to be.
-    pub schema: ClientSchema,
-    /// That schema, resolved.
-    pub keys: ClientKeys,
+    pub schema: Rc<Resolved>,
     /// User that the group belongs to, once a connection was validated.
     pub user: Option<Option<String>>,
     /// Clients by id.
@@ -127,12 +124,11 @@ impl ConfigChange {
 
 impl Group {
     /// A group that nobody has been told anything of.
-    pub fn new(id: Rc<str>, schema: ClientSchema, keys: ClientKeys) -> Group {
+    pub fn new(id: Rc<str>, schema: Rc<Resolved>) -> Group {
         let zero = Cookie { major: 0, config: 0 };
         Group {
             id,
             schema,
-            keys,
             user: None,
             clients: BTreeMap::new(),
             queries: BTreeMap::new(),
@@ -392,9 +388,11 @@ fn too_many(what: String) -> ProtocolError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::client_schema::ClientSchema;
 
     fn group() -> Group {
-        Group::new("g".into(), ClientSchema { tables: BTreeMap::new() }, ClientKeys::default())
+        let schema = ClientSchema { tables: BTreeMap::new() };
+        Group::new("g".into(), Rc::new(Resolved { schema, keys: Rc::default() }))
     }
 
     fn put(hash: &str, ttl: f64) -> QueryOp<'static> {

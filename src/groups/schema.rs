@@ -1,6 +1,7 @@
 //! The client schema against the catalogue (`docs/spec/sync-protocol.md` §12).
 
 use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 
 use crate::protocol::client_schema::{ClientSchema, ClientTable};
 use crate::protocol::error::{Kind, ProtocolError};
@@ -30,6 +31,42 @@ impl ClientKeys {
                 }
             }
         }
+    }
+}
+
+/// A client schema and what it stands for.
+#[derive(Debug)]
+pub struct Resolved {
+    /// As clients sent it.
+    pub schema: ClientSchema,
+    /// How they know the tables.
+    pub keys: Rc<ClientKeys>,
+}
+
+/// Most client schemas that groups share: an app has a few versions in the field.
+const MAX_SHARED: usize = 64;
+
+/// Client schemas that groups have: most have the same one.
+#[derive(Default)]
+pub struct Schemas(Vec<Weak<Resolved>>);
+
+impl Schemas {
+    /// Resolves a client schema, or finds it.
+    pub fn resolve(
+        &mut self,
+        schema: &ClientSchema,
+        catalogue: &Catalogue,
+    ) -> Result<Rc<Resolved>, ProtocolError> {
+        if let Some(found) = self.0.iter().filter_map(Weak::upgrade).find(|known| known.schema == *schema) {
+            return Ok(found);
+        }
+        let keys = Rc::new(resolve(schema, catalogue)?);
+        let resolved = Rc::new(Resolved { schema: schema.clone(), keys });
+        self.0.retain(|known| known.strong_count() > 0);
+        if self.0.len() < MAX_SHARED {
+            self.0.push(Rc::downgrade(&resolved));
+        }
+        Ok(resolved)
     }
 }
 

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use kelvin_io::websocket::text_frame;
 
+use super::schema::Schemas;
 use crate::changes::version::StateVersion;
 use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
 use crate::protocol::lexi;
 use crate::replica::catalogue::Catalogue;
+use crate::replica::live_indexes::Wish;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::contents::Contents;
 use crate::views::full::{Full, PART_SIZE, PATCHES_PER_PART};
@@ -58,6 +60,10 @@ pub struct Shared {
     pub catalogue: Arc<Catalogue>,
     /// Groups that have a view, and groups that wait for it.
     pub interested: HashMap<ViewId, HashSet<Rc<str>>>,
+    /// Client schemas of the groups.
+    pub schemas: Schemas,
+    /// Indexes that new views would read by.
+    pub wishes: Vec<Wish>,
     /// Encoded views, for as long as somebody may need them.
     pub fulls: HashMap<ViewId, Rc<Full>>,
     frames: HashMap<Box<[RowOp]>, Rc<[Bytes]>>,
@@ -83,6 +89,8 @@ impl Shared {
             epoch,
             catalogue,
             interested: HashMap::new(),
+            schemas: Schemas::default(),
+            wishes: Vec::new(),
             fulls: HashMap::new(),
             frames: HashMap::new(),
             shared_bytes: 0,

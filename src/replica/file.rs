@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::catalogue::Catalogue;
 use super::error::{Doing, Error};
+use super::live_indexes;
 use super::metadata::{self, APPLICATION_ID, Metadata};
 
 /// Files that SQLite, or a zero-cache, keeps beside a database.
@@ -135,6 +137,13 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
         path: directory.to_owned(),
         source,
     })
+}
+
+/// The catalogue of a replica with the indexes that it was given beside upstream's.
+pub fn with_live_indexes(path: &Path, catalogue: &Catalogue) -> Result<Catalogue, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).doing("opening the replica")?;
+    live_indexes::find(&connection, catalogue)
 }
 
 /// Marks a replica so that the next start syncs anew. Opens the file by itself; call it

@@ -4,6 +4,7 @@ use kelvin_io::channel::Sender;
 use smallvec::SmallVec;
 
 use super::catalogue::{ColumnIndex, TableId};
+use super::live_indexes::Wish;
 use crate::changes::commit::{Row, RowKey};
 use crate::changes::version::StateVersion;
 
@@ -63,6 +64,8 @@ pub enum Op {
     },
     /// The transaction is complete.
     Commit,
+    /// Queries would read by an index that is not there. Not before what else waits is done.
+    Index(Wish),
     /// Upstream has nothing more for us below this position.
     Seen {
         /// Not inside a transaction.

@@ -4,6 +4,7 @@
 //! SQLite (several in one when it is behind), and hands out a [`Commit`] after SQLite's
 //! COMMIT has returned. It neither syncs nor checkpoints.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use super::checkpoint::Gate;
 use super::durable::Written;
 use super::error::{Doing, Error};
 use super::gauges::Gauges;
+use super::live_indexes::{self, Wish};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
 use super::work::{Batch, Op, Reached};
 use crate::changes::commit::Commit;
@@ -43,6 +45,14 @@ const PACE: Duration = Duration::from_millis(2);
 /// transactions one right after another, and none of them waits.
 const AHEAD: Duration = Duration::from_millis(16);
 
+/// Most indexes that may wait to be created; further wishes are forgotten. Views that have none
+/// are slow, not wrong, and the next view of the kind wishes again.
+const MAX_WISHES: usize = 64;
+
+/// How long a wish waits for a moment in which nothing else is to be done. After that it is
+/// fulfilled between two transactions: a writer that is always busy is when it is needed most.
+const WISH_WAITS: Duration = Duration::from_secs(10);
+
 /// Page cache of the writer, in KiB: the inner pages of all indexes of a large replica.
 /// It also bounds how much of an open transaction is in memory.
 const CACHE_KIB: u32 = 256 << 10;
@@ -58,6 +68,8 @@ pub enum Output {
     Commit(Arc<Commit>),
     /// A position was recorded, without any change of a row.
     Recorded,
+    /// The replica has one more index; from now on this is its catalogue.
+    Indexed(Arc<Catalogue>),
     /// The writer has stopped because of this.
     Failed(Error),
 }
@@ -173,6 +185,8 @@ struct Session<'c> {
     transactions: u64,
     /// When the next commit may be made, by the pace.
     due: Instant,
+    /// Indexes to be created, with the time since which they wait.
+    wishes: VecDeque<(Wish, Instant)>,
 }
 
 /// When the next commit may be made after one that is made now and was due then. One that
@@ -212,6 +226,7 @@ impl<'c> Session<'c> {
             open: false,
             transactions: 0,
             due: Instant::now(),
+            wishes: VecDeque::new(),
         })
     }
 
@@ -231,9 +246,37 @@ impl<'c> Session<'c> {
                 let position = self.gauges.written();
                 let _ = reply.try_send(Reached { version: self.published, position });
             }
+            self.fulfil(batches)?;
         }
         // The stream ended; what is complete is kept, the rest comes again.
         if self.current.is_some() { self.abort() } else { self.finish() }
+    }
+
+    /// Creates indexes that were wished for, if this is the moment.
+    fn fulfil(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
+        while let Some((wish, since)) = self.wishes.front() {
+            let patient = !batches.is_empty() && since.elapsed() < WISH_WAITS;
+            if patient || self.current.is_some() {
+                return Ok(());
+            }
+            let wish = wish.clone();
+            self.wishes.pop_front();
+            self.create_index(&wish)?;
+        }
+        Ok(())
+    }
+
+    fn create_index(&mut self, wish: &Wish) -> Result<(), Error> {
+        self.finish()?;
+        self.open()?;
+        let created = live_indexes::create(self.connection, &self.catalogue, wish)?;
+        self.commit.raw_execute().doing("committing an index")?;
+        self.closed();
+        if let Some(catalogue) = created {
+            self.catalogue = Arc::new(catalogue);
+            let _ = self.output.send_blocking(Output::Indexed(self.catalogue.clone()));
+        }
+        Ok(())
     }
 
     /// Waits until the next commit may be made; `true`: more work has come meanwhile.
@@ -252,6 +295,12 @@ impl<'c> Session<'c> {
             Op::Commit => self.end(),
             Op::Seen { position } => {
                 self.seen = Some(position);
+                Ok(())
+            }
+            Op::Index(wish) => {
+                if self.wishes.len() < MAX_WISHES && !self.wishes.iter().any(|(other, _)| *other == wish) {
+                    self.wishes.push_back((wish, Instant::now()));
+                }
                 Ok(())
             }
             Op::Abort => {

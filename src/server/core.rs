@@ -32,6 +32,8 @@ use crate::groups::sink::ConnectionId;
 use crate::groups::syncer::Syncer;
 use crate::observe::metrics::Metrics;
 use crate::protocol::downstream::PONG;
+use crate::replica::catalogue::Catalogue;
+use crate::replica::live_indexes::Wish;
 use crate::replica::reader::{ReadError, Reader};
 use crate::upstream::manager::Start;
 use crate::views::pace::Pace;
@@ -56,6 +58,8 @@ const PONG_CHECK: Duration = Duration::from_secs(3);
 pub enum Control {
     /// The replica can be read.
     Start(Start),
+    /// The replica has one more index; this is its catalogue now.
+    Indexed(Arc<Catalogue>),
     /// Begin the read transactions anew; answer whether that was possible (rule 25).
     Rebegin(Sender<bool>),
     /// Close the connections and end.
@@ -92,6 +96,8 @@ pub struct Core {
     pub recent: RefCell<Recent>,
     /// Lanes.
     pub lanes: Lanes,
+    /// To core 0: indexes that queries would read by.
+    wishes: Sender<Wish>,
     syncer: RefCell<Option<Syncer>>,
     work: (Sender<()>, Receiver<()>),
     ready: (Sender<()>, Receiver<()>),
@@ -124,6 +130,8 @@ pub struct Parts {
     pub peers: Vec<Sender<Handover>>,
     /// Commits to come.
     pub commits: CommitReceiver,
+    /// To core 0: indexes that queries would read by.
+    pub wishes: Sender<Wish>,
 }
 
 impl Core {
@@ -144,6 +152,7 @@ impl Core {
             turn: async_lock::Mutex::new(()),
             recent: RefCell::default(),
             lanes: Lanes::new(parts.index),
+            wishes: parts.wishes,
             syncer: RefCell::new(None),
             work: bounded(1),
             ready: bounded(1),
@@ -196,6 +205,10 @@ impl Core {
             Some(syncer) => {
                 let views = &mut syncer.shared.views;
                 let work = views.has_remains();
+                for wish in syncer.shared.wishes.drain(..) {
+                    // A core 0 that is busy hears of it from the next view of the kind.
+                    let _ = self.wishes.try_send(wish);
+                }
                 (syncer.take_lane_requests(), syncer.shared.views.take_unread(), work || syncer.has_work())
             }
         };

@@ -17,7 +17,9 @@ use crate::changes::queue::CommitSender;
 use crate::config::{Config, SslMode};
 use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
+use crate::replica::catalogue::Catalogue;
 use crate::replica::gauges::Gauges;
+use crate::replica::live_indexes::Wish;
 use crate::upstream::copy::Format;
 use crate::upstream::manager::{self, End, Events, Settings, Start};
 use crate::upstream::wal::Limits;
@@ -37,11 +39,12 @@ pub async fn run(
     cores: Vec<CoreLink>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
+    wishes: Receiver<Wish>,
     stop: Receiver<()>,
 ) -> End {
     let settings = settings(&config);
     let sampling = spawn(sample(status.clone(), metrics.clone()));
-    let broadcaster = Broadcaster { cores, status, metrics };
+    let broadcaster = Broadcaster { cores, status, metrics, wishes };
     let end = manager::run(settings, Rc::new(broadcaster), stop).await;
     sampling.cancel().await;
     end
@@ -108,6 +111,7 @@ struct Broadcaster {
     cores: Vec<CoreLink>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
+    wishes: Receiver<Wish>,
 }
 
 impl Events for Broadcaster {
@@ -162,6 +166,18 @@ impl Events for Broadcaster {
         self.metrics.commit_applied(rows, 0);
         self.metrics.commit_broadcast(now().saturating_duration_since(began).as_nanos() as u64);
         self.metrics.set_replica_watermark(commit.version.0);
+    }
+
+    fn indexed(&self, catalogue: Arc<Catalogue>) {
+        crate::info!("the replica has a further index that queries need");
+        for core in &self.cores {
+            // A core whose orders are piled up goes on without; the index is found at its restart.
+            let _ = core.control.try_send(Control::Indexed(catalogue.clone()));
+        }
+    }
+
+    fn wishes(&self) -> Receiver<Wish> {
+        self.wishes.clone()
     }
 
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {

@@ -20,10 +20,14 @@ use crate::changes::queue::{CommitReceiver, queue};
 use crate::config::{Config, Parsed, Role};
 use crate::groups::sink::Sink;
 use crate::observe::metrics;
+use crate::replica::live_indexes::Wish;
 use crate::upstream::manager::End;
 
 /// Orders that may wait for a core: it takes them as they come.
 const MAX_CONTROL: usize = 64;
+
+/// Wishes for indexes that may wait for core 0.
+const MAX_WISHES: usize = 64;
 
 /// How long closing frames may take to leave when the process stops.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -206,15 +210,17 @@ impl Node {
         let handovers: Vec<(Sender<Handover>, Receiver<Handover>)> =
             (0..count).map(|_| bounded(MAX_HANDOVERS)).collect();
         let peers: Vec<Sender<Handover>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
+        let (wishes, wished) = bounded(MAX_WISHES);
         let mut cores = Vec::with_capacity(count);
         for (index, (_, sockets)) in handovers.into_iter().enumerate() {
             let (control, orders) = bounded(MAX_CONTROL);
             let (commits, receiver) = queue();
             let (config, status, peers) = (config.clone(), status.clone(), peers.clone());
+            let wishes = wishes.clone();
             let core =
                 executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
                     crate::observe::log::set_worker("syncer", index);
-                    let inputs = Inputs { orders, sockets, commits: receiver };
+                    let inputs = Inputs { orders, sockets, commits: receiver, wishes };
                     run_core(index, config, status, peers, inputs).await;
                 })?;
             cores.push((CoreLink { control, commits }, core));
@@ -225,7 +231,7 @@ impl Node {
         let manager = executor::start("replication", cpu(0, count), move || async move {
             crate::observe::log::set_worker("replicator", 0);
             let metrics = metrics::register(0);
-            let end = replication::run(config, links, watched, metrics, stopped).await;
+            let end = replication::run(config, links, watched, metrics, wished, stopped).await;
             // Nobody listens any more when the process is stopping.
             let _ = endings.send(Ending::Replication(end));
         })?;
@@ -262,6 +268,7 @@ struct Inputs {
     orders: Receiver<Control>,
     sockets: Receiver<Handover>,
     commits: CommitReceiver,
+    wishes: Sender<Wish>,
 }
 
 async fn run_core(
@@ -280,7 +287,8 @@ async fn run_core(
     };
     let metrics = metrics::register(index + 1);
     let cores = peers.len();
-    let parts = Parts { index, config, metrics, status, peers, commits: inputs.commits };
+    let parts =
+        Parts { index, config, metrics, status, peers, commits: inputs.commits, wishes: inputs.wishes };
     let core = Core::new(parts);
     let accepting = spawn(accept::run(core.clone(), listener));
     spawn(accept::receive(core.clone(), inputs.sockets)).detach();
@@ -295,6 +303,10 @@ async fn run_core(
                     core.status.set_ready(true);
                     crate::info!("zero-cache ready; listening at http://[::]:{}", core.config.port);
                 }
+            }
+            Control::Indexed(catalogue) => {
+                let _turn = core.turn.lock().await;
+                core.with(|s| s.take_catalogue(&catalogue));
             }
             Control::Rebegin(answer) => {
                 let _ = answer.try_send(rebegin(&core).await);

@@ -26,6 +26,7 @@ use crate::changes::commit::Commit;
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::Catalogue;
 use crate::replica::gauges::Gauges;
+use crate::replica::live_indexes::Wish;
 
 /// Exit code for what an operator must change, and for Postgres being away at start.
 pub const EXIT_CONFIGURATION: i32 = 14;
@@ -89,6 +90,10 @@ pub trait Events {
     fn ready(&self, start: Start);
     /// Readers can see this commit. In order, without gaps from [`Start::version`] on.
     fn commit(&self, commit: Arc<Commit>);
+    /// The replica has one more index: this is its catalogue now. The rows are the same.
+    fn indexed(&self, catalogue: Arc<Catalogue>);
+    /// Where indexes are wished for. Asked for once per [`run`].
+    fn wishes(&self) -> Receiver<Wish>;
     /// Asks every reader of the replica to end its read transaction and begin a new one;
     /// answers `true` when all have, `false` if one cannot now. May be dropped half way.
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>>;

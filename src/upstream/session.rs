@@ -25,7 +25,7 @@ use crate::replica::checkpoint::{Checkpointer, Gate};
 use crate::replica::durable::Syncer;
 use crate::replica::file;
 use crate::replica::gauges::Gauges;
-use crate::replica::work::Batch;
+use crate::replica::work::{Batch, Op};
 use crate::replica::writer::{self, Output, Writer};
 
 /// A connection that lived this long makes the next pause short again.
@@ -62,12 +62,16 @@ pub async fn run(
     stop: Receiver<()>,
 ) -> End {
     let catalogue = Arc::new(ready.metadata.catalogue.clone());
-    let threads = match Threads::start(&settings, &shard, &ready, &catalogue, &gauges).await {
+    let indexed = match with_live_indexes(&settings, &catalogue).await {
+        Ok(indexed) => indexed,
+        Err(e) => return End::failed(&Error::Replica(e)),
+    };
+    let threads = match Threads::start(&settings, &shard, &ready, &indexed, &gauges).await {
         Ok(threads) => threads,
         Err(e) => return End::failed(&Error::Replica(e)),
     };
     events.ready(Start {
-        catalogue: catalogue.clone(),
+        catalogue: indexed,
         version: ready.metadata.state_version,
         replica_version: ready.metadata.replica_version,
         epoch: ready.epoch,
@@ -97,6 +101,15 @@ pub async fn run(
     drop(session);
     executor::blocking(move || threads.stop()).await;
     end(verdict, &settings, &events).await
+}
+
+/// The catalogue with the indexes that queries have asked for in earlier runs.
+async fn with_live_indexes(
+    settings: &Settings,
+    catalogue: &Arc<Catalogue>,
+) -> Result<Arc<Catalogue>, replica::Error> {
+    let (path, catalogue) = (settings.replica_file.clone(), catalogue.clone());
+    executor::blocking(move || file::with_live_indexes(&path, &catalogue)).await.map(Arc::new)
 }
 
 /// Draws the consequence; remembers in the file that it must be made anew.
@@ -193,6 +206,15 @@ impl Session {
             let e = session.hand_out(&output).await;
             tell(&out, Verdict::Failed(Error::Replica(e)));
         }));
+        let (wishes, queue) = (self.events.wishes(), self.queue.clone());
+        tasks.push(executor::spawn(async move {
+            while let Ok(wish) = wishes.recv().await {
+                let batch = Batch { ops: vec![Op::Index(wish)], ..Batch::default() };
+                if queue.send(batch).await.is_err() {
+                    return;
+                }
+            }
+        }));
         let (session, synced, out) = (self.clone(), threads.synced.clone(), verdicts.clone());
         tasks.push(executor::spawn(async move {
             let e = session.watch_syncs(&synced).await;
@@ -243,6 +265,7 @@ impl Session {
             match output.recv().await {
                 Ok(Output::Commit(commit)) => self.events.commit(commit),
                 Ok(Output::Recorded) => {}
+                Ok(Output::Indexed(catalogue)) => self.events.indexed(catalogue),
                 Ok(Output::Failed(e)) => return e,
                 Err(_) => return replica::Error::ThreadGone("replica-writer"),
             }

@@ -21,7 +21,8 @@ use super::state::State;
 use super::view::{Layout, Status, View, ViewId};
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::{Catalogue, TableId};
-use crate::zql::plan::{Node, Plan};
+use crate::zql::ast::Ast;
+use crate::zql::plan::{Keys, Node, Plan, plan};
 
 /// Identity of a view: canonical query, and for each table in it the key by which the
 /// client schema knows it (rule 11). Compared as bytes.
@@ -56,6 +57,16 @@ struct Slot {
     key: ViewKey,
     subscribers: usize,
     view: View,
+    /// What it was planned from, if a further index would give it a better plan.
+    source: Option<Box<Source>>,
+}
+
+/// What a view was planned from.
+pub struct Source {
+    /// The query.
+    pub ast: Ast,
+    /// How its clients know the tables.
+    pub keys: Rc<dyn Keys>,
 }
 
 impl Views {
@@ -107,7 +118,7 @@ impl Views {
             account: Account::default(),
         };
         self.next_incarnation += 1;
-        let slot = Some(Slot { key: key.clone(), subscribers: 1, view });
+        let slot = Some(Slot { key: key.clone(), subscribers: 1, view, source: None });
         let id = match self.free.pop() {
             Some(index) => {
                 self.slots[index as usize] = slot;
@@ -123,6 +134,39 @@ impl Views {
             self.by_table.entry(*table).or_default().insert(id);
         }
         id
+    }
+
+    /// The view with this key, if there is one. The caller becomes one of its subscribers.
+    pub fn join(&mut self, key: &[u8]) -> Option<ViewId> {
+        let id = *self.by_key.get(key)?;
+        if let Some(slot) = &mut self.slots[id.0 as usize] {
+            slot.subscribers += 1;
+        }
+        Some(id)
+    }
+
+    /// Remembers what a view was planned from, so that it can be planned anew.
+    pub fn remember_source(&mut self, id: ViewId, source: Source) {
+        if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
+            slot.source = Some(Box::new(source));
+        }
+    }
+
+    /// Plans the views anew that a further index would serve. What they hold stays: a plan
+    /// says how rows are read, never which. No batch may be under way.
+    pub fn plan_anew(&mut self, catalogue: &Catalogue) {
+        for slot in self.slots.iter_mut().flatten() {
+            let Some(source) = &slot.source else { continue };
+            let Ok(plan) = plan(&source.ast, catalogue, &*source.keys) else { continue };
+            let plan = Arc::new(plan);
+            if plan.wishes.is_empty() {
+                slot.source = None;
+            }
+            for (condition, shape) in slot.view.shapes.iter().enumerate() {
+                self.shapes.plan_anew(*shape, &plan, condition);
+            }
+            slot.view.plan = plan;
+        }
     }
 
     /// Nobody finds the view any more: it could not be kept. It goes with its last

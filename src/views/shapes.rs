@@ -99,6 +99,13 @@ impl Shapes {
         id
     }
 
+    /// A further index may serve a condition: from now on it is read as this plan says.
+    pub fn plan_anew(&mut self, id: ShapeId, plan: &Arc<Plan>, condition: usize) {
+        if let Some(shape) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
+            (shape.plan, shape.condition) = (plan.clone(), condition);
+        }
+    }
+
     /// Gives up the conditions of a view.
     pub fn remove(&mut self, view: ViewId, ids: &[ShapeId], interests: &mut Interests) {
         // Those around others first.

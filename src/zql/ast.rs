@@ -32,6 +32,27 @@ pub struct Ast {
     pub order_by: Vec<(String, Direction)>,
 }
 
+impl Ast {
+    /// Appends the name of every table that the query names.
+    pub fn tables<'a>(&'a self, out: &mut Vec<&'a str>) {
+        out.push(&self.table);
+        if let Some(condition) = &self.condition {
+            condition.tables(out);
+        }
+        self.related.iter().for_each(|related| related.subquery.tables(out));
+    }
+}
+
+impl Condition {
+    fn tables<'a>(&'a self, out: &mut Vec<&'a str>) {
+        match self {
+            Condition::Simple { .. } => {}
+            Condition::And(members) | Condition::Or(members) => members.iter().for_each(|m| m.tables(out)),
+            Condition::Exists { related, .. } => related.subquery.tables(out),
+        }
+    }
+}
+
 /// Sort direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {

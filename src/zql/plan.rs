@@ -11,6 +11,7 @@ use super::order::{Cursor, Order};
 use super::predicate::Predicate;
 use super::sql::{Refill, Statement, Statements};
 use crate::replica::catalogue::{ColumnIndex, Table, TableId};
+use crate::replica::live_indexes::Wish;
 use crate::replica::value::Value;
 
 pub use super::planner::plan;
@@ -124,6 +125,8 @@ pub struct Plan {
     pub conditions: Vec<Exists>,
     /// Every table that the answer depends on, witnesses and conditions included.
     pub tables: Vec<TableId>,
+    /// Indexes that are not there and by which it would be read.
+    pub wishes: Vec<Wish>,
 }
 
 /// A condition on the rows of another table: EXISTS or NOT EXISTS. Whose rows change looks

@@ -1,6 +1,8 @@
 //! From a query and the catalogue to a [`Plan`]: names resolved, constants typed, every node
 //! and condition with what is needed to keep it.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ast::{Ast, Condition, Correlated, Direction, Literal, System};
@@ -10,18 +12,25 @@ use super::plan::{Exists, Keys, Kind, Node, Plan, PlanError};
 use super::predicate::Predicate;
 use super::test::{self, Test};
 use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
+use crate::replica::live_indexes::Wish;
 use crate::replica::value::Value;
+
+/// Most columns of an index that is wished for: the first ones leave few rows.
+const MAX_COLUMNS: usize = 3;
 
 /// Resolves a query.
 pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, PlanError> {
-    let mut planner = Planner { catalogue, keys, nodes: Vec::new(), conditions: Vec::new() };
+    let wishes = RefCell::default();
+    let mut planner = Planner { catalogue, keys, nodes: Vec::new(), conditions: Vec::new(), wishes };
     planner.node(ast, Kind::Root, None, true)?;
-    let Planner { nodes, conditions, .. } = planner;
+    planner.wish_for_root();
+    let Planner { nodes, conditions, wishes, .. } = planner;
+    let wishes = wishes.into_inner().into_iter().collect();
     let mut tables: Vec<_> =
         nodes.iter().map(|n| n.table).chain(conditions.iter().map(|c| c.table)).collect();
     tables.sort_unstable();
     tables.dedup();
-    Ok(Plan { nodes, conditions, tables })
+    Ok(Plan { nodes, conditions, tables, wishes })
 }
 
 /// A subquery with its correlation resolved.
@@ -37,6 +46,8 @@ pub(super) struct Planner<'a> {
     keys: &'a dyn Keys,
     nodes: Vec<Node>,
     conditions: Vec<Exists>,
+    /// Indexes that statements would read by.
+    wishes: RefCell<BTreeSet<Wish>>,
 }
 
 /// Where a node hangs.
@@ -125,6 +136,47 @@ impl<'a> Planner<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the rows with given values in these columns are found by an index. If not, one
+    /// is wished for.
+    pub(super) fn reads_by_index(&self, table: &Table, columns: &[ColumnIndex]) -> bool {
+        // Reading a small part of a table by scanning it once is fine either way.
+        let found = (1..=columns.len()).rev().any(|n| table.has_index_on(&columns[..n]))
+            || columns.iter().any(|c| table.has_index_on(&[*c]));
+        if !found {
+            self.wish(table, columns);
+        }
+        found
+    }
+
+    fn wish(&self, table: &Table, columns: &[ColumnIndex]) {
+        let is_useful = |c: &&ColumnIndex| {
+            // Half of a table's rows are not worth an index; JSON has no order.
+            !matches!(table.columns[**c as usize].zero_type, Some(ZeroType::Boolean | ZeroType::Json))
+        };
+        let columns: Vec<ColumnIndex> = columns.iter().filter(is_useful).take(MAX_COLUMNS).copied().collect();
+        if !columns.is_empty() {
+            self.wishes.borrow_mut().insert(Wish { table: table.id, columns });
+        }
+    }
+
+    /// Wishes for indexes that find the rows of the root: by the columns that its filter
+    /// fixes, or else, if only some rows are wanted, in its order.
+    fn wish_for_root(&self) {
+        let root = &self.nodes[0];
+        let table = self.catalogue.get(root.table);
+        match root.filter.wanted() {
+            Some(alternatives) => {
+                for alternative in alternatives {
+                    self.reads_by_index(table, &alternative.columns);
+                }
+            }
+            None if root.limit.is_some_and(|limit| limit > 0) => {
+                self.reads_by_index(table, &[root.order[0].0]);
+            }
+            None => {}
+        }
     }
 
     /// Takes the nodes from `first` on away if none of them sends anything.

@@ -170,12 +170,6 @@ impl Planner<'_> {
         Ok(Refill { body, order: order_columns(0, resolved), order_by })
     }
 
-    pub(super) fn reads_by_index(&self, table: &Table, child_columns: &[ColumnIndex]) -> bool {
-        // Reading a small part of a table by scanning it once is fine either way.
-        (1..=child_columns.len()).rev().any(|n| table.has_index_on(&child_columns[..n]))
-            || child_columns.iter().any(|c| table.has_index_on(&[*c]))
-    }
-
     /// `SELECT visible columns, version FROM table WHERE key = ? … AND filter AND start`.
     fn body(&self, ast: &Ast, resolved: &Resolved, key: &[ColumnIndex]) -> Result<Builder, PlanError> {
         let table = resolved.table;

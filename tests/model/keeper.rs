@@ -10,13 +10,15 @@ use futures_lite::future::block_on;
 use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
 use kelvin::changes::version::StateVersion;
+use kelvin::replica::catalogue::Catalogue;
+use kelvin::replica::live_indexes::Wish;
 use kelvin::replica::reader::Reader;
 use kelvin::views::assemble::Assembly;
 use kelvin::views::changed::Changed;
 use kelvin::views::difference::difference;
 use kelvin::views::journal::Delta;
 use kelvin::views::pace::NoPace;
-use kelvin::views::registry::Views;
+use kelvin::views::registry::{Source, Views};
 use kelvin::views::routing::Routing;
 use kelvin::views::rows::{RowId, RowSet, Rows};
 use kelvin::views::scan::{Chunk, Job, Witnesses, scan};
@@ -28,6 +30,7 @@ use kelvin::zql::ast::Ast;
 use kelvin::zql::plan::Kind;
 use kelvin::zql::{canonical, plan};
 
+use super::choices::Choices;
 use super::probe;
 use super::replica::Replica;
 use super::schema::Schema;
@@ -44,10 +47,13 @@ pub struct Keeper {
     /// Views that were evaluated again, and that were not.
     pub evaluations: usize,
     pub advances: usize,
+    /// Indexes that were made because views would read by them.
+    pub indexes: usize,
     /// Views that the last batch had read anew.
     pub anew: BTreeSet<ViewId>,
     reader: Reader,
     schema: Schema,
+    catalogue: Arc<Catalogue>,
 }
 
 /// Finds what a batch has to look at, or what of it one view has to.
@@ -64,16 +70,19 @@ impl Keeper {
         let rows = Rc::new(RefCell::new(Rows::default()));
         let reader = replica.reader();
         let version = reader.begin().expect("a snapshot");
-        let (views, schema) = (Views::new(rows.clone()), schema.clone());
-        Keeper { views, rows, version, reader, schema, evaluations: 0, advances: 0, anew: BTreeSet::new() }
+        let (views, schema, catalogue) = (Views::new(rows.clone()), schema.clone(), schema.catalogue.clone());
+        let (evaluations, advances, indexes, anew) = (0, 0, 0, BTreeSet::new());
+        Keeper { views, rows, version, reader, schema, catalogue, evaluations, advances, indexes, anew }
     }
 
     /// Subscribes to a query and hydrates it, if nobody has.
     pub fn open(&mut self, ast: &Ast) -> ViewId {
-        let planned = Arc::new(plan::plan(ast, &self.schema.catalogue, &self.schema).expect("a plan"));
+        let planned = Arc::new(plan::plan(ast, &self.catalogue, &self.schema).expect("a plan"));
         let mut key = Vec::new();
         canonical::write(ast, &mut key);
-        let id = self.views.subscribe(key.into(), &self.schema.catalogue, || planned);
+        let id = self.views.subscribe(key.into(), &self.catalogue, || planned);
+        let keys = Rc::new(self.schema.clone());
+        self.views.remember_source(id, Source { ast: ast.clone(), keys });
         if !self.view(id).is_live() {
             let (state, _) = self.read(id, None, Witnesses::new());
             self.views.hydrated(id, state, self.version);
@@ -81,12 +90,27 @@ impl Keeper {
         id
     }
 
+    /// Gives the replica an index that some view would read by, if one would.
+    pub fn index(&mut self, replica: &mut Replica, choices: &mut Choices) {
+        let views = (0..self.views.len()).filter_map(|id| self.views.get(ViewId(id as u32)));
+        let wishes: BTreeSet<Wish> = views.flat_map(|view| view.plan.wishes.iter().cloned()).collect();
+        let wishes: Vec<Wish> = wishes.into_iter().collect();
+        if wishes.is_empty() {
+            return;
+        }
+        if let Some(catalogue) = replica.index(&self.catalogue, choices.pick(&wishes)) {
+            self.indexes += 1;
+            self.catalogue = catalogue;
+            self.views.plan_anew(&self.catalogue);
+        }
+    }
+
     /// Takes commits as one batch. `gap`: it is not known what they changed.
     pub fn advance(&mut self, commits: &[Arc<Commit>], gap: bool) {
         let from = self.version;
         self.version = self.reader.begin().expect("a snapshot");
         let batch = if gap {
-            Batch::everything(&self.schema.catalogue, self.version)
+            Batch::everything(&self.catalogue, self.version)
         } else {
             Batch::fold(commits, self.version)
         };

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kelvin::changes::commit::{Commit, Row as StoredRow};
 use kelvin::changes::version::StateVersion;
 use kelvin::replica::apply::Applier;
-use kelvin::replica::catalogue::TableId;
+use kelvin::replica::catalogue::{Catalogue, TableId};
+use kelvin::replica::live_indexes::{self, Wish};
 use kelvin::replica::metadata::{self, Metadata};
 use kelvin::replica::reader::Reader;
 use kelvin::replica::schema as sql;
@@ -55,6 +56,12 @@ impl Replica {
 
     pub fn reader(&self) -> Reader {
         Reader::open(&self.path()).expect("a reader")
+    }
+
+    /// Creates an index that a query would read by. `None`: there are too many, or it is there.
+    pub fn index(&mut self, catalogue: &Catalogue, wish: &Wish) -> Option<Arc<Catalogue>> {
+        let created = live_indexes::create(&self.connection, catalogue, wish).expect("an index");
+        created.map(Arc::new)
     }
 
     /// Applies one upstream transaction.

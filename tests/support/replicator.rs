@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use kelvin::changes::commit::{Commit, TableChange};
 use kelvin::changes::version::StateVersion;
+use kelvin::replica::catalogue::Catalogue;
 use kelvin::replica::gauges::Gauges;
+use kelvin::replica::live_indexes::Wish;
 use kelvin::upstream::copy::Format;
 use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
 use kelvin::upstream::wal::Limits;
-use kelvin_io::channel::{Sender, bounded};
+use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{self, Task};
 use kelvin_io::postgres::Target;
 
@@ -69,6 +71,16 @@ pub fn settings(target: &Target, replica: &Path) -> Settings {
     }
 }
 
+/// Both ends of the channel of wishes.
+pub struct Wishes(pub Sender<Wish>, Receiver<Wish>);
+
+impl Default for Wishes {
+    fn default() -> Self {
+        let (sender, receiver) = bounded(8);
+        Wishes(sender, receiver)
+    }
+}
+
 /// What the manager said.
 #[derive(Default)]
 pub struct Record {
@@ -77,6 +89,10 @@ pub struct Record {
     pub start: Option<Start>,
     pub gauges: Option<Arc<Gauges>>,
     pub commits: Vec<Arc<Commit>>,
+    /// Catalogues with further indexes.
+    pub indexed: Vec<Arc<Catalogue>>,
+    /// Where indexes are wished for.
+    pub wishes: Wishes,
     /// Tables as the commits make them: table -> key -> row.
     model: BTreeMap<String, BTreeMap<String, String>>,
     /// Tables that a commit did not list row by row.
@@ -132,6 +148,14 @@ impl Events for Recorder {
         if !record.busy {
             record.begin_again();
         }
+    }
+
+    fn indexed(&self, catalogue: Arc<Catalogue>) {
+        self.0.borrow_mut().indexed.push(catalogue);
+    }
+
+    fn wishes(&self) -> Receiver<Wish> {
+        self.0.borrow().wishes.1.clone()
     }
 
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {

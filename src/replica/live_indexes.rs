@@ -1,0 +1,159 @@
+//! Indexes that live queries need and upstream does not have (rules, finding 18).
+//!
+//! Postgres does not index foreign keys, and an app's queries may ask by columns that no other
+//! reader of its database asks by. Whoever plans a query notes what it would read by; the
+//! writer creates such an index when it has nothing else to do. They are named so that they are
+//! found again at the next start, and are no part of the catalogue that is compared with
+//! upstream's.
+
+use rusqlite::Connection;
+
+use super::catalogue::{Catalogue, ColumnIndex, Index, TableId};
+use super::error::{Doing, Error};
+use super::schema;
+
+/// Most such indexes of one table: each one makes every insert into it dearer.
+pub const MAX_PER_TABLE: usize = 8;
+
+/// Most such indexes of a replica.
+pub const MAX_TOTAL: usize = 64;
+
+/// Entries that ANALYZE looks at: enough to know how many rows share a key.
+const ANALYSIS_LIMIT: u32 = 1_000;
+
+/// How their names begin.
+const PREFIX: &str = "_kelvin.live.";
+
+/// An index that a query would read by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Wish {
+    /// The table.
+    pub table: TableId,
+    /// Its columns, in index order.
+    pub columns: Vec<ColumnIndex>,
+}
+
+impl Wish {
+    fn index(&self, catalogue: &Catalogue) -> Index {
+        let table = catalogue.get(self.table);
+        let columns: Vec<&str> =
+            self.columns.iter().map(|c| table.columns[*c as usize].name.as_str()).collect();
+        Index {
+            name: format!("{PREFIX}{}({})", table.name, columns.join(",")),
+            unique: false,
+            columns: self.columns.iter().map(|c| (*c, false)).collect(),
+        }
+    }
+}
+
+/// The catalogue with the indexes that were made for it earlier.
+pub fn find(connection: &Connection, catalogue: &Catalogue) -> Result<Catalogue, Error> {
+    let doing = "listing the replica's own indexes";
+    let mut tables = catalogue.tables.clone();
+    for table in &mut tables {
+        let mut names = connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 ORDER BY name")
+            .doing(doing)?;
+        let names: Vec<String> =
+            names.query_map([&table.name], |row| row.get(0)).and_then(|rows| rows.collect()).doing(doing)?;
+        for name in names.into_iter().filter(|name| name.starts_with(PREFIX)) {
+            let mut columns =
+                connection.prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno").doing(doing)?;
+            let columns: Vec<String> =
+                columns.query_map([&name], |row| row.get(0)).and_then(|rows| rows.collect()).doing(doing)?;
+            let found: Option<Vec<_>> = columns.iter().map(|c| Some((table.column(c)?, false))).collect();
+            if let Some(columns) = found {
+                table.indexes.push(Index { name, unique: false, columns });
+            }
+        }
+    }
+    Ok(Catalogue::new(catalogue.epoch, tables))
+}
+
+/// Creates an index within an open transaction. `None`: there is one already, or there are too
+/// many.
+pub fn create(
+    connection: &Connection,
+    catalogue: &Catalogue,
+    wish: &Wish,
+) -> Result<Option<Catalogue>, Error> {
+    let is_own = |index: &&Index| index.name.starts_with(PREFIX);
+    let table = catalogue.get(wish.table);
+    let of_table = table.indexes.iter().filter(is_own).count();
+    let total: usize = catalogue.tables.iter().map(|t| t.indexes.iter().filter(is_own).count()).sum();
+    let exists = table.indexes.iter().any(|index| {
+        index.columns.len() >= wish.columns.len()
+            && index.columns.iter().zip(&wish.columns).all(|((have, _), want)| have == want)
+    });
+    if exists || of_table >= MAX_PER_TABLE || total >= MAX_TOTAL {
+        return Ok(None);
+    }
+    let doing = "creating an index that queries need";
+    let index = wish.index(catalogue);
+    connection.execute_batch(&schema::create_index(table, &index, false)).doing(doing)?;
+    let analyse =
+        format!("PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE {}", super::catalogue::quote(&index.name));
+    connection.execute_batch(&analyse).doing(doing)?;
+    let mut tables = catalogue.tables.clone();
+    tables[wish.table.0 as usize].indexes.push(index);
+    Ok(Some(Catalogue::new(catalogue.epoch, tables)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::catalogue::{Column, Table, ZeroType};
+
+    fn catalogue() -> Catalogue {
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            upstream_type: "text".to_owned(),
+            type_oid: 25,
+            attnum: 1,
+            zero_type: Some(ZeroType::String),
+            not_null: true,
+        };
+        let columns: Vec<Column> = (0..20).map(|n| column(&format!("c\"{n}"))).collect();
+        let table = Table {
+            id: TableId(0),
+            name: "a table".to_owned(),
+            schema: "public".to_owned(),
+            upstream_name: "a table".to_owned(),
+            oid: 1,
+            columns,
+            row_key: vec![0],
+            candidate_keys: vec![vec![0]],
+            indexes: Vec::new(),
+        };
+        Catalogue::new(3, vec![table])
+    }
+
+    #[test]
+    fn an_index_is_made_once_and_found_again() {
+        let connection = Connection::open_in_memory().unwrap();
+        let before = catalogue();
+        connection.execute_batch(&schema::create_table(&before.tables[0])).unwrap();
+        let wish = Wish { table: TableId(0), columns: vec![3, 1] };
+        let after = create(&connection, &before, &wish).unwrap().expect("it is new");
+        assert!(after.tables[0].has_index_on(&[3]) && after.tables[0].has_index_on(&[1, 3]));
+        assert_eq!(after.epoch, 3, "the rows are the same");
+        assert_eq!(create(&connection, &after, &wish).unwrap(), None);
+        let prefix = Wish { table: TableId(0), columns: vec![3] };
+        assert_eq!(create(&connection, &after, &prefix).unwrap(), None, "a longer one serves it");
+        assert_eq!(find(&connection, &before).unwrap(), after);
+    }
+
+    #[test]
+    fn no_table_gets_too_many() {
+        let connection = Connection::open_in_memory().unwrap();
+        let mut catalogue = catalogue();
+        connection.execute_batch(&schema::create_table(&catalogue.tables[0])).unwrap();
+        for column in 0..20 {
+            let wish = Wish { table: TableId(0), columns: vec![column] };
+            if let Some(more) = create(&connection, &catalogue, &wish).unwrap() {
+                catalogue = more;
+            }
+        }
+        assert_eq!(catalogue.tables[0].indexes.len(), MAX_PER_TABLE);
+    }
+}
