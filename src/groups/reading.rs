@@ -139,6 +139,14 @@ impl Syncer {
         Some(Begun { reading, assembly, prior, plan, layout, since, encode })
     }
 
+    /// Notes how long a reading took, in nanoseconds.
+    pub fn lane_took(&mut self, request: LaneRequest, nanoseconds: u64) {
+        let view = self.shared.views.get_mut(request.view);
+        if let Some(view) = view.filter(|view| view.incarnation == request.incarnation) {
+            view.account.reading_nanoseconds += nanoseconds;
+        }
+    }
+
     /// Whether a lane that is under way is still wanted.
     pub fn is_read(&self, request: LaneRequest) -> bool {
         self.lanes.get(&request.view) == Some(&request.incarnation)

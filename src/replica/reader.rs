@@ -127,6 +127,11 @@ impl Reader {
         Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_raised))?)
     }
 
+    /// A prepared statement that is not kept.
+    pub fn prepare_once(&self, sql: &str) -> Result<rusqlite::Statement<'_>, ReadError> {
+        Ok(self.connection.prepare(sql)?)
+    }
+
     /// A prepared statement from the cache.
     pub fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, ReadError> {
         self.spent.store(0, Ordering::Relaxed);

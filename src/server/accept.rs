@@ -57,7 +57,7 @@ async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
         if request.is_upgrade() {
             return upgrade(core, stream, request).await;
         }
-        let response = pages::answer(&request, &core.config, &core.status);
+        let response = pages::answer(&request, &core.config, &core.status).await;
         let keep_alive = request.keep_alive;
         let head_only = request.method == "HEAD";
         if write_response(&mut stream, &response, head_only, keep_alive).await.is_err() {

@@ -187,7 +187,11 @@ async fn bring(
     brought.stale = tasks.stale;
     for task in tasks.advance {
         core.metrics.view_advanced();
-        brought.done.push(task.perform(&changed, reader, &mut pace).await);
+        let began = now();
+        let mut done = task.perform(&changed, reader, &mut pace).await;
+        // Others may have run meanwhile; most views take no more than one slice.
+        done.nanoseconds = now().saturating_duration_since(began).as_nanos() as u64;
+        brought.done.push(done);
         if pace.is_over() {
             pace.rest().await;
         }

@@ -49,6 +49,9 @@ const LIVE_BUDGET: u32 = 32_768;
 /// Time between rounds of the clock: expiries, lingering groups, metrics.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Views of a core that are described to whoever asks: those that cost most.
+const MAX_EXPLAINED: usize = 100;
+
 /// Silence after which a pong is sent unasked, and how often that is looked at
 /// (`docs/spec/sync-protocol.md` §16.1).
 const PONG_AFTER: Duration = Duration::from_secs(6);
@@ -336,6 +339,10 @@ async fn tick(core: Rc<Core>) {
         }
         peak = busy;
         let now = core.clock();
+        if let Some(question) = core.status.views_wanted(core.index) {
+            let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
+            core.status.set_views(core.index, question, core.with(explain).unwrap_or_default());
+        }
         core.with(|syncer| {
             syncer.tick(now);
             let (clients, _, queries) = syncer.counts();

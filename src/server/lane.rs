@@ -21,6 +21,7 @@ use crate::views::pace::Pace;
 use crate::views::scan::Witnesses;
 use crate::views::state::State;
 use crate::views::witnesses::witnesses;
+use crate::zql::explain::explain;
 use crate::zql::plan::Plan;
 
 /// Lanes under way at a time on one core. Each holds a snapshot, and its result in memory.
@@ -76,6 +77,9 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
         Err(error) => return fail(core, request, None, None, &error),
     };
     let (reader, result) = read(core, &mut begun, reader).await;
+    let is_slow = || now().saturating_duration_since(began) > core.config.log.slow_hydrate;
+    // While the reader is there.
+    let steps = reader.as_ref().filter(|_| is_slow()).map(|reader| steps(reader, &begun.plan));
     let ended = reader.map_or(Ok(()), |reader| give_reader_back(core, reader));
     if let Err(error) = result.and(ended) {
         return give_up(core, begun, &error);
@@ -90,12 +94,26 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     }
     let took = now().saturating_duration_since(began);
     core.metrics.hydration_done(took.as_nanos() as u64);
-    if took > core.config.log.slow_hydrate {
+    core.with(|s| s.lane_took(request, took.as_nanos() as u64));
+    if is_slow() {
         crate::info!(
-            core = core.index, rows = rows, ms = took.as_millis() as u64;
+            core = core.index, rows = rows, ms = took.as_millis() as u64, view = request.incarnation,
+            plan = steps.unwrap_or_default();
             "Slow query materialization"
         );
     }
+}
+
+/// Most characters of a plan in the log.
+const MAX_STEPS: usize = 2_000;
+
+/// How SQLite reads a plan's rows, in one line.
+fn steps(reader: &Reader, plan: &Plan) -> String {
+    let text = match explain(reader, plan) {
+        Ok(steps) => steps.join("; "),
+        Err(error) => error.to_string(),
+    };
+    text.chars().take(MAX_STEPS).collect()
 }
 
 /// Ends a lane that could not read its view. What the view held before goes back to it.

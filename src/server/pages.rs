@@ -1,7 +1,10 @@
 //! The small HTTP pages (`docs/spec/config-ops.md` §7.6).
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kelvin_io::executor::{now, sleep};
 use kelvin_io::http_server::{Request, Response};
 use serde_json::json;
 
@@ -10,7 +13,7 @@ use crate::config::Config;
 use crate::observe::{exposition, log, metrics, statz};
 
 /// Answers a request that is no upgrade.
-pub fn answer(request: &Request, config: &Config, status: &Status) -> Response {
+pub async fn answer(request: &Request, config: &Config, status: &Status) -> Response {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     if request.method != "GET" && request.method != "HEAD" {
         return not_found(&request.method, path);
@@ -24,7 +27,7 @@ pub fn answer(request: &Request, config: &Config, status: &Status) -> Response {
             Err(why) => Response::text(503, why),
         },
         "/statz" => match admit(request, config, "Statz Protected Area") {
-            Ok(()) => statz_page(query, status),
+            Ok(()) => statz_page(query, status).await,
             Err(refusal) => refusal,
         },
         "/heapz" => match admit(request, config, "Heapz Protected Area") {
@@ -64,7 +67,7 @@ fn admit(request: &Request, config: &Config, realm: &str) -> Result<(), Response
     Err(Response::text(401, "Unauthorized").with_header("WWW-Authenticate", challenge))
 }
 
-fn statz_page(query: &str, status: &Status) -> Response {
+async fn statz_page(query: &str, status: &Status) -> Response {
     let request = statz::Request::parse(query);
     let mut page = statz::Page::default();
     if request.wants("replication") {
@@ -92,11 +95,35 @@ fn statz_page(query: &str, status: &Status) -> Response {
     if request.wants("cores") {
         page.add("cores", Ok(exposition::summary(&metrics::all())));
     }
+    if request.wants("views") {
+        page.add("views", views(status).await);
+    }
     if request.wants("os") {
         page.add("os", Ok(os()));
     }
     let body = page.render(&request);
     Response { content_type: request.content_type(), ..Response::text(200, body) }
+}
+
+/// How long the cores are waited for: they look at what is asked of them five times a second.
+const CORES_ANSWER: Duration = Duration::from_secs(1);
+
+/// What the dearest views of each core are, hold and cost.
+async fn views(status: &Status) -> Result<Vec<(String, serde_json::Value)>, String> {
+    let question = status.ask_views();
+    let until = now() + CORES_ANSWER;
+    loop {
+        if let Some(answers) = status.views(question) {
+            return Ok(answers
+                .into_iter()
+                .map(|(core, views)| (format!("core{core}"), views.into()))
+                .collect());
+        }
+        if now() > until {
+            return Err("a core is too busy to answer".to_owned());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn os() -> Vec<(String, serde_json::Value)> {

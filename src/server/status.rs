@@ -1,7 +1,10 @@
 //! What the process is up to, for health pages; shared by all cores.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
 
 use crate::replica::gauges::Gauges;
 
@@ -15,6 +18,9 @@ pub struct Status {
     keepalives: AtomicUsize,
     waiting_for: Mutex<String>,
     gauges: Mutex<Option<Arc<Gauges>>>,
+    /// How often the views were asked for, and what each core last said of its own.
+    views_asked: AtomicUsize,
+    views: Mutex<BTreeMap<usize, (usize, Vec<Value>)>>,
 }
 
 impl Status {
@@ -56,6 +62,31 @@ impl Status {
     /// The replica's numbers.
     pub fn gauges(&self) -> Option<Arc<Gauges>> {
         self.gauges.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks all cores what their views cost. Returns the number of the question.
+    pub fn ask_views(&self) -> usize {
+        self.views_asked.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The question that a core has not answered yet, if there is one.
+    pub fn views_wanted(&self, core: usize) -> Option<usize> {
+        let asked = self.views_asked.load(Ordering::Acquire);
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        (asked > views.get(&core).map_or(0, |(answered, _)| *answered)).then_some(asked)
+    }
+
+    /// A core answers a question.
+    pub fn set_views(&self, core: usize, question: usize, views: Vec<Value>) {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).insert(core, (question, views));
+    }
+
+    /// The answers to a question, by core; `None`: not all cores have answered.
+    pub fn views(&self, question: usize) -> Option<Vec<(usize, Vec<Value>)>> {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = views.iter().filter(|(_, (answered, _))| *answered >= question);
+        let answers: Vec<_> = answered.map(|(core, (_, views))| (*core, views.clone())).collect();
+        (answers.len() >= self.cores_started.load(Ordering::Acquire)).then_some(answers)
     }
 
     /// `Ok` if clients can be served, else what is being waited for (ruling 19).

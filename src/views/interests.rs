@@ -1,9 +1,13 @@
 //! Who wants to hear of a row: one lookup for all views of a core (rule 4, finding 17).
 //!
 //! What asks for rows registers the values that they must have in some columns: the equality
-//! constants of its filter, or the keys of its parents. What has neither is in a short list
-//! by table. A lookup finds too much rather than too little: values are compared by hash, and
+//! constants of its filter, or the keys of its parents. What has neither is listed by a bound
+//! that its rows keep, a range or a cursor; what has no bound either is in a short list by
+//! table. A lookup finds too much rather than too little: values are compared by hash, and
 //! whoever is found looks for himself.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -12,7 +16,9 @@ use super::view::ViewId;
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::replica::value::Value;
 use crate::zql::key;
-use crate::zql::predicate::Wanted;
+use crate::zql::order::{Cursor, Order};
+use crate::zql::predicate::{Bound, Predicate, Wanted};
+use crate::zql::test;
 
 /// Number of a condition that views of this core share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,9 +41,74 @@ struct Group {
     by_values: HashMap<u64, Bucket>,
 }
 
+/// What is asked for, as far as one row alone tells.
+#[derive(Debug, Clone)]
+pub enum Listening {
+    /// Rows with one of these combinations of values.
+    Values(Vec<Wanted>),
+    /// Rows within a bound.
+    Within(Bound),
+    /// Any row.
+    Any,
+}
+
+impl Listening {
+    /// To the rows that a filter and a cursor may admit.
+    pub fn of(filter: &Predicate, cursor: Option<(&Cursor, &Order)>) -> Listening {
+        if let Some(wanted) = filter.wanted() {
+            return Listening::Values(wanted);
+        }
+        let bound = filter.bound().or_else(|| cursor.and_then(|(cursor, order)| cursor.bound(order)));
+        bound.map_or(Listening::Any, Listening::Within)
+    }
+}
+
+/// A value as it stands in the order of its column.
+#[derive(PartialEq)]
+struct Placed(Value);
+
+impl Eq for Placed {}
+
+impl Ord for Placed {
+    fn cmp(&self, other: &Placed) -> Ordering {
+        test::compare(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Placed {
+    fn partial_cmp(&self, other: &Placed) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Interests in rows within a bound in one column.
+struct Range {
+    column: ColumnIndex,
+    /// By the smallest value.
+    lower: BTreeMap<Placed, Bucket>,
+    /// By the largest.
+    upper: BTreeMap<Placed, Bucket>,
+}
+
+impl Range {
+    fn side(&mut self, lower: bool) -> &mut BTreeMap<Placed, Bucket> {
+        if lower { &mut self.lower } else { &mut self.upper }
+    }
+
+    fn find(&self, value: &Value, out: &mut Vec<Target>) {
+        let value = Placed(value.clone());
+        if value.0 != Value::Null {
+            out.extend(self.lower.range(..=&value).flat_map(|(_, bucket)| bucket));
+        }
+        // NULL is lowest: after a cursor in descending order it comes last.
+        out.extend(self.upper.range(&value..).flat_map(|(_, bucket)| bucket));
+    }
+}
+
 #[derive(Default)]
 struct OfTable {
     groups: Vec<Group>,
+    ranges: Vec<Range>,
     /// Without any value that could be looked up.
     short: Vec<Target>,
 }
@@ -61,15 +132,13 @@ fn hash_of<'v>(values: impl Iterator<Item = &'v Value>, bytes: &mut Vec<u8>) -> 
 }
 
 impl Interests {
-    /// Registers an interest in rows that have certain values.
-    pub fn add(&mut self, table: TableId, wanted: &Wanted, target: Target) {
+    fn add(&mut self, table: TableId, wanted: &Wanted, target: Target) {
         let hash = hash_of(wanted.values.iter(), &mut Vec::new());
         self.bucket(table, &wanted.columns, hash).push(target);
         self.count += 1;
     }
 
-    /// Ends an interest that was registered.
-    pub fn remove(&mut self, table: TableId, wanted: &Wanted, target: Target) {
+    fn remove(&mut self, table: TableId, wanted: &Wanted, target: Target) {
         let hash = hash_of(wanted.values.iter(), &mut Vec::new());
         self.remove_hash(table, &wanted.columns, hash, target);
     }
@@ -85,14 +154,55 @@ impl Interests {
         self.remove_hash(table, columns, key::hash(key), target);
     }
 
+    /// Registers an interest, or ends one that was registered.
+    pub fn listen(&mut self, table: TableId, to: &Listening, target: Target, on: bool) {
+        match (to, on) {
+            (Listening::Any, true) => self.add_short(table, target),
+            (Listening::Any, false) => self.remove_short(table, target),
+            (Listening::Within(bound), true) => self.add_bound(table, bound, target),
+            (Listening::Within(bound), false) => self.remove_bound(table, bound, target),
+            (Listening::Values(all), true) => all.iter().for_each(|wanted| self.add(table, wanted, target)),
+            (Listening::Values(all), false) => {
+                all.iter().for_each(|wanted| self.remove(table, wanted, target));
+            }
+        }
+    }
+
+    fn add_bound(&mut self, table: TableId, bound: &Bound, target: Target) {
+        let ranges = &mut self.tables.entry(table).or_default().ranges;
+        let at = ranges.iter().position(|range| range.column == bound.column).unwrap_or_else(|| {
+            ranges.push(Range { column: bound.column, lower: BTreeMap::new(), upper: BTreeMap::new() });
+            ranges.len() - 1
+        });
+        ranges[at].side(bound.lower).entry(Placed(bound.value.clone())).or_default().push(target);
+        self.count += 1;
+    }
+
+    fn remove_bound(&mut self, table: TableId, bound: &Bound, target: Target) {
+        let Some(of_table) = self.tables.get_mut(&table) else { return };
+        let Some(at) = of_table.ranges.iter().position(|range| range.column == bound.column) else { return };
+        let range = &mut of_table.ranges[at];
+        let (side, place) = (range.side(bound.lower), Placed(bound.value.clone()));
+        let Some(bucket) = side.get_mut(&place) else { return };
+        if let Some(at) = bucket.iter().position(|t| *t == target) {
+            bucket.swap_remove(at);
+            self.count -= 1;
+        }
+        if bucket.is_empty() {
+            side.remove(&place);
+        }
+        if range.lower.is_empty() && range.upper.is_empty() {
+            of_table.ranges.swap_remove(at);
+        }
+    }
+
     /// Registers an interest in any row of a table.
-    pub fn add_short(&mut self, table: TableId, target: Target) {
+    fn add_short(&mut self, table: TableId, target: Target) {
         self.tables.entry(table).or_default().short.push(target);
         self.count += 1;
     }
 
-    /// Ends an interest in any row.
-    pub fn remove_short(&mut self, table: TableId, target: Target) {
+    fn remove_short(&mut self, table: TableId, target: Target) {
         let Some(of_table) = self.tables.get_mut(&table) else { return };
         if let Some(at) = of_table.short.iter().position(|t| *t == target) {
             of_table.short.swap_remove(at);
@@ -133,6 +243,7 @@ impl Interests {
     pub fn find(&self, table: TableId, row: &[Value], out: &mut Vec<Target>) {
         let Some(of_table) = self.tables.get(&table) else { return };
         out.extend(&of_table.short);
+        of_table.ranges.iter().for_each(|range| range.find(&row[range.column as usize], out));
         let mut bytes = Vec::with_capacity(64);
         for group in &of_table.groups {
             let values = group.columns.iter().map(|c| &row[*c as usize]);
@@ -174,7 +285,7 @@ mod tests {
         let mut bytes = Vec::new();
         key::push((&Value::Real(1.0)).into(), &mut bytes);
         interests.add_key(table, &[0], &bytes, target(4));
-        interests.add_short(table, target(5));
+        interests.listen(table, &Listening::Any, target(5), true);
         let find = |interests: &Interests, third: Value| {
             let mut out = Vec::new();
             interests.find(table, &[Value::Integer(1), Value::Null, third], &mut out);
@@ -188,9 +299,37 @@ mod tests {
         interests.remove(table, &one, target(1));
         interests.remove(table, &null, target(3));
         interests.remove_key(table, &[0], &bytes, target(4));
-        interests.remove_short(table, target(5));
+        interests.listen(table, &Listening::Any, target(5), false);
         assert_eq!(find(&interests, x), [target(2)]);
         interests.remove(table, &one, target(2));
         assert!(interests.is_empty() && interests.tables[&table].groups.is_empty());
+    }
+
+    #[test]
+    fn a_row_finds_the_bounds_that_it_keeps() {
+        let mut interests = Interests::default();
+        let table = TableId(3);
+        let bound = |n: i64, lower| Listening::Within(Bound { column: 1, value: Value::Integer(n), lower });
+        for n in 0..10 {
+            interests.listen(table, &bound(n as i64, true), target(n), true);
+            interests.listen(table, &bound(n as i64, false), target(100 + n), true);
+        }
+        let find = |interests: &Interests, value: Value| {
+            let mut out = Vec::new();
+            interests.find(table, &[Value::Null, value], &mut out);
+            out.sort_unstable();
+            out
+        };
+        assert_eq!(find(&interests, Value::Integer(1)).len(), 2 + 9);
+        assert_eq!(find(&interests, Value::Real(8.5)), [0, 1, 2, 3, 4, 5, 6, 7, 8, 109].map(target));
+        assert_eq!(
+            find(&interests, Value::Null),
+            [100, 101, 102, 103, 104, 105, 106, 107, 108, 109].map(target)
+        );
+        for n in 0..10 {
+            interests.listen(table, &bound(n as i64, true), target(n), false);
+            interests.listen(table, &bound(n as i64, false), target(100 + n), false);
+        }
+        assert!(interests.is_empty() && interests.tables[&table].ranges.is_empty());
     }
 }

@@ -91,6 +91,21 @@ impl Journal {
         self.floor
     }
 
+    /// Deltas kept.
+    pub fn len(&self) -> usize {
+        self.deltas.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.deltas.is_empty()
+    }
+
+    /// Rows that they name.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
     /// Gives up everything.
     pub fn clear(&mut self, rows: &mut Rows) {
         for delta in self.deltas.drain(..) {

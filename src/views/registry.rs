@@ -11,7 +11,7 @@ use super::account::Account;
 use super::advance::{Advanced, ScopeChange};
 use super::assemble::Assembly;
 use super::fragment::Encoder;
-use super::interests::{Interests, Target};
+use super::interests::{Interests, Listening, Target};
 use super::journal::{Delta, Journal};
 use super::remains::Remains;
 use super::routing::Reason;
@@ -282,6 +282,11 @@ impl Views {
         self.slots.get_mut(id.0 as usize)?.as_mut().map(|slot| &mut slot.view)
     }
 
+    /// All views, each with the number of its subscribers.
+    pub fn iter(&self) -> impl Iterator<Item = (&View, usize)> {
+        self.slots.iter().flatten().map(|slot| (&slot.view, slot.subscribers))
+    }
+
     /// Views that read any of these tables, in order of their numbers.
     pub fn reading<'t>(&self, tables: impl Iterator<Item = &'t TableId>) -> Vec<ViewId> {
         let mut out: Vec<ViewId> = tables.filter_map(|t| self.by_table.get(t)).flatten().copied().collect();
@@ -397,13 +402,9 @@ impl Views {
     /// Registers which rows of its own table a view wants to hear of, or ends that.
     fn listen_root(&mut self, id: ViewId, view: &View, on: bool) {
         let root = &view.plan.nodes[0];
-        let target = Target::Node(id, 0);
-        match (root.filter.wanted(), on) {
-            (None, true) => self.interests.add_short(root.table, target),
-            (None, false) => self.interests.remove_short(root.table, target),
-            (Some(all), true) => all.iter().for_each(|w| self.interests.add(root.table, w, target)),
-            (Some(all), false) => all.iter().for_each(|w| self.interests.remove(root.table, w, target)),
-        }
+        let cursor = root.cursor.as_ref().map(|cursor| (cursor, &*root.order));
+        let listening = Listening::of(&root.filter, cursor);
+        self.interests.listen(root.table, &listening, Target::Node(id, 0), on);
     }
 
     fn listen_key(&mut self, id: ViewId, plan: &Plan, node: usize, key: &[u8], on: bool) {

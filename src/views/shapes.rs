@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::interests::{Interests, ShapeId, Target};
+use super::interests::{Interests, Listening, ShapeId, Target};
 use super::view::ViewId;
 use crate::zql::plan::{Exists, Plan};
-use crate::zql::predicate::Wanted;
 
 /// One condition, as all views that have it share it.
 pub struct Shape {
@@ -21,7 +20,7 @@ pub struct Shape {
     nested: Vec<ShapeId>,
     /// Views that have it, with how often.
     users: HashMap<ViewId, usize>,
-    wanted: Option<Vec<Wanted>>,
+    listening: Listening,
 }
 
 impl Shape {
@@ -81,11 +80,9 @@ impl Shapes {
             (self.slots.len() - 1) as u32
         }));
         let exists = &plan.conditions[condition];
-        let wanted = exists.filter.wanted();
-        match &wanted {
-            None => interests.add_short(exists.table, Target::Shape(id)),
-            Some(all) => all.iter().for_each(|w| interests.add(exists.table, w, Target::Shape(id))),
-        }
+        let cursor = exists.cursor.as_ref().map(|(cursor, order)| (cursor, &**order));
+        let listening = Listening::of(&exists.filter, cursor);
+        interests.listen(exists.table, &listening, Target::Shape(id), true);
         let mut depth = 1;
         for inner in &nested {
             if let Some(inner) = &mut self.slots[inner.0 as usize] {
@@ -95,7 +92,7 @@ impl Shapes {
         }
         self.by_key.insert(exists.shape.clone(), id);
         let (plan, above, users) = (plan.clone(), Vec::new(), HashMap::new());
-        self.slots[id.0 as usize] = Some(Shape { plan, condition, depth, above, nested, users, wanted });
+        self.slots[id.0 as usize] = Some(Shape { plan, condition, depth, above, nested, users, listening });
         id
     }
 
@@ -124,10 +121,7 @@ impl Shapes {
     fn drop_shape(&mut self, id: ShapeId, interests: &mut Interests) {
         let Some(shape) = self.slots[id.0 as usize].take() else { return };
         let exists = shape.exists();
-        match &shape.wanted {
-            None => interests.remove_short(exists.table, Target::Shape(id)),
-            Some(all) => all.iter().for_each(|w| interests.remove(exists.table, w, Target::Shape(id))),
-        }
+        interests.listen(exists.table, &shape.listening, Target::Shape(id), false);
         for inner in &shape.nested {
             if let Some(inner) = &mut self.slots[inner.0 as usize] {
                 inner.above.retain(|above| *above != id);

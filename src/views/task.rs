@@ -39,6 +39,8 @@ pub struct Done {
     advanced: Advanced,
     error: Option<ReadError>,
     looked_at: usize,
+    /// Time of the core that it took, in nanoseconds: whoever has a clock says so.
+    pub nanoseconds: u64,
 }
 
 /// What became of a view.
@@ -89,7 +91,7 @@ impl Task {
         let advance = Advance::new(changed, (&plan, &layout), rows, reader, state, pace);
         let (advanced, error) = advance.run(&candidates, reader.version()).await;
         let looked_at = candidates.nodes.values().map(Vec::len).sum();
-        Done { view, incarnation, plan, advanced, error, looked_at }
+        Done { view, incarnation, plan, advanced, error, looked_at, nanoseconds: 0 }
     }
 }
 
@@ -106,6 +108,7 @@ impl Done {
             return Outcome::Same;
         };
         view.account.looked_at += self.looked_at as u64;
+        view.account.nanoseconds += self.nanoseconds;
         match self.error {
             // What it holds and what is told of it agree; only is it not the query's answer.
             Some(ReadError::Interrupted) => {

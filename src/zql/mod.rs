@@ -7,6 +7,7 @@
 pub mod ast;
 pub mod canonical;
 pub mod evaluate;
+pub mod explain;
 pub mod key;
 pub mod like;
 pub mod order;

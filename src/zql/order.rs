@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use super::ast::Direction;
+use super::predicate::Bound;
 use super::test;
 use crate::replica::catalogue::ColumnIndex;
 use crate::replica::value::Value;
@@ -58,6 +59,13 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// A bound that every row that is admitted keeps: the order's first column tells.
+    pub fn bound(&self, order: &Order) -> Option<Bound> {
+        let (column, direction) = *order.first()?;
+        let value = self.position.first().filter(|value| !matches!(value, Value::Null))?;
+        Bound::new(column, value, direction == Direction::Ascending)
+    }
+
     /// Whether the row is at or after the cursor.
     pub fn admits(&self, order: &Order, row: &[Value]) -> bool {
         match compare_row(order, row, &self.position) {

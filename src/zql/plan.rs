@@ -129,6 +129,19 @@ pub struct Plan {
     pub wishes: Vec<Wish>,
 }
 
+impl Plan {
+    /// The statement that lists the rows of the root, without its constants.
+    pub fn text(&self) -> &str {
+        match self.nodes.first().map(|root| &root.statements) {
+            Some(
+                Statements::Once(statement) | Statements::PerKey(statement) | Statements::Batch(statement),
+            ) => &statement.text,
+            Some(Statements::Witness { fill, .. }) => &fill.text,
+            Some(Statements::Never) | None => "",
+        }
+    }
+}
+
 /// A condition on the rows of another table: EXISTS or NOT EXISTS. Whose rows change looks
 /// again at the parents with the same key (rule 5).
 #[derive(Debug)]

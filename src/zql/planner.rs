@@ -173,7 +173,13 @@ impl<'a> Planner<'a> {
                 }
             }
             None if root.limit.is_some_and(|limit| limit > 0) => {
-                self.reads_by_index(table, &[root.order[0].0]);
+                let direction = root.order[0].1;
+                let alike = root.order.iter().take_while(|(_, d)| *d == direction).map(|(c, _)| *c);
+                let columns: Vec<ColumnIndex> = alike.take(MAX_COLUMNS).collect();
+                // Rows that are equal in the first column are mostly few enough to be sorted.
+                if !table.has_index_on(&columns[..1]) {
+                    self.wish(table, &columns);
+                }
             }
             None => {}
         }

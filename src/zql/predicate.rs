@@ -20,6 +20,29 @@ pub struct Wanted {
     pub values: Box<[Value]>,
 }
 
+/// A bound that every row that passes keeps in one column. NULL keeps no lower bound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bound {
+    /// The column.
+    pub column: ColumnIndex,
+    /// The smallest value there is, or else the largest; the value itself is among them.
+    pub value: Value,
+    /// It is the smallest.
+    pub lower: bool,
+}
+
+impl Bound {
+    /// `None`: SQLite compares such a large number otherwise than we do.
+    pub fn new(column: ColumnIndex, value: &Value, lower: bool) -> Option<Bound> {
+        is_exact(value).then(|| Bound { column, value: value.clone(), lower })
+    }
+}
+
+/// Whether our order of numbers around this one is SQLite's.
+fn is_exact(value: &Value) -> bool {
+    !matches!(value, Value::Real(r) if r.abs() > MAX_SAFE_INTEGER as f64)
+}
+
 /// Most alternatives that a filter is looked up by. Beyond it looking at each row costs less.
 const MAX_WANTED: usize = 64;
 
@@ -71,6 +94,23 @@ impl Predicate {
         Some(wanted.collect())
     }
 
+    /// A bound that every row that passes keeps; the first one there is.
+    pub fn bound(&self) -> Option<Bound> {
+        match self {
+            Predicate::Test(Test::Compare(column, comparison, value)) => {
+                let lower = match comparison {
+                    Comparison::Greater | Comparison::GreaterOrEqual => true,
+                    Comparison::Less | Comparison::LessOrEqual => false,
+                    Comparison::Equal | Comparison::NotEqual => return None,
+                };
+                Bound::new(*column, value, lower)
+            }
+            Predicate::And(members) => members.iter().find_map(Predicate::bound),
+            Predicate::Or(members) if members.len() == 1 => members[0].bound(),
+            _ => None,
+        }
+    }
+
     /// Disjunctive normal form of what is fixed; an alternative without values fixes nothing.
     fn alternatives(&self) -> Vec<Fixed> {
         match self {
@@ -98,8 +138,7 @@ type Fixed = BTreeMap<ColumnIndex, Value>;
 fn fixed(test: &Test) -> Vec<Fixed> {
     let one = |column: &ColumnIndex, value: &Value| {
         // SQLite compares large numbers otherwise than their hashes do.
-        let exact = !matches!(value, Value::Real(r) if r.abs() > MAX_SAFE_INTEGER as f64);
-        if exact { Fixed::from([(*column, value.clone())]) } else { Fixed::new() }
+        if is_exact(value) { Fixed::from([(*column, value.clone())]) } else { Fixed::new() }
     };
     match test {
         Test::Constant(false) => Vec::new(),
@@ -155,6 +194,17 @@ mod tests {
         assert_eq!(of(&Predicate::And(vec![equal(0, 1), equal(0, 2)])).unwrap(), Vec::<String>::new());
         assert_eq!(of(&Predicate::Or(Vec::new())).unwrap(), Vec::<String>::new(), "no row passes");
         assert_eq!(of(&Predicate::And(Vec::new())), None);
+    }
+
+    #[test]
+    fn a_filter_says_within_which_bound_its_rows_are() {
+        let less = Predicate::Test(Test::Compare(1, Comparison::LessOrEqual, Value::Integer(5)));
+        let both = Predicate::And(vec![Predicate::Unknown, less.clone(), equal(0, 1)]);
+        let bound = Bound { column: 1, value: Value::Integer(5), lower: false };
+        assert_eq!(both.bound(), Some(bound));
+        assert_eq!(Predicate::Or(vec![less.clone(), Predicate::Unknown]).bound(), None, "any row may pass");
+        assert_eq!(Predicate::Or(vec![less.clone()]).bound(), less.bound());
+        assert_eq!(equal(0, 1).bound(), None, "that is looked up otherwise");
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! What a view is, holds and costs: for people who ask why a core is busy.
+
+use serde_json::{Value, json};
+
+use super::registry::Views;
+use super::state::Slots;
+use super::view::{Status, View};
+use crate::replica::catalogue::Catalogue;
+use crate::zql::plan::{Kind, Node};
+
+/// Bytes that a row number takes in a set, a slot, or a journal.
+const PER_ROW: usize = 8;
+
+/// Bytes that a correlation key takes beside its own: its slot, and its place among the interests.
+const PER_KEY: usize = 160;
+
+impl Views {
+    /// The views that have cost the core most, described; at most so many.
+    pub fn explain(&self, most: usize, catalogue: &Catalogue) -> Vec<Value> {
+        let mut views: Vec<(&View, usize)> = self.iter().collect();
+        let cost = |view: &View| view.account.nanoseconds + view.account.reading_nanoseconds;
+        views.sort_unstable_by_key(|(view, _)| (std::cmp::Reverse(cost(view)), view.incarnation));
+        views.truncate(most);
+        views.into_iter().map(|(view, subscribers)| explain(view, subscribers, catalogue)).collect()
+    }
+}
+
+fn explain(view: &View, subscribers: usize, catalogue: &Catalogue) -> Value {
+    let account = &view.account;
+    let fallbacks: serde_json::Map<String, Value> =
+        account.fallbacks.iter().map(|(reason, times)| (reason.name().to_owned(), json!(times))).collect();
+    let nodes = view.plan.nodes.iter().zip(&view.state.nodes);
+    json!({
+        "view": view.incarnation,
+        "status": match view.status {
+            Status::New => "being read",
+            Status::Live => "live",
+            Status::Stale(_) => "being read anew",
+        },
+        "subscribers": subscribers,
+        "rows": view.size,
+        "bytes": bytes(view),
+        "journal": {"deltas": view.journal.len(), "rows": view.journal.keys()},
+        "batches": account.batches,
+        "rowsLookedAt": account.looked_at,
+        "rowsEntered": account.entered,
+        "rowsLeft": account.left,
+        "rowsEdited": account.edited,
+        "milliseconds": account.nanoseconds as f64 / 1e6,
+        "readings": account.readings,
+        "readingMilliseconds": account.reading_nanoseconds as f64 / 1e6,
+        "readAnewBecause": fallbacks,
+        "nodes": nodes.map(|(node, slots)| explain_node(node, slots, view, catalogue)).collect::<Vec<_>>(),
+        "sql": view.plan.text(),
+    })
+}
+
+fn explain_node(node: &Node, slots: &Slots, view: &View, catalogue: &Catalogue) -> Value {
+    let held: usize = slots.values().map(|slot| slot.rows.len()).sum();
+    let is_flat = node.kind == Kind::Root && view.state.is_flat(0);
+    json!({
+        "table": catalogue.get(node.table).name,
+        "kind": match node.kind {
+            Kind::Root => "root",
+            Kind::Related => "related",
+            Kind::Witness => "exists",
+        },
+        "sent": node.emitted,
+        "keys": slots.len(),
+        "rows": if is_flat { view.state.flat_rows } else { held },
+    })
+}
+
+/// About how much memory a view takes, in bytes, without the keys of its rows: those are shared.
+fn bytes(view: &View) -> usize {
+    let slots = view.state.nodes.iter().flat_map(|slots| slots.iter());
+    let keyed: usize = slots.map(|(key, slot)| PER_KEY + key.len() + slot.rows.len() * PER_ROW).sum();
+    keyed + (view.size + view.journal.keys()) * PER_ROW
+}
