@@ -11,10 +11,12 @@
 mod args;
 mod arrivals;
 mod asts;
+mod audience;
 mod change;
 mod common;
 mod compare;
 mod connection;
+mod distinct;
 mod error;
 mod fanout;
 mod frame;
@@ -32,11 +34,14 @@ mod procfs;
 mod query;
 mod quiet;
 mod responder;
+mod round;
+mod schedule;
 mod seed;
 mod self_test;
 mod sql;
 mod statistics;
 mod swarm;
+mod watched;
 mod write;
 
 use args::{Args, Flag};
@@ -84,9 +89,16 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "fanout",
         about: "one row changes, every client must hear of it: latency from the commit",
-        flags: &[common::FLAGS, fanout::FLAGS],
+        flags: &[common::FLAGS, round::FLAGS, fanout::FLAGS],
         positional: None,
         run: fanout::run,
+    },
+    Command {
+        name: "distinct",
+        about: "views that nobody else has, and commits for one of them each: CPU per commit",
+        flags: &[common::FLAGS, round::FLAGS, distinct::FLAGS],
+        positional: None,
+        run: distinct::run,
     },
     Command {
         name: "idle",

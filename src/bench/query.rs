@@ -36,6 +36,21 @@ impl Query {
         Query::new("issue.board", json!({ "projectID": format!("p{project}") }))
     }
 
+    /// One issue.
+    pub fn issue(id: &str) -> Query {
+        Query::new("issue.byID", json!({ "id": id }))
+    }
+
+    /// One issue with its comments.
+    pub fn thread(id: &str) -> Query {
+        Query::new("issue.thread", json!({ "id": id }))
+    }
+
+    /// A project's issues that have a comment with a marker.
+    pub fn marked(project: &str) -> Query {
+        Query::new("issue.marked", json!({ "projectID": project }))
+    }
+
     /// One label.
     pub fn label(id: &str) -> Query {
         Query::new("label.byID", json!({ "id": id }))
