@@ -33,6 +33,11 @@ pub const GOALS: &[Goal] = &[
     goal("hydrate 1 x 100000 different", "rows_rate", Limit::TimesBetter(10.0)),
     goal("hydrate 20 x 1000 different", "rows_rate", Limit::TimesBetter(10.0)),
     goal("hydrate 20 x 1000 same", "rows_rate", Limit::TimesBetter(20.0)),
+    goal("hydrate 1 x 100000 different", "rows_per_cpu", Limit::AtLeast(300_000.0)),
+    goal("hydrate 1 x 100000 further", "rows_rate", Limit::AtLeast(400_000.0)),
+    goal("hydrate board 50 x 20 different", "rows_rate", Limit::AtLeast(120_000.0)),
+    goal("hydrate board 50 x 20 different", "hydrations", Limit::AtLeast(600.0)),
+    goal("hydrate board 100 x 20 same", "hydrations", Limit::AtLeast(4_000.0)),
     goal("fanout 100 clients 5/s update", "latency_p99", Limit::AtMost(50.0)),
     goal("fanout 500 clients 10/s update", "latency_p99", Limit::AtMost(100.0)),
     goal("fanout 1000 clients 10/s update", "latency_p50", Limit::AtMost(8.0)),
@@ -50,9 +55,16 @@ pub const GOALS: &[Goal] = &[
     goal("distinct 100 x 10 exists", "server_per_commit", Limit::TimesOf(1.2, "distinct 100 x 1 exists")),
     goal("write 100000 rows in 1", "rows_rate", Limit::AtLeast(30_000.0)),
     goal("write 20000 rows in 2000", "rows_rate", Limit::AtLeast(15_000.0)),
+    goal("live 100 clients 50/s beside 500000 rows", "p99_of_bound", Limit::AtMost(100.0)),
+    goal("live 100 clients 50/s beside 500000 rows", "longest_slice", Limit::AtMost(2.0)),
+    goal("live 100 clients 50/s beside 500000 rows, evicted", "p99_of_bound", Limit::AtMost(100.0)),
+    goal("window 50 of 1000000 issues unindexed", "rows_rate", Limit::AtLeast(20_000.0)),
+    goal("window 50 of 1000000 issues miss", "rows_rate", Limit::AtLeast(8_000.0)),
+    goal("window 50 of 1000000 issues hit", "rows_rate", Limit::AtLeast(4_000.0)),
     goal("initial-sync 1000000 issues", "rows_rate", Limit::AtLeast(100_000.0)),
     goal("idle 200 x 5", "memory", Limit::TimesBetter(15.0)),
     goal("idle 200 x 5", "memory", Limit::AtMost(120.0)),
+    goal("idle 500 x 5 shared, 1000 more", "per_further_group", Limit::AtMost(8.0)),
 ];
 
 impl Limit {

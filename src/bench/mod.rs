@@ -17,6 +17,7 @@ mod common;
 mod compare;
 mod connection;
 mod distinct;
+mod disturbance;
 mod error;
 mod fanout;
 mod frame;
@@ -25,11 +26,14 @@ mod handshake;
 mod hydrate;
 mod idle;
 mod initial_sync;
+mod live;
+mod marker;
 mod message;
 mod meter;
 mod needle;
 mod null_server;
 mod outcome;
+mod page;
 mod procfs;
 mod query;
 mod quiet;
@@ -38,10 +42,12 @@ mod round;
 mod schedule;
 mod seed;
 mod self_test;
+mod slices;
 mod sql;
 mod statistics;
 mod swarm;
 mod watched;
+mod window;
 mod write;
 
 use args::{Args, Flag};
@@ -101,6 +107,13 @@ const COMMANDS: &[Command] = &[
         run: distinct::run,
     },
     Command {
+        name: "live",
+        about: "the latency of a fan-out while others are sent large results",
+        flags: &[common::FLAGS, round::FLAGS, live::FLAGS],
+        positional: None,
+        run: live::run,
+    },
+    Command {
         name: "idle",
         about: "groups that are connected and quiet: memory and CPU of the server",
         flags: &[common::FLAGS, idle::FLAGS],
@@ -113,6 +126,13 @@ const COMMANDS: &[Command] = &[
         flags: &[common::FLAGS, write::FLAGS],
         positional: None,
         run: write::run,
+    },
+    Command {
+        name: "window",
+        about: "rows change outside a window, or move through it: rows per second until a marker is seen",
+        flags: &[common::FLAGS, window::FLAGS],
+        positional: None,
+        run: window::run,
     },
     Command {
         name: "self-test",

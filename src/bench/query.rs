@@ -17,13 +17,19 @@ pub struct Query {
     pub args: Value,
     /// The digits of its hash.
     pub id: u64,
+    ttl_ms: u64,
 }
 
 impl Query {
     fn new(name: &'static str, args: Value) -> Query {
         let text = format!("{name}:[{args}]");
         let id = u64::from(xxh32(text.as_bytes(), 0)) << 32 | u64::from(xxh32(text.as_bytes(), 1));
-        Query { name, args, id }
+        Query { name, args, id, ttl_ms: TTL_MS }
+    }
+
+    /// The same, but it need not be kept when its client is gone.
+    pub fn forgotten_at_once(self) -> Query {
+        Query { ttl_ms: 0, ..self }
     }
 
     /// The newest issues.
@@ -64,7 +70,7 @@ impl Query {
 
     /// The operation that asks for it.
     pub fn put(&self) -> Value {
-        json!({"op": "put", "hash": self.hash(), "name": self.name, "args": [self.args], "ttl": TTL_MS})
+        json!({"op": "put", "hash": self.hash(), "name": self.name, "args": [self.args], "ttl": self.ttl_ms})
     }
 }
 
