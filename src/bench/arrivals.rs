@@ -21,26 +21,30 @@ pub type Arrival = (u32, u32);
 /// Most arrivals of a run: 256 MiB of them.
 pub const ARRIVALS_MAX: u64 = 32 << 20;
 
-/// Latencies of all arrivals. Commit numbers count from 0; those that are not in `commits`
+/// Adds the latencies of all arrivals. Commit numbers count from 0; those that are not in `commits`
 /// (the warm-up) do not count.
 ///
 /// A latency runs from the acknowledged commit. When the commit was sent late, because the
 /// one before it took too long, the delay is added: a client on that schedule has waited
 /// for it as well.
-pub fn latencies(commits: &[Commit], first: u32, arrivals: &[Arrival]) -> Latencies {
-    let mut out = Latencies::new();
+pub fn latencies(commits: &[Commit], first: u32, arrivals: &[Arrival], out: &mut Latencies) {
     for (number, micros) in arrivals {
         let Some(commit) = number.checked_sub(first).and_then(|i| commits.get(i as usize)) else { continue };
         let at = Duration::from_micros(u64::from(*micros));
         let late = commit.sent.saturating_sub(commit.due);
         out.record((at + late).saturating_sub(commit.acknowledged));
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn latencies(commits: &[Commit], first: u32, arrivals: &[Arrival]) -> Latencies {
+        let mut out = Latencies::new();
+        super::latencies(commits, first, arrivals, &mut out);
+        out
+    }
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

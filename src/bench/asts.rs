@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use super::message::MARKER_TEXT;
+
 /// Issues on a board when the arguments do not say.
 const BOARD_LIMIT: u64 = 50;
 
@@ -14,24 +16,48 @@ pub fn ast(name: &str, args: &Value) -> Result<Value, String> {
             let limit = arg["limit"].as_u64().ok_or("limit is not a number")?;
             Ok(json!({"table": "issues", "limit": limit, "orderBy": [["created_at", "desc"]]}))
         }
-        "issue.board" => {
-            let project = arg["projectID"].as_str().ok_or("projectID is not a string")?;
-            Ok(board(project, arg["limit"].as_u64().unwrap_or(BOARD_LIMIT)))
+        "issue.board" => Ok(board(text(arg, "projectID")?, arg["limit"].as_u64().unwrap_or(BOARD_LIMIT))),
+        "issue.byID" => Ok(json!({"table": "issues", "where": equals("id", text(arg, "id")?)})),
+        "issue.thread" => {
+            let comments = related("id", "issue_id", json!({"table": "comments", "alias": "comments"}));
+            Ok(json!({"table": "issues", "where": equals("id", text(arg, "id")?), "related": [comments]}))
         }
-        "label.byID" => {
-            let id = arg["id"].as_str().ok_or("id is not a string")?;
-            Ok(json!({"table": "labels", "where": equals("id", id)}))
-        }
+        "issue.marked" => Ok(marked(text(arg, "projectID")?)),
+        "label.byID" => Ok(json!({"table": "labels", "where": equals("id", text(arg, "id")?)})),
         _ => Err(format!("there is no query {name}")),
     }
 }
 
-fn equals(column: &str, value: &str) -> Value {
+fn text<'a>(arg: &'a Value, name: &str) -> Result<&'a str, String> {
+    arg[name].as_str().ok_or_else(|| format!("{name} is not a string"))
+}
+
+fn simple(column: &str, op: &str, value: &str) -> Value {
     json!({
         "type": "simple",
         "left": {"type": "column", "name": column},
         "right": {"type": "literal", "value": value},
-        "op": "=",
+        "op": op,
+    })
+}
+
+fn equals(column: &str, value: &str) -> Value {
+    simple(column, "=", value)
+}
+
+/// A project's issues that have a comment with a marker.
+fn marked(project: &str) -> Value {
+    let comments = json!({
+        "table": "comments",
+        "alias": "zsubq_comments",
+        "where": simple("body", "LIKE", &format!("{MARKER_TEXT}%")),
+    });
+    json!({
+        "table": "issues",
+        "where": {"type": "and", "conditions": [
+            equals("project_id", project),
+            {"type": "correlatedSubquery", "related": related("id", "issue_id", comments), "op": "EXISTS"},
+        ]},
     })
 }
 
@@ -68,7 +94,15 @@ mod tests {
 
     #[test]
     fn every_query_of_the_load_is_answered() {
-        for query in [Query::recent(7), Query::board(3), Query::label("l1")] {
+        let all = [
+            Query::recent(7),
+            Query::board(3),
+            Query::label("l1"),
+            Query::issue("i1"),
+            Query::thread("i1"),
+            Query::marked("p1"),
+        ];
+        for query in all {
             let ast = ast(query.name, &json!([query.args])).unwrap();
             assert!(ast["table"].is_string(), "{}", query.name);
         }

@@ -1,16 +1,9 @@
-//! The commits of `bench fanout`: what they change, and when.
+//! What the commits of `bench fanout` and `bench live` change.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-use super::arrivals::Commit;
 use super::error::BenchError;
-use super::message::{MARKER_DIGITS, MARKER_TEXT};
+use super::schedule::marker_text;
 use super::sql::Sql;
 
-/// Pause between the start of a schedule and the first commit that is due.
-const LEAD: Duration = Duration::from_millis(50);
 /// Numbers of inserted issues stay below this: the column is a 32-bit integer.
 const NUM_MAX: u64 = 1_000_000_000;
 
@@ -32,34 +25,9 @@ impl Change {
         Ok(Change { id: id.replace('\'', "''"), insert })
     }
 
-    /// Makes a commit for each marker, on schedule: the time at which one is due does not
-    /// depend on the one before. Times are counted from `begun`. Ends early when told to.
-    pub fn commit(
-        &self,
-        sql: &mut Sql,
-        begun: Instant,
-        rate: f64,
-        markers: Range<u64>,
-        stop: &AtomicBool,
-    ) -> Result<Vec<Commit>, BenchError> {
-        let first_due = begun.elapsed() + LEAD;
-        let mut commits = Vec::new();
-        for (i, marker) in markers.enumerate() {
-            let due = first_due + Duration::from_secs_f64(i as f64 / rate);
-            std::thread::sleep(due.saturating_sub(begun.elapsed()));
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let text = self.sql(marker);
-            let sent = begun.elapsed();
-            sql.execute(&text)?;
-            commits.push(Commit { due, sent, acknowledged: begun.elapsed() });
-        }
-        Ok(commits)
-    }
-
-    fn sql(&self, marker: u64) -> String {
-        let text = format!("{MARKER_TEXT}{marker:0width$}", width = MARKER_DIGITS);
+    /// The statement of the commit with this marker.
+    pub fn sql(&self, marker: u64) -> String {
+        let text = marker_text(marker);
         if self.insert {
             // A project of its own: `num` is unique in a project.
             format!(
@@ -81,7 +49,7 @@ mod tests {
     fn markers_have_a_fixed_length() {
         for insert in [true, false] {
             let change = Change { id: "i1".to_owned(), insert };
-            assert!(change.sql(7).contains("kelvin-bench:000000000007"), "{insert}");
+            assert!(change.sql(7).contains("kelvin-bench:0000000000007"), "{insert}");
         }
     }
 }

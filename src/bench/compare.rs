@@ -2,7 +2,7 @@
 
 use super::args::{Args, Flag};
 use super::error::BenchError;
-use super::goals::{GOALS, Goal, more_is_better};
+use super::goals::{GOALS, Goal, Limit, more_is_better};
 use super::outcome::{Outcome, Verdict, number};
 use super::statistics::{Spread, ratio};
 
@@ -151,7 +151,7 @@ fn judgement(lines: &[Line], outcomes: &[Outcome]) -> (String, bool) {
         }
         let line = lines.iter().find(|l| l.scenario == goal.scenario && l.figure == goal.figure);
         let unit = line.map(|l| l.unit.clone()).unwrap_or_default();
-        let (measured, verdict, kept) = judge(goal, line, outcomes);
+        let (measured, verdict, kept) = judge(goal, line, other(goal, lines), outcomes);
         all &= kept;
         text += &format!(
             "| {}, {}: {} | {measured} | {verdict} |\n",
@@ -163,11 +163,25 @@ fn judgement(lines: &[Line], outcomes: &[Outcome]) -> (String, bool) {
     (text, all)
 }
 
-fn judge(goal: &Goal, line: Option<&Line>, outcomes: &[Outcome]) -> (String, String, bool) {
+/// Kelvin's figure of the scenario that a goal compares with.
+fn other(goal: &Goal, lines: &[Line]) -> Option<f64> {
+    let Limit::TimesOf(_, scenario) = goal.limit else { return None };
+    let line = lines.iter().find(|l| l.scenario == scenario && l.figure == goal.figure);
+    line.and_then(|l| Some(l.kelvin?[2]))
+}
+
+fn judge(
+    goal: &Goal,
+    line: Option<&Line>,
+    other: Option<f64>,
+    outcomes: &[Outcome],
+) -> (String, String, bool) {
     let figure = line.and_then(|l| Some((l, l.kelvin?[2])));
     let measured = figure.map_or("-".to_owned(), |(line, median)| {
         let times = line.times_better.map(|t| format!(", {t:.1} times better")).unwrap_or_default();
-        format!("{} {}{times}", number(median), line.unit)
+        let of_other = other.and_then(|other| ratio(median, other));
+        let of_other = of_other.map(|t| format!(", {t:.2} times the other")).unwrap_or_default();
+        format!("{} {}{times}{of_other}", number(median), line.unit)
     });
     // One run that fails is enough: a goal is for a server that works.
     let failed = |o: &&Outcome| matches!(o.verdict, Verdict::NotFinished(_));
@@ -178,11 +192,16 @@ fn judge(goal: &Goal, line: Option<&Line>, outcomes: &[Outcome]) -> (String, Str
     let Some((line, median)) = figure else {
         return (measured, format!("no verdict: {}", why_not(goal, "kelvin", outcomes)), false);
     };
-    match goal.limit.kept(median, line.times_better) {
-        Some(true) => (measured, "reached".to_owned(), true),
-        Some(false) => (measured, "**missed**".to_owned(), false),
+    match (goal.limit.kept(median, line.times_better, other), goal.limit) {
+        (Some(true), _) => (measured, "reached".to_owned(), true),
+        (Some(false), _) => (measured, "**missed**".to_owned(), false),
+        (None, Limit::TimesOf(_, scenario)) => {
+            (measured, format!("no verdict: no figure of {scenario}"), false)
+        }
         // No ratio can be formed: the absolute figure stands alone, and nothing is claimed.
-        None => (measured, format!("no ratio; reference: {}", why_not(goal, "reference", outcomes)), true),
+        (None, _) => {
+            (measured, format!("no ratio; reference: {}", why_not(goal, "reference", outcomes)), true)
+        }
     }
 }
 
@@ -268,6 +287,22 @@ mod tests {
         ];
         let (text, all_reached) = judgement(&lines(&all), &all);
         assert!(!all_reached && text.contains("90.0 MB | **missed**: 1 runs did not finish"), "{text}");
+    }
+
+    #[test]
+    fn a_goal_between_two_scenarios_of_one_server() {
+        let run = |scenario: &str, value: f64| Outcome {
+            scenario: scenario.to_owned(),
+            figures: vec![figure("server_per_commit", "us CPU", value)],
+            ..outcome("kelvin", 0.0, Verdict::Valid)
+        };
+        let (one, many) = ("distinct 100 x 1 related", "distinct 100 x 10 related");
+        let judged = |all: &[Outcome]| judgement(&lines(all), all);
+        let (text, reached) = judged(&[run(one, 100.0), run(many, 119.0)]);
+        assert!(reached && text.contains("119 us CPU, 1.19 times the other | reached"), "{text}");
+        assert!(!judged(&[run(one, 100.0), run(many, 121.0)]).1);
+        let (text, reached) = judged(&[run(many, 121.0)]);
+        assert!(!reached && text.contains("no figure of distinct 100 x 1 related"), "{text}");
     }
 
     #[test]

@@ -43,6 +43,28 @@ pub struct Counts {
     pub late_pongs: u64,
 }
 
+impl Counts {
+    /// Both together.
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts {
+            pokes: self.pokes + other.pokes,
+            bytes: self.bytes + other.bytes,
+            rows: self.rows + other.rows,
+            late_pongs: self.late_pongs + other.late_pongs,
+        }
+    }
+
+    /// What came since `before`.
+    pub fn minus(self, before: Counts) -> Counts {
+        Counts {
+            pokes: self.pokes - before.pokes,
+            bytes: self.bytes - before.bytes,
+            rows: self.rows - before.rows,
+            late_pongs: self.late_pongs - before.late_pongs,
+        }
+    }
+}
+
 /// One client of one group.
 pub struct Connection {
     socket: TcpStream,
@@ -54,6 +76,8 @@ pub struct Connection {
     first_message: Option<String>,
     quiet_since: Instant,
     ping_sent: Option<Instant>,
+    /// Its place in its swarm.
+    pub number: usize,
     /// Queries that are wanted and not yet got.
     pub missing: Vec<u64>,
     /// When the poke ended that had the last missing query got.
@@ -85,6 +109,7 @@ impl Connection {
             first_message,
             quiet_since: now,
             ping_sent: None,
+            number: 0,
             missing: queries.iter().map(|q| q.id).collect(),
             got_at: None,
             seen: 0,

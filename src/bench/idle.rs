@@ -19,7 +19,13 @@ pub const FLAGS: &[Flag] = &[
         name: "queries",
         value: "N",
         default: Some("5"),
-        help: "issue.board queries per group, all different",
+        help: "issue.board queries per group, all different (with --shared: of all groups the same)",
+    },
+    Flag {
+        name: "shared",
+        value: "N",
+        default: None,
+        help: "groups that come later with the same queries: the memory of each is measured",
     },
     Flag {
         name: "settle",
@@ -46,54 +52,72 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     let settle = Duration::from_secs(args.number("settle")?);
     let seconds = Duration::from_secs(args.number("seconds")?);
     let pid = common.pids.server.ok_or_else(|| BenchError::Usage("idle needs --server-pid".to_owned()))?;
-    let wanted: Vec<Vec<Query>> =
-        (0..groups).map(|g| (g * queries..(g + 1) * queries).map(Query::board).collect()).collect();
-    let measured = measure(&common, pid, &wanted, settle, seconds);
-    common.conclude(format!("idle {groups} x {queries}"), measured)
+    let further: Option<u64> = args.optional_number("shared")?;
+    let first = |group: u64| if further.is_some() { 0 } else { group * queries };
+    let boards = |group| (first(group)..first(group) + queries).map(Query::board).collect();
+    let wanted: Vec<Vec<Query>> = (0..groups + further.unwrap_or(0)).map(boards).collect();
+    let plan = Plan { pid, first: groups as usize, wanted, settle, seconds };
+    let measured = measure(&common, &plan);
+    let shared = further.map(|n| format!(" shared, {n} more")).unwrap_or_default();
+    common.conclude(format!("idle {groups} x {queries}{shared}"), measured)
+}
+
+struct Plan {
+    pid: u32,
+    /// Groups before the further ones.
+    first: usize,
+    /// The queries of all groups.
+    wanted: Vec<Vec<Query>>,
+    settle: Duration,
+    seconds: Duration,
 }
 
 fn memory_mb(usage: &TreeUsage) -> f64 {
     megabytes(usage.pss_anon_kib + usage.pss_shmem_kib)
 }
 
-fn measure(
-    common: &Common,
-    pid: u32,
-    wanted: &[Vec<Query>],
-    settle: Duration,
-    seconds: Duration,
-) -> Result<Measured, BenchError> {
+fn measure(common: &Common, plan: &Plan) -> Result<Measured, BenchError> {
     let gone = || BenchError::NotFinished("the server is gone".to_owned());
-    let before = procfs::usage(pid).ok_or_else(gone)?;
+    let now = || procfs::usage(plan.pid).ok_or_else(gone);
+    let (first, further) = plan.wanted.split_at(plan.first);
+    let before = now()?;
     let mut swarm = Swarm::new(Search::Queries)?;
-    swarm.gather(&common.target, wanted, CONNECTING, common.deadline())?;
+    swarm.gather(&common.target, first, CONNECTING, common.deadline())?;
     let rows = swarm.counts().rows;
     if rows == 0 {
         return Err(BenchError::NotFinished("no rows came: are there so many projects?".to_owned()));
     }
-    swarm.idle(settle)?;
+    swarm.idle(plan.settle)?;
+    let mut per_further = None;
+    if !further.is_empty() {
+        let without = memory_mb(&now()?);
+        swarm.gather(&common.target, further, CONNECTING, common.deadline())?;
+        swarm.idle(plan.settle)?;
+        per_further = Some((memory_mb(&now()?) - without) * 1e6 / 1024.0 / further.len() as f64);
+    }
     let meter = Meter::start(common.pids);
-    swarm.idle(seconds)?;
+    swarm.idle(plan.seconds)?;
     let usage = meter.stop();
     let after = usage.server().tree.ok_or_else(gone)?;
+    let growth = memory_mb(&after) - memory_mb(&before);
+    let cpu = usage.server().cpu_s.unwrap_or(0.0) / usage.wall.as_secs_f64();
     let mut figures = vec![
         figure("memory", "MB", memory_mb(&after)),
         figure("memory_before", "MB", memory_mb(&before)),
-        figure(
-            "per_group",
-            "KB",
-            (memory_mb(&after) - memory_mb(&before)) * 1e3 / wanted.len().max(1) as f64,
-        ),
-        figure(
-            "idle_cpu",
-            "% of a core",
-            usage.server().cpu_s.unwrap_or(0.0) / usage.wall.as_secs_f64() * 100.0,
-        ),
+        figure("per_group", "KB", growth * 1e3 / plan.wanted.len().max(1) as f64),
+        figure("idle_cpu", "% of a core", cpu * 100.0),
         figure("rows", "rows", rows as f64),
         figure("processes", "", after.processes as f64),
     ];
+    figures.extend(per_further.map(|kib| figure("per_further_group", "KiB", kib)));
     figures.extend(usage_figures(&usage));
+    let mut notes = Vec::new();
+    if per_further.is_some() {
+        notes.push("memory is of the processes; what the kernel keeps per socket is not in it".to_owned());
+    }
     let late = swarm.counts().late_pongs;
-    let notes = if late > 0 { vec![format!("{late} pongs came later than 5 s")] } else { Vec::new() };
+    if late > 0 {
+        notes.push(format!("{late} pongs came later than 5 s"));
+    }
     Ok(Measured { figures, verdict: Verdict::Valid, notes })
 }

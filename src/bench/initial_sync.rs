@@ -1,7 +1,5 @@
 //! `bench initial-sync`: how fast a server that has just been started fills its replica.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::args::{Args, Flag};
@@ -10,6 +8,7 @@ use super::error::BenchError;
 use super::handshake::Target;
 use super::message::Search;
 use super::outcome::{Measured, Verdict, figure, megabytes};
+use super::page;
 use super::procfs;
 use super::query::{self, Query};
 use super::sql::Sql;
@@ -28,8 +27,6 @@ pub const FLAGS: &[Flag] = &[
 
 /// How often the server is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(10);
-/// How long one such question may take; some servers answer only when they are ready.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// Runs `bench initial-sync`.
 pub fn run(args: &Args) -> Result<(), BenchError> {
@@ -79,17 +76,5 @@ fn measure(common: &Common, sql: &mut Sql, issues: u64, started: Instant) -> Res
 
 /// Whether `GET /keepalive` is answered with 200.
 fn ready(target: &Target) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&target.address, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        let request = format!(
-            "GET {}/keepalive HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            target.base, target.host
-        );
-        stream.write_all(request.as_bytes())?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        Ok(&head[8..] == b" 200")
-    };
-    ask().unwrap_or(false)
+    page::get(target, "/keepalive").is_ok_and(|(status, _)| status == 200)
 }

@@ -9,7 +9,7 @@ const PREFIX: usize = 8;
 /// Most that is kept of an error message or a poke's end, in bytes.
 const TEXT_MAX: usize = 2048;
 /// Digits of a marker's number.
-pub const MARKER_DIGITS: usize = 12;
+pub const MARKER_DIGITS: usize = 13;
 /// Text before a marker's number, in a column of a row.
 pub const MARKER_TEXT: &str = "kelvin-bench:";
 /// Text before the digits of a query hash of ours.
@@ -237,7 +237,7 @@ mod tests {
 
     const POKE: [&str; 4] = [
         r#"["pokeStart",{"pokeID":"0b","baseCookie":null}]"#,
-        r#"["pokePart",{"pokeID":"0b","desiredQueriesPatches":{"c":[{"op":"put","hash":"kb00000000000000ee"}]},"gotQueriesPatch":[{"op":"put","hash":"kb00000000000000ff"}],"rowsPatch":[{"op":"put","tableName":"issues","value":{"title":"kelvin-bench:000000000007"}}]}]"#,
+        r#"["pokePart",{"pokeID":"0b","desiredQueriesPatches":{"c":[{"op":"put","hash":"kb00000000000000ee"}]},"gotQueriesPatch":[{"op":"put","hash":"kb00000000000000ff"}],"rowsPatch":[{"op":"put","tableName":"issues","value":{"title":"kelvin-bench:0000000000007"}}]}]"#,
         r#"["pokePart",{"pokeID":"0b","rowsPatch":[{"op":"put","tableName":"users","value":{}}]}]"#,
         r#"["pokeEnd",{"pokeID":"0b","cookie":"0b"}]"#,
     ];

@@ -11,10 +11,13 @@
 mod args;
 mod arrivals;
 mod asts;
+mod audience;
 mod change;
 mod common;
 mod compare;
 mod connection;
+mod distinct;
+mod disturbance;
 mod error;
 mod fanout;
 mod frame;
@@ -23,20 +26,28 @@ mod handshake;
 mod hydrate;
 mod idle;
 mod initial_sync;
+mod live;
+mod marker;
 mod message;
 mod meter;
 mod needle;
 mod null_server;
 mod outcome;
+mod page;
 mod procfs;
 mod query;
 mod quiet;
 mod responder;
+mod round;
+mod schedule;
 mod seed;
 mod self_test;
+mod slices;
 mod sql;
 mod statistics;
 mod swarm;
+mod watched;
+mod window;
 mod write;
 
 use args::{Args, Flag};
@@ -84,9 +95,23 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "fanout",
         about: "one row changes, every client must hear of it: latency from the commit",
-        flags: &[common::FLAGS, fanout::FLAGS],
+        flags: &[common::FLAGS, round::FLAGS, fanout::FLAGS],
         positional: None,
         run: fanout::run,
+    },
+    Command {
+        name: "distinct",
+        about: "views that nobody else has, and commits for one of them each: CPU per commit",
+        flags: &[common::FLAGS, round::FLAGS, distinct::FLAGS],
+        positional: None,
+        run: distinct::run,
+    },
+    Command {
+        name: "live",
+        about: "the latency of a fan-out while others are sent large results",
+        flags: &[common::FLAGS, round::FLAGS, live::FLAGS],
+        positional: None,
+        run: live::run,
     },
     Command {
         name: "idle",
@@ -101,6 +126,13 @@ const COMMANDS: &[Command] = &[
         flags: &[common::FLAGS, write::FLAGS],
         positional: None,
         run: write::run,
+    },
+    Command {
+        name: "window",
+        about: "rows change outside a window, or move through it: rows per second until a marker is seen",
+        flags: &[common::FLAGS, window::FLAGS],
+        positional: None,
+        run: window::run,
     },
     Command {
         name: "self-test",

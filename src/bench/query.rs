@@ -17,13 +17,19 @@ pub struct Query {
     pub args: Value,
     /// The digits of its hash.
     pub id: u64,
+    ttl_ms: u64,
 }
 
 impl Query {
     fn new(name: &'static str, args: Value) -> Query {
         let text = format!("{name}:[{args}]");
         let id = u64::from(xxh32(text.as_bytes(), 0)) << 32 | u64::from(xxh32(text.as_bytes(), 1));
-        Query { name, args, id }
+        Query { name, args, id, ttl_ms: TTL_MS }
+    }
+
+    /// The same, but it need not be kept when its client is gone.
+    pub fn forgotten_at_once(self) -> Query {
+        Query { ttl_ms: 0, ..self }
     }
 
     /// The newest issues.
@@ -34,6 +40,21 @@ impl Query {
     /// A project's board: the 50 issues changed last, with people and labels.
     pub fn board(project: u64) -> Query {
         Query::new("issue.board", json!({ "projectID": format!("p{project}") }))
+    }
+
+    /// One issue.
+    pub fn issue(id: &str) -> Query {
+        Query::new("issue.byID", json!({ "id": id }))
+    }
+
+    /// One issue with its comments.
+    pub fn thread(id: &str) -> Query {
+        Query::new("issue.thread", json!({ "id": id }))
+    }
+
+    /// A project's issues that have a comment with a marker.
+    pub fn marked(project: &str) -> Query {
+        Query::new("issue.marked", json!({ "projectID": project }))
     }
 
     /// One label.
@@ -49,7 +70,7 @@ impl Query {
 
     /// The operation that asks for it.
     pub fn put(&self) -> Value {
-        json!({"op": "put", "hash": self.hash(), "name": self.name, "args": [self.args], "ttl": TTL_MS})
+        json!({"op": "put", "hash": self.hash(), "name": self.name, "args": [self.args], "ttl": self.ttl_ms})
     }
 }
 

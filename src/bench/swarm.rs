@@ -54,8 +54,9 @@ impl Swarm {
         if self.connections.len() >= CONNECTIONS_MAX {
             return Err(BenchError::Usage(format!("at most {CONNECTIONS_MAX} connections")));
         }
-        let connection = Connection::open(target, queries)
+        let mut connection = Connection::open(target, queries)
             .map_err(|e| BenchError::NotFinished(format!("connecting to {}: {e}", target.host)))?;
+        connection.number = self.connections.len();
         let index = epoll::EventData::new_u64(self.connections.len() as u64);
         // Edge-triggered: level-triggered, the kernel would look at each socket a second time
         // to see that it has been read empty.
@@ -167,11 +168,6 @@ impl Swarm {
 
     /// What came over all the connections.
     pub fn counts(&self) -> Counts {
-        self.connections.iter().fold(Counts::default(), |sum, c| Counts {
-            pokes: sum.pokes + c.counts.pokes,
-            bytes: sum.bytes + c.counts.bytes,
-            rows: sum.rows + c.counts.rows,
-            late_pongs: sum.late_pongs + c.counts.late_pongs,
-        })
+        self.connections.iter().fold(Counts::default(), |sum, c| sum.plus(c.counts))
     }
 }
