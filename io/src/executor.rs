@@ -86,7 +86,7 @@ where
         .name(name)
         .preempt_timer(PREEMPT_AFTER)
         .io_memory(IO_MEMORY)
-        .spawn(main)
+        .spawn(move || crate::watchdog::watched(main()))
         .map(|handle| Executor { handle })
         .map_err(|e| explain(&e))
 }

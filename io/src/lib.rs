@@ -10,9 +10,11 @@ pub mod http_client;
 pub mod http_server;
 pub mod memory;
 pub mod postgres;
+pub mod sends;
 pub mod signals;
 pub mod socket;
 pub mod tls;
+pub mod watchdog;
 pub mod websocket;
 
 /// Bounded queues between cores and threads. Sending never blocks a core: `try_send`.

@@ -283,6 +283,11 @@ impl WriteHalf {
         }
     }
 
+    /// For a ring beside the executor's; open for as long as this half is.
+    pub(crate) fn descriptor(&self) -> std::os::fd::RawFd {
+        self.stream.borrow().stream.as_raw_fd()
+    }
+
     /// Ends our direction: the peer reads what was sent, then an end of file.
     pub fn finish(&self) {
         let _ = self.stream.borrow().with_socket(|s| s.shutdown(std::net::Shutdown::Write));

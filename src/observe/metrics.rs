@@ -122,6 +122,7 @@ metrics! {
         slot_lag_bytes: Gauge, "slot_lag_bytes", "Log that Postgres keeps for the replication slot.";
         sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync.";
         sync_total: Gauge, "initial_sync_rows_expected", "Rows that it expects.";
+        nudges: Counter, "executor_nudges_total", "Times an executor that stood still was interrupted.";
         reconnects: Counter, "upstream_reconnects_total", "Times the replication stream was connected anew.";
         transforms: Counter, "transform_requests_total", "Calls of the query endpoint.";
         transform_failures: Counter, "transform_failures_total", "Those that failed.";
@@ -322,6 +323,11 @@ impl Metrics {
     pub fn set_initial_sync(&self, rows: u64, total: u64) {
         set(&self.sync_rows, rows);
         set(&self.sync_total, total);
+    }
+
+    /// Executors that stood still were interrupted so many times.
+    pub fn executors_nudged(&self, times: u64) {
+        add(&self.nudges, times);
     }
 
     /// The replication stream was connected anew.

@@ -237,9 +237,6 @@ impl<'c> Session<'c> {
             }
             // With nothing waiting, what is complete is shown at once.
             if self.current.is_none() && (batches.is_empty() || batch.reply.is_some()) {
-                if batch.reply.is_none() && self.gather(batches) {
-                    continue;
-                }
                 self.finish()?;
             }
             if let Some(reply) = batch.reply {
@@ -277,16 +274,6 @@ impl<'c> Session<'c> {
             let _ = self.output.send_blocking(Output::Indexed(self.catalogue.clone()));
         }
         Ok(())
-    }
-
-    /// Waits until the next commit may be made; `true`: more work has come meanwhile.
-    fn gather(&self, batches: &Receiver<Batch>) -> bool {
-        let left = self.due.saturating_duration_since(Instant::now());
-        if self.transactions == 0 || left.is_zero() || self.gate.is_wanted() {
-            return false;
-        }
-        std::thread::sleep(left);
-        !batches.is_empty()
     }
 
     fn apply(&mut self, op: Op) -> Result<(), Error> {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, yield_now};
 
+use super::cork::Cork;
 use super::handover::Handover;
 use super::lanes::Lanes;
 use super::outbox::Outbox;
@@ -97,6 +98,8 @@ pub struct Core {
     pub turn: async_lock::Mutex<()>,
     /// Commits kept for the lanes that are under way.
     pub recent: RefCell<Recent>,
+    /// Collects what goes out to its sockets.
+    pub cork: Rc<Cork>,
     /// Lanes.
     pub lanes: Lanes,
     /// To core 0: indexes that queries would read by.
@@ -154,6 +157,7 @@ impl Core {
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
             recent: RefCell::default(),
+            cork: Rc::new(Cork::new()),
             lanes: Lanes::new(parts.index),
             wishes: parts.wishes,
             syncer: RefCell::new(None),
@@ -307,6 +311,7 @@ async fn work(core: Rc<Core>) {
 /// Does what is due for groups, for a slice. The caller holds the turn.
 pub fn step_groups(core: &Core) {
     let pace = core.pace();
+    core.cork.close();
     while !pace.is_over() {
         let now = core.clock();
         let worked = core.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)));
@@ -314,6 +319,7 @@ pub fn step_groups(core: &Core) {
             break;
         }
     }
+    core.cork.open();
     pace.end();
 }
 

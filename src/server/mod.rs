@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod batch;
 pub mod core;
+mod cork;
 pub mod handover;
 pub mod inbox;
 pub mod lane;

@@ -7,9 +7,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -18,9 +18,11 @@ use bytes::{Buf, Bytes};
 use futures_lite::AsyncWrite;
 use futures_lite::future::poll_fn;
 use kelvin_io::executor::{now, sleep, timeout};
+use kelvin_io::sends::{Job, Sends};
 use kelvin_io::socket::WriteHalf;
 use kelvin_io::websocket::{close_frame, text_frame};
 
+use super::cork::{Cork, MAX_COLLECTED};
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
 use crate::protocol::downstream;
@@ -47,6 +49,8 @@ const PONG_FRAME: u8 = 0x8a;
 
 /// The way out to one socket.
 pub struct Outbox {
+    this: Weak<Outbox>,
+    cork: Rc<Cork>,
     writer: RefCell<WriteHalf>,
     queue: RefCell<VecDeque<Bytes>>,
     queued: Cell<usize>,
@@ -63,13 +67,22 @@ pub struct Outbox {
     last_sent: Cell<Instant>,
     protocol_version: Cell<u32>,
     was_behind: Cell<bool>,
+    /// It waits for the cork to be opened.
+    collected: Cell<bool>,
     metrics: Arc<Metrics>,
 }
 
 impl Outbox {
     /// For a socket; errors are told in the dialect of `protocol_version`.
-    pub fn new(writer: WriteHalf, protocol_version: u32, metrics: Arc<Metrics>) -> Rc<Outbox> {
-        Rc::new(Outbox {
+    pub fn new(
+        writer: WriteHalf,
+        protocol_version: u32,
+        metrics: Arc<Metrics>,
+        cork: Rc<Cork>,
+    ) -> Rc<Outbox> {
+        Rc::new_cyclic(|this| Outbox {
+            this: this.clone(),
+            cork,
             writer: RefCell::new(writer),
             queue: RefCell::new(VecDeque::new()),
             queued: Cell::new(0),
@@ -82,6 +95,7 @@ impl Outbox {
             last_sent: Cell::new(now()),
             protocol_version: Cell::new(protocol_version),
             was_behind: Cell::new(false),
+            collected: Cell::new(false),
             metrics,
         })
     }
@@ -268,7 +282,7 @@ impl Outbox {
                 return Poll::Ready(Ok(0));
             }
             let queue = self.queue.borrow();
-            let slices: Vec<IoSlice> = queue.iter().take(MAX_SLICES).map(|f| IoSlice::new(f)).collect();
+            let slices = slices(&queue);
             Pin::new(&mut *self.writer.borrow_mut()).poll_write_vectored(cx, &slices)
         });
         match written.await {
@@ -295,6 +309,47 @@ impl Outbox {
             count -= front.len();
             queue.pop_front();
             self.partial.set(false);
+        }
+    }
+
+    /// Keeps frames until the cork is opened, if they are to be collected.
+    fn collect(&self, frames: &[Bytes], total: usize) -> bool {
+        if !self.cork.is_closed() || total > MAX_COLLECTED || self.queued.get() > 0 {
+            return false;
+        }
+        self.queue.borrow_mut().extend(frames.iter().cloned());
+        self.queued.set(total);
+        if !self.collected.replace(true) {
+            self.this.upgrade().into_iter().for_each(|this| self.cork.push(this));
+        }
+        true
+    }
+
+    /// Sends what was collected for these sockets, as far as each takes it at once.
+    pub fn send_all(outboxes: &[Rc<Outbox>], ring: &mut Sends) -> io::Result<()> {
+        let writers: Vec<_> = outboxes.iter().map(|outbox| outbox.writer.borrow()).collect();
+        let queues: Vec<_> = outboxes.iter().map(|outbox| outbox.queue.borrow()).collect();
+        let jobs = writers.iter().zip(&queues).map(|(writer, queue)| Job::new(writer, slices(queue)));
+        let mut jobs: Vec<Job> = jobs.collect();
+        let result = ring.send(&mut jobs);
+        let sent: Vec<io::Result<usize>> = jobs.into_iter().map(|job| job.sent).collect();
+        drop((writers, queues));
+        for (outbox, sent) in outboxes.iter().zip(sent) {
+            outbox.sent(sent);
+        }
+        result
+    }
+
+    /// Takes the outcome of a send that was collected.
+    fn sent(&self, sent: io::Result<usize>) {
+        self.collected.set(false);
+        match sent {
+            Ok(count) => self.consume(count.min(self.queued.get())),
+            Err(_) => self.broken.set(true),
+        }
+        if self.queued.get() > 0 || self.broken.get() {
+            self.was_behind.set(self.was_behind.get() || self.is_behind());
+            self.wake();
         }
     }
 
@@ -325,6 +380,11 @@ impl Outbox {
     }
 }
 
+/// The first frames of a queue, as many as one call takes.
+fn slices(queue: &VecDeque<Bytes>) -> Vec<IoSlice<'_>> {
+    queue.iter().take(MAX_SLICES).map(|frame| IoSlice::new(frame)).collect()
+}
+
 fn wake(waker: &RefCell<Option<Waker>>) {
     if let Some(waker) = waker.borrow_mut().take() {
         waker.wake();
@@ -338,6 +398,9 @@ impl Sink for Outbox {
         }
         let total: usize = frames.iter().map(Bytes::len).sum();
         self.metrics.frame_sent(total);
+        if self.collect(frames, total) {
+            return;
+        }
         let mut written = if self.queued.get() == 0 { self.write_now(frames) } else { 0 };
         if written == total || self.broken.get() {
             return;

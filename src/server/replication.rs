@@ -55,9 +55,12 @@ const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Brings numbers that others keep into the metrics, until it is dropped.
 async fn sample(status: Arc<Status>, metrics: Arc<Metrics>) {
-    let (mut synced, mut reconnects) = (0, 0);
+    let (mut synced, mut reconnects, mut nudges) = (0, 0, kelvin_io::watchdog::nudges());
     loop {
         sleep(SAMPLE).await;
+        let nudged = kelvin_io::watchdog::nudges();
+        metrics.executors_nudged(nudged - nudges);
+        nudges = nudged;
         let Some(gauges) = status.gauges() else { continue };
         metrics.set_replica_watermark(gauges.written().0);
         metrics.set_replica_synced_watermark(gauges.durable().0);

@@ -87,7 +87,7 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
         if stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.is_ok() {
             let (mut reader, writer) = stream.split();
             let version = request.protocol_version().unwrap_or(0);
-            let outbox = Outbox::new(writer, version, core.metrics.clone());
+            let outbox = Outbox::new(writer, version, core.metrics.clone(), core.cork.clone());
             let id = core.new_connection();
             let drained = core.clone();
             let writing = spawn(outbox.clone().write(move || {
