@@ -196,7 +196,7 @@ impl FrameReader {
 
     /// An idle connection must not keep the buffer of its largest message.
     fn shrink(&mut self) {
-        const KEEP: usize = 4096;
+        const KEEP: usize = 512;
         if self.start == self.buffer.len() {
             self.start = 0;
             self.buffer.clear();

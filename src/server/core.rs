@@ -47,6 +47,9 @@ pub const SLICE: Duration = Duration::from_micros(500);
 /// millisecond. What takes more goes to a lane (rule 6).
 const LIVE_BUDGET: u32 = 32_768;
 
+/// Bytes that are read from a socket at a time.
+const SCRATCH: usize = 64 << 10;
+
 /// Time between rounds of the clock: expiries, lingering groups, metrics.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -98,6 +101,8 @@ pub struct Core {
     pub turn: async_lock::Mutex<()>,
     /// Commits kept for the lanes that are under way.
     pub recent: RefCell<Recent>,
+    /// Where sockets are read into; borrowed only within a poll.
+    pub scratch: RefCell<Vec<u8>>,
     /// Collects what goes out to its sockets.
     pub cork: Rc<Cork>,
     /// Lanes.
@@ -157,6 +162,7 @@ impl Core {
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
             recent: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH]),
             cork: Rc::new(Cork::new()),
             lanes: Lanes::new(parts.index),
             wishes: parts.wishes,

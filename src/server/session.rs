@@ -5,10 +5,13 @@
 //! messages strictly one after another. A third writes what waits in the outbox.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::future::poll_fn;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use kelvin_io::executor::{now, spawn, timeout};
 use kelvin_io::http_server::upgrade_head;
 use kelvin_io::socket::{DISCARD, ReadHalf};
@@ -22,6 +25,7 @@ use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::auth::token;
 use crate::backend::context::Context;
+use crate::config::Config;
 use crate::groups::sink::{ConnectionId, Sink};
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::cookie::Cookie;
@@ -37,8 +41,8 @@ pub struct Session {
     pub id: ConnectionId,
     /// The core.
     pub core: Rc<Core>,
-    /// What the client said when it connected.
-    pub request: ConnectRequest,
+    /// What the client said when it connected, without its first message.
+    pub request: Rc<ConnectRequest>,
     /// Cookie in the URL.
     pub base_cookie: Option<Cookie>,
     /// Way out.
@@ -80,11 +84,17 @@ const FINISH: Duration = Duration::from_secs(10);
 pub async fn serve(core: Rc<Core>, handover: Handover) {
     core.metrics.connection_accepted();
     let began = now();
-    let Handover { stream, request, key, protocol, headers, rest } = handover;
+    let Handover { stream, mut request, key, protocol, headers, rest } = handover;
+    let first = request.init_connection.take();
+    let request = Rc::new(request);
     let peer = {
         let mut stream = stream.attach();
         let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
-        if stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.is_ok() {
+        let head = upgrade_head(&key, protocol.as_deref());
+        // A connection lives for days; what it said at the beginning need not.
+        drop((key, protocol));
+        if stream.write_all(&head).await.is_ok() {
+            drop(head);
             let (mut reader, writer) = stream.split();
             let version = request.protocol_version().unwrap_or(0);
             let outbox = Outbox::new(writer, version, core.metrics.clone(), core.cork.clone());
@@ -94,7 +104,7 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
                 drained.with(|s| s.drained(id));
             }));
             if let Some(session) = admit(&core, id, request.clone(), headers, &outbox) {
-                run(session, &mut reader, rest).await;
+                run(session, first, &mut reader, rest).await;
             }
             // What was queued last, an error or a close, still has to leave and to arrive.
             discard(&outbox, reader).await;
@@ -114,7 +124,7 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
 fn admit(
     core: &Rc<Core>,
     id: ConnectionId,
-    request: ConnectRequest,
+    request: Rc<ConnectRequest>,
     headers: Vec<(String, String)>,
     outbox: &Rc<Outbox>,
 ) -> Option<Rc<Session>> {
@@ -149,7 +159,7 @@ fn admit(
         token: request.auth_token.clone(),
         cookie: header("cookie"),
         origin: header("origin"),
-        request_headers: headers.clone(),
+        request_headers: forwarded(&core.config, &headers),
         ..Context::default()
     };
     core.sessions.borrow_mut().insert(id, outbox.clone());
@@ -168,6 +178,13 @@ fn admit(
         asking: Cell::new(false),
         ask_again: Cell::new(None),
     }))
+}
+
+/// The headers that either endpoint of the app may be sent; the others are not kept.
+fn forwarded(config: &Config, headers: &[(String, String)]) -> Vec<(String, String)> {
+    let lists = [&config.query.allowed_request_headers, &config.mutate.allowed_request_headers];
+    let is_allowed = |(name, _): &&(String, String)| lists.iter().any(|list| list.contains(name));
+    headers.iter().filter(is_allowed).cloned().collect()
 }
 
 fn check_user(core: &Core, request: &ConnectRequest) -> Result<(), ProtocolError> {
@@ -195,9 +212,9 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) {
     }
 }
 
-async fn run(session: Rc<Session>, reader: &mut ReadHalf, rest: Vec<u8>) {
+async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, rest: Vec<u8>) {
     let inbox = Inbox::new();
-    let handling = spawn(handle_all(session.clone(), inbox.clone()));
+    let handling = spawn(handle_all(session.clone(), first, inbox.clone()));
     let end = read(&session, reader, rest, &inbox).await;
     session.outbox.close();
     let core = &session.core;
@@ -234,7 +251,6 @@ enum End {
 async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &Inbox) -> End {
     let limit = session.core.config.websocket.max_payload_bytes;
     let mut frames = FrameReader::new(limit, rest);
-    let mut chunk = vec![0u8; 4096];
     loop {
         loop {
             if session.outbox.has_ended() {
@@ -259,14 +275,23 @@ async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &I
             session.outbox.until_ended().await;
             None
         };
-        match futures_lite::future::or(ended, async { Some(reader.read(&mut chunk).await) }).await {
+        // The bytes come into a buffer of the core: thousands of idle connections have none.
+        let more = poll_fn(|cx| {
+            let mut scratch = session.core.scratch.borrow_mut();
+            let read = Pin::new(&mut *reader).poll_read(cx, &mut scratch);
+            if let Poll::Ready(Ok(count)) = &read {
+                frames.feed(&scratch[..*count]);
+            }
+            read.map(Some)
+        });
+        match futures_lite::future::or(ended, more).await {
             // Somebody else has ended the connection; what comes now is not looked at.
             None => return End::Ours,
             Some(Ok(0) | Err(_)) => {
                 session.outbox.hang_up();
                 return End::Peer;
             }
-            Some(Ok(count)) => frames.feed(&chunk[..count]),
+            Some(Ok(_)) => {}
         }
     }
 }
@@ -292,15 +317,16 @@ async fn receive(session: &Session, bytes: Vec<u8>, inbox: &Inbox) {
     }
 }
 
-async fn handle_all(session: Rc<Session>, inbox: Rc<Inbox>) {
-    handle_each(&session, &inbox).await;
+async fn handle_all(session: Rc<Session>, first: Option<String>, inbox: Rc<Inbox>) {
+    handle_each(&session, first, &inbox).await;
     inbox.close();
 }
 
-async fn handle_each(session: &Rc<Session>, inbox: &Inbox) {
+async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox) {
     session.core.until_ready().await;
-    if let Some(init) = session.request.init_connection.clone() {
-        let message = format!("[\"initConnection\",{}]", body_of(&init));
+    if let Some(first) = first {
+        let message = format!("[\"initConnection\",{}]", body_of(&first));
+        drop(first);
         if !handle(session, &message).await {
             return;
         }

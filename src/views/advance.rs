@@ -149,16 +149,16 @@ impl<'a, 'c, P: Pace> Advance<'a, 'c, P> {
                 continue;
             }
             let slots = &mut self.state.nodes[node];
-            let parents = slots.get(&key).map_or(0, |slot| slot.parents as i64) + count;
+            let parents = slots.get(&*key).map_or(0, |slot| slot.parents as i64) + count;
             if parents > 0 {
-                let slot = slots.entry(key.clone()).or_default();
+                let slot = slots.or_default(key.clone());
                 let is_new = slot.parents == 0;
                 slot.parents = parents as u32;
                 if is_new {
                     self.scopes.push(ScopeChange { node: node as u16, key: key.clone(), entered: true });
                     entering.push(key);
                 }
-            } else if let Some(slot) = slots.remove(&key) {
+            } else if let Some(slot) = slots.remove(&*key) {
                 self.scopes.push(ScopeChange { node: node as u16, key, entered: false });
                 for id in slot.rows.iter() {
                     self.row_out(node, id)?;

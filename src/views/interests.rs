@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use super::sharded::ShardedMap;
 use super::view::ViewId;
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::replica::value::Value;
@@ -38,7 +39,7 @@ type Bucket = SmallVec<[Target; 1]>;
 /// Interests in certain columns of one table.
 struct Group {
     columns: Box<[ColumnIndex]>,
-    by_values: HashMap<u64, Bucket>,
+    by_values: ShardedMap<u64, Bucket>,
 }
 
 /// What is asked for, as far as one row alone tells.
@@ -215,11 +216,11 @@ impl Interests {
         let at = match groups.iter().position(|g| *g.columns == *columns) {
             Some(at) => at,
             None => {
-                groups.push(Group { columns: columns.into(), by_values: HashMap::new() });
+                groups.push(Group { columns: columns.into(), by_values: ShardedMap::default() });
                 groups.len() - 1
             }
         };
-        groups[at].by_values.entry(hash).or_default()
+        groups[at].by_values.or_default(hash)
     }
 
     fn remove_hash(&mut self, table: TableId, columns: &[ColumnIndex], hash: u64, target: Target) {

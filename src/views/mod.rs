@@ -26,6 +26,7 @@ pub mod routing;
 pub mod rows;
 pub mod scan;
 pub mod shapes;
+pub mod sharded;
 pub mod state;
 pub mod task;
 pub mod view;

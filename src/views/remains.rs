@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use hashbrown::DefaultHashBuilder;
+
 use super::interests::{Interests, Target};
-use super::rows::{IdentityId, RowId, RowSet, Rows};
+use super::rows::{IdentityId, RowSet, RowSetIter, Rows};
+use super::sharded::IntoIter;
 use super::state::{Slot, Slots, State};
 use super::view::ViewId;
 use crate::zql::plan::Plan;
@@ -15,10 +18,10 @@ pub(super) struct Remains {
     /// Its keys are registered as interests.
     listening: bool,
     flat: Option<IdentityId>,
-    members: hashbrown::hash_set::IntoIter<RowId>,
+    members: RowSetIter,
     /// Nodes still to come, the last one first.
     nodes: Vec<Slots>,
-    slots: hashbrown::hash_map::IntoIter<Box<[u8]>, Slot>,
+    slots: IntoIter<Box<[u8]>, Slot, DefaultHashBuilder>,
 }
 
 impl Remains {
@@ -27,7 +30,7 @@ impl Remains {
         let (flat, members, nodes) = state.into_parts();
         // The others hold no reference of their own.
         let members = if flat.is_some() { members } else { RowSet::default() }.into_iter();
-        Remains { view, plan, listening, flat, members, nodes, slots: Slots::new().into_iter() }
+        Remains { view, plan, listening, flat, members, nodes, slots: Slots::default().into_iter() }
     }
 
     /// Gives up about so many rows and keys. Returns how many are left of `most`; none if

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 
+use super::sharded::{SHARDS, ShardedMap, shard_of};
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::zql::key;
 
@@ -52,15 +53,131 @@ impl std::hash::Hasher for RowIdHasher {
 
 /// A map keyed by row number.
 pub type RowMap<T> = HashMap<RowId, T, BuildHasherDefault<RowIdHasher>>;
-/// A set of row numbers.
-pub type RowSet = hashbrown::HashSet<RowId, BuildHasherDefault<RowIdHasher>>;
+
+/// A set of row numbers, of any size.
+#[derive(Debug, Clone, Default)]
+pub struct RowSet(ShardedMap<RowId, (), BuildHasherDefault<RowIdHasher>>);
+
+impl RowSet {
+    /// Adds a row; whether it is new.
+    pub fn insert(&mut self, id: RowId) -> bool {
+        self.0.insert(id, ()).is_none()
+    }
+
+    /// Takes a row out; whether it was in.
+    pub fn remove(&mut self, id: &RowId) -> bool {
+        self.0.remove(id).is_some()
+    }
+
+    /// Whether the row is in it.
+    pub fn contains(&self, id: &RowId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All rows, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &RowId> {
+        self.0.keys()
+    }
+}
+
+impl Extend<RowId> for RowSet {
+    fn extend<I: IntoIterator<Item = RowId>>(&mut self, ids: I) {
+        self.0.extend(ids.into_iter().map(|id| (id, ())));
+    }
+}
+
+impl FromIterator<RowId> for RowSet {
+    fn from_iter<I: IntoIterator<Item = RowId>>(ids: I) -> RowSet {
+        let mut out = RowSet::default();
+        out.extend(ids);
+        out
+    }
+}
+
+/// What a set held.
+pub type RowSetIter = std::iter::Map<
+    super::sharded::IntoIter<RowId, (), BuildHasherDefault<RowIdHasher>>,
+    fn((RowId, ())) -> RowId,
+>;
+
+impl IntoIterator for RowSet {
+    type Item = RowId;
+    type IntoIter = RowSetIter;
+
+    fn into_iter(self) -> RowSetIter {
+        self.0.into_iter().map(|(id, ())| id)
+    }
+}
+
+/// Entries of one piece of the list of rows: a list that doubles would move a million at once.
+const PIECE: usize = 4_096;
+
+/// The rows by number, in pieces.
+#[derive(Default)]
+struct Entries(Vec<Vec<Entry>>);
+
+impl Entries {
+    fn get(&self, index: u32) -> &Entry {
+        &self.0[index as usize / PIECE][index as usize % PIECE]
+    }
+
+    fn get_mut(&mut self, index: u32) -> &mut Entry {
+        &mut self.0[index as usize / PIECE][index as usize % PIECE]
+    }
+
+    fn push(&mut self, entry: Entry) -> u32 {
+        if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
+            // The first one grows as it is needed: most tests and small apps have few rows.
+            let room = if self.0.is_empty() { 0 } else { PIECE };
+            self.0.push(Vec::with_capacity(room));
+        }
+        let first = (self.0.len() - 1) * PIECE;
+        let at = self.0.last().map_or(0, Vec::len);
+        if let Some(piece) = self.0.last_mut() {
+            piece.push(entry);
+        }
+        (first + at) as u32
+    }
+
+    fn len(&self) -> usize {
+        let full = self.0.len().saturating_sub(1);
+        full * PIECE + self.0.last().map_or(0, Vec::len)
+    }
+}
+
+/// Rows of one identity by the hash of their key, in parts that grow one after another.
+struct ByKey([HashTable<u32>; SHARDS]);
+
+impl ByKey {
+    fn new() -> ByKey {
+        ByKey(std::array::from_fn(|_| HashTable::new()))
+    }
+
+    fn of(&self, hash: u64) -> &HashTable<u32> {
+        &self.0[shard_of(hash)]
+    }
+
+    fn of_mut(&mut self, hash: u64) -> &mut HashTable<u32> {
+        &mut self.0[shard_of(hash)]
+    }
+}
 
 /// All rows that the views of a core know.
 #[derive(Default)]
 pub struct Rows {
     identities: Vec<Identity>,
-    by_key: Vec<HashTable<u32>>,
-    entries: Vec<Entry>,
+    by_key: Vec<ByKey>,
+    entries: Entries,
     free: Vec<u32>,
 }
 
@@ -72,7 +189,7 @@ impl Rows {
             return IdentityId(found as u16);
         }
         self.identities.push(wanted);
-        self.by_key.push(HashTable::new());
+        self.by_key.push(ByKey::new());
         IdentityId((self.identities.len() - 1) as u16)
     }
 
@@ -90,48 +207,46 @@ impl Rows {
     pub fn intern(&mut self, identity: IdentityId, bytes: &[u8]) -> RowId {
         let hash = key::hash(bytes);
         let entries = &mut self.entries;
-        let table = &mut self.by_key[identity.0 as usize];
-        if let Some(found) = table.find(hash, |i| &*entries[*i as usize].key == bytes) {
-            entries[*found as usize].references += 1;
+        let table = self.by_key[identity.0 as usize].of_mut(hash);
+        if let Some(found) = table.find(hash, |i| &*entries.get(*i).key == bytes) {
+            entries.get_mut(*found).references += 1;
             return RowId(*found);
         }
         let entry = Entry { key: bytes.into(), identity, references: 1 };
         let index = match self.free.pop() {
             Some(index) => {
-                entries[index as usize] = entry;
+                *entries.get_mut(index) = entry;
                 index
             }
-            None => {
-                entries.push(entry);
-                (entries.len() - 1) as u32
-            }
+            None => entries.push(entry),
         };
-        table.insert_unique(hash, index, |i| key::hash(&entries[*i as usize].key));
+        table.insert_unique(hash, index, |i| key::hash(&entries.get(*i).key));
         RowId(index)
     }
 
     /// The number of a row that somebody holds.
     pub fn find(&self, identity: IdentityId, bytes: &[u8]) -> Option<RowId> {
         let hash = key::hash(bytes);
-        let table = &self.by_key[identity.0 as usize];
-        table.find(hash, |i| &*self.entries[*i as usize].key == bytes).map(|i| RowId(*i))
+        let table = self.by_key[identity.0 as usize].of(hash);
+        table.find(hash, |i| &*self.entries.get(*i).key == bytes).map(|i| RowId(*i))
     }
 
     /// Takes one more reference to a row.
     pub fn acquire(&mut self, id: RowId) {
-        self.entries[id.0 as usize].references += 1;
+        self.entries.get_mut(id.0).references += 1;
     }
 
     /// Gives one reference back; the last one frees the number.
     pub fn release(&mut self, id: RowId) {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = self.entries.get_mut(id.0);
         entry.references -= 1;
         if entry.references > 0 {
             return;
         }
         let bytes = std::mem::take(&mut entry.key);
-        let table = &mut self.by_key[entry.identity.0 as usize];
-        if let Ok(found) = table.find_entry(key::hash(&bytes), |i| *i == id.0) {
+        let hash = key::hash(&bytes);
+        let table = self.by_key[entry.identity.0 as usize].of_mut(hash);
+        if let Ok(found) = table.find_entry(hash, |i| *i == id.0) {
             found.remove();
         }
         self.free.push(id.0);
@@ -144,12 +259,12 @@ impl Rows {
 
     /// Identity of a row.
     pub fn identity_of(&self, id: RowId) -> IdentityId {
-        self.entries[id.0 as usize].identity
+        self.entries.get(id.0).identity
     }
 
     /// Key bytes of a row.
     pub fn key_of(&self, id: RowId) -> &[u8] {
-        &self.entries[id.0 as usize].key
+        &self.entries.get(id.0).key
     }
 
     /// Table of a row.

@@ -1,9 +1,9 @@
 //! What a view holds: which rows, at which node, under which key of their parents.
 
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::rows::{IdentityId, RowId, RowMap, RowSet, Rows};
+use super::sharded::ShardedMap;
 use super::window::Window;
 
 /// Rows of one node under one key, in no order. Most are few.
@@ -95,7 +95,7 @@ pub struct Slot {
 }
 
 /// What a node holds: by correlation key. The root has one slot, under the empty key.
-pub type Slots = HashMap<Box<[u8]>, Slot>;
+pub type Slots = ShardedMap<Box<[u8]>, Slot>;
 
 /// What a view holds at one version. Each row at each node holds one reference to its number.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,7 @@ impl State {
     /// Of a view with so many nodes. `flat`: the identity of the root's rows if no other
     /// node sends rows of it.
     pub fn new(nodes: usize, flat: Option<IdentityId>) -> State {
-        let mut state = State { nodes: vec![Slots::new(); nodes], flat, ..State::default() };
+        let mut state = State { nodes: vec![Slots::default(); nodes], flat, ..State::default() };
         if let Some(root) = state.nodes.first_mut() {
             root.insert(Box::default(), Slot { parents: 1, ..Slot::default() });
         }

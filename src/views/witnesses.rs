@@ -15,7 +15,7 @@ pub async fn witnesses(state: &State, plan: &Plan, rows: &RefCell<Rows>, pace: &
         if plan.nodes[node].kind != Kind::Witness {
             continue;
         }
-        for (key, slot) in slots {
+        for (key, slot) in slots.iter() {
             let found = slot.rows.iter().map(|id| rows.borrow().key_of(id).into()).collect();
             out.insert((node as u16, key.clone()), found);
             if pace.due() {

@@ -80,7 +80,7 @@ pub struct Node {
     pub width: usize,
     /// Its statements.
     pub statements: Statements,
-    /// Whether the row with a given key passes the filter and the cursor; returns it.
+    /// Whether the row with a given key passes the filter and the cursor: it gives one row if so.
     pub holds: Statement,
     /// The row with a given key, whether it passes or not.
     pub lookup: Statement,

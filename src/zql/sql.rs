@@ -143,9 +143,9 @@ impl Planner<'_> {
         Ok(if never { Statements::Never } else { statements })
     }
 
-    /// Whether the row with a given key passes the filter and the cursor.
+    /// Whether the row with a given key passes the filter and the cursor: one row if it does.
     pub(super) fn holds(&self, ast: &Ast, resolved: &Resolved) -> Result<Statement, PlanError> {
-        Ok(self.body(ast, resolved, &resolved.key)?.finish())
+        Ok(self.select("1", ast, resolved, &resolved.key)?.finish())
     }
 
     /// The row with a given key.
@@ -174,9 +174,21 @@ impl Planner<'_> {
     fn body(&self, ast: &Ast, resolved: &Resolved, key: &[ColumnIndex]) -> Result<Builder, PlanError> {
         let table = resolved.table;
         let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
+        let wanted = format!("{},t0.{VERSION}", columns(0, table, &visible));
+        self.select(&wanted, ast, resolved, key)
+    }
+
+    /// The same with other columns.
+    fn select(
+        &self,
+        wanted: &str,
+        ast: &Ast,
+        resolved: &Resolved,
+        key: &[ColumnIndex],
+    ) -> Result<Builder, PlanError> {
+        let table = resolved.table;
         let mut sql = Builder::default();
-        let names = columns(0, table, &visible);
-        sql.push(&format!("SELECT {names},t0.{VERSION} FROM {} AS t0 WHERE ", quote(&table.name)));
+        sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.name)));
         for c in key {
             sql.push(&format!("{}=? AND ", column(0, table, *c)));
         }
