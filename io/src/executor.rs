@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
+use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
 
 /// How long a task may run before `need_preempt` says that others wait.
@@ -141,8 +142,24 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
 }
 
 /// Waits for the given time.
+///
+/// The runtime's timer registers itself each time it is polled, and forgets the registration
+/// before, which then stays until its time has come. Beside a future that is polled thousands
+/// of times a second a limit of a minute would leave a hundred thousand, and the executor looks
+/// at all of them in every round. So every poll has a timer of its own: dropping one ends it.
 pub async fn sleep(duration: Duration) {
-    glommio::timer::sleep(duration).await;
+    let until = now() + duration;
+    let mut timer = None;
+    std::future::poll_fn(move |cx| {
+        drop(timer.take());
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return Poll::Ready(());
+        }
+        let polled = Pin::new(timer.insert(Timer::new(left))).poll(cx);
+        polled.map(|_| ())
+    })
+    .await
 }
 
 /// Lets other tasks of this executor run.
@@ -175,6 +192,9 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+
     use super::*;
 
     #[test]
@@ -186,6 +206,25 @@ mod tests {
             (result, good)
         });
         assert_eq!(executor.unwrap().join().unwrap(), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_sleep_that_is_polled_often_leaves_its_registrations_behind() {
+        struct Nobody;
+        impl Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let executor = start("test", None, || async {
+            let nobody = Arc::new(Nobody);
+            let waker = Waker::from(nobody.clone());
+            let mut sleeping = std::pin::pin!(sleep(Duration::from_secs(60)));
+            for _ in 0..100 {
+                let _ = sleeping.as_mut().poll(&mut Context::from_waker(&waker));
+            }
+            Arc::strong_count(&nobody)
+        });
+        // The test, its waker, and one registration.
+        assert_eq!(executor.unwrap().join().unwrap(), 3);
     }
 
     #[test]
