@@ -38,6 +38,37 @@ struct Lane {
     keeps: Option<bool>,
 }
 
+/// What a core has done.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    pub batches: usize,
+    /// Lanes that ended with a result.
+    pub lanes: usize,
+    /// Views that were read anew: in a lane, and within a batch.
+    pub anew: usize,
+    pub inline: usize,
+    /// Views that a batch brought forward row by row.
+    pub advanced: usize,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Counts) {
+        self.batches += other.batches;
+        self.lanes += other.lanes;
+        self.anew += other.anew;
+        self.inline += other.inline;
+        self.advanced += other.advanced;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Counts { batches, lanes, anew, inline, advanced } = self;
+        write!(f, "{batches} batches with {advanced} views row by row, {lanes} lanes, ")?;
+        write!(f, "{anew} views read anew, {inline} of them within the batch")
+    }
+}
+
 /// A batch of which nothing has taken effect yet.
 struct Half {
     commits: Vec<Arc<Commit>>,
@@ -51,6 +82,7 @@ struct Half {
 
 pub struct Core {
     pub syncer: Syncer,
+    pub counts: Counts,
     queue: VecDeque<Arc<Commit>>,
     recent: Vec<Arc<Commit>>,
     waiting: VecDeque<LaneRequest>,
@@ -69,6 +101,7 @@ impl Core {
         let shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
         Core {
             syncer: Syncer::new(shared, "test_0"),
+            counts: Counts::default(),
             queue: VecDeque::new(),
             recent: Vec::new(),
             waiting: VecDeque::new(),
@@ -104,6 +137,9 @@ impl Core {
         let batch = Batch::fold(&commits, end);
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
         let (tasks, stale, done) = (tasks.advance, tasks.stale, Vec::new());
+        self.counts.batches += 1;
+        self.counts.advanced += tasks.len();
+        self.counts.anew += stale.len();
         let (stale, read) = self.read_inline(stale, end);
         self.half = Some(Half { commits, end, tasks, stale, done, read });
     }
@@ -123,6 +159,7 @@ impl Core {
             let mut lane = read(&self.syncer, begun, &reader);
             lane.result.as_ref().expect("an answer");
             lane.chunks.drain(..).for_each(|chunk| lane.begun.assembly.take(chunk));
+            self.counts.inline += 1;
             found.push(prepare(&mut self.syncer, lane.begun));
         }
         (rest, found)
@@ -237,6 +274,7 @@ impl Core {
         if error.is_some() || !self.syncer.is_read(request) {
             return give_up(&mut self.syncer, begun, &error.unwrap_or_default());
         }
+        self.counts.lanes += 1;
         if begun.reading.frames_only {
             return self.syncer.frames_done(&begun.reading, begun.assembly, now);
         }
