@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use kelvin::changes::faults::{self, Fault};
 use model::simulation::{Failure, Run, run};
 
 /// Seeds that found something once, with the steps that it took: every run repeats them.
@@ -122,4 +123,45 @@ fn the_same_seed_gives_the_same_bytes() {
         let digest = || attempt(seed, STEPS).map(|run| run.digest).map_err(|failure| failure.message);
         assert_eq!(digest(), digest(), "seed {seed}");
     }
+}
+
+/// Most seeds that may be needed to see that a rule is not kept.
+const SEEDS_PER_FAULT: u64 = 300;
+
+/// Runs seeds with a rule switched off. Returns how many were tried, and failed.
+fn with_fault(fault: Fault, all: bool) -> (u64, u64) {
+    faults::switch(Some(fault));
+    let (mut tried, mut failed) = (0, 0);
+    for seed in 1..=SEEDS_PER_FAULT {
+        tried += 1;
+        failed += attempt(seed, STEPS).is_err() as u64;
+        if failed > 0 && !all {
+            break;
+        }
+    }
+    faults::switch(None);
+    (tried, failed)
+}
+
+/// `KELVIN_SIM_TABLE=1` tries all seeds of each rule and prints a table.
+#[test]
+fn each_rule_that_is_not_kept_is_seen() {
+    let all = asked("KELVIN_SIM_TABLE", 0) != 0;
+    // What breaks here is meant to: its panics are no news.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !Fault::ALL.iter().any(|(_, fault)| faults::is_on(*fault)) {
+            hook(info);
+        }
+    }));
+    println!("| rule | switched off | seeds tried | failures |\n|---|---|---|---|");
+    let mut unseen = Vec::new();
+    for (rule, fault) in Fault::ALL {
+        let (tried, failed) = with_fault(fault, all);
+        println!("| {rule} | {fault:?} | {tried} | {failed} |");
+        if failed == 0 {
+            unseen.push(fault);
+        }
+    }
+    assert!(unseen.is_empty(), "nobody sees that these are not kept: {unseen:?}");
 }

@@ -5,6 +5,7 @@ use super::group::Group;
 use super::query::Spec;
 use super::step::give_up;
 use super::syncer::*;
+use crate::changes::faults::{self, Fault};
 use crate::protocol::downstream::transform_error;
 use crate::views::task::Outcome;
 use crate::views::view::ViewId;
@@ -98,7 +99,9 @@ impl Syncer {
         let mut key = Vec::with_capacity(512);
         key.extend(self.shared.catalogue.epoch.to_be_bytes());
         canonical::write(ast, &mut key);
-        group.keys.write(&planned.tables, &mut key);
+        if !faults::is_on(Fault::ViewKey) {
+            group.keys.write(&planned.tables, &mut key);
+        }
         let catalogue = self.shared.catalogue.clone();
         let view = self.shared.views.subscribe(key.into(), &catalogue, || Arc::new(planned));
         let Some(query) = group.queries.get_mut(hash) else {

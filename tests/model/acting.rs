@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kelvin::changes::faults::{self, Fault};
 use kelvin::protocol::cookie::Cookie;
 use kelvin::protocol::upstream::QueryOp;
 
@@ -123,7 +124,7 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
                 }
             }
         }
-        70..85 if !world.core.is_busy() => {
+        70..85 if !world.core.is_busy() || faults::is_on(Fault::Between) => {
             if let Some(due) = world.core.syncer.next_due() {
                 world.log.push(format!("work for {due}"));
                 world.work(&due);

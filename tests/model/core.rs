@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_lite::future::block_on;
 use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
+use kelvin::changes::faults::{self, Fault};
 use kelvin::changes::version::StateVersion;
 use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
 use kelvin::groups::shared::Shared;
@@ -184,13 +185,29 @@ impl Core {
         let batch = Batch::fold(&half.commits, half.end);
         let from = self.syncer.shared.version;
         self.syncer.shared.moved(half.end);
-        settle(&mut self.syncer, half.done, half.stale, from);
+        let mut done = half.done;
+        if faults::is_on(Fault::Barrier) {
+            self.settle_apart(&mut done, from);
+        }
+        settle(&mut self.syncer, done, half.stale, from);
         let read: Vec<ViewId> = half.read.iter().map(|(reading, _)| reading.request.view).collect();
         for (reading, found) in half.read {
             self.syncer.inline_done(&reading, found, 0.0);
         }
         self.syncer.shared.views.inline_done(&read);
         self.syncer.route_mutations(&batch);
+    }
+
+    /// Views take effect one by one, and groups step in between: what must not be.
+    fn settle_apart(&mut self, done: &mut Vec<Done>, from: StateVersion) {
+        while done.len() > 1
+            && let Some(next) = done.pop()
+        {
+            settle(&mut self.syncer, vec![next], Vec::new(), from);
+            while let Some(group) = self.syncer.next_due() {
+                self.syncer.work(&group, 0.0);
+            }
+        }
     }
 
     /// Starts the lanes that were asked for. `racing`: commits come between the core's
