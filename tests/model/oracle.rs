@@ -42,6 +42,7 @@ pub struct Oracle {
 }
 
 /// The rows that may be chosen for one key of one EXISTS.
+#[derive(Debug)]
 pub struct Slot {
     /// Clients are told its rows.
     pub sent: bool,
@@ -50,7 +51,7 @@ pub struct Slot {
 }
 
 /// A query's answer: root and related rows exactly, and what may be chosen beside them.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Answer {
     /// Rows that clients must have.
     pub exact: Vec<Number>,
