@@ -23,7 +23,7 @@ use model::simulation::{Failure, Run, run};
 const KEPT: [(u64, usize); 0] = [];
 
 /// Seeds and steps of a run that nobody asked to be longer: half a minute of one core.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 1_000;
 const STEPS: usize = 200;
 
 /// Threads that share the seeds.

@@ -50,6 +50,8 @@ pub struct Counts {
     pub inline: usize,
     /// Views that a batch brought forward row by row.
     pub advanced: usize,
+    /// Batches of which it is not known what they changed.
+    pub lost: usize,
 }
 
 impl Counts {
@@ -59,13 +61,17 @@ impl Counts {
         self.anew += other.anew;
         self.inline += other.inline;
         self.advanced += other.advanced;
+        self.lost += other.lost;
     }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { batches, lanes, anew, inline, advanced } = self;
-        write!(f, "{batches} batches with {advanced} views row by row, {lanes} lanes, ")?;
+        let Counts { batches, lanes, anew, inline, advanced, lost } = self;
+        write!(
+            f,
+            "{batches} batches ({lost} after a gap) with {advanced} views row by row, {lanes} lanes, "
+        )?;
         write!(f, "{anew} views read anew, {inline} of them within the batch")
     }
 }
@@ -73,6 +79,8 @@ impl std::fmt::Display for Counts {
 /// A batch of which nothing has taken effect yet.
 struct Half {
     commits: Vec<Arc<Commit>>,
+    /// There were others.
+    lost: bool,
     end: StateVersion,
     tasks: Vec<Task>,
     stale: Vec<(ViewId, Reason)>,
@@ -85,7 +93,11 @@ pub struct Core {
     pub syncer: Syncer,
     pub counts: Counts,
     queue: VecDeque<Arc<Commit>>,
+    /// The queue overflowed: what the commits changed is not known.
+    lost: bool,
     recent: Vec<Arc<Commit>>,
+    /// Some that a lane needs are not among these.
+    recent_lost: bool,
     waiting: VecDeque<LaneRequest>,
     lanes: Vec<Lane>,
     half: Option<Half>,
@@ -104,7 +116,9 @@ impl Core {
             syncer: Syncer::new(shared, "test_0"),
             counts: Counts::default(),
             queue: VecDeque::new(),
+            lost: false,
             recent: Vec::new(),
+            recent_lost: false,
             waiting: VecDeque::new(),
             lanes: Vec::new(),
             half: None,
@@ -115,6 +129,14 @@ impl Core {
     /// A commit has been made.
     pub fn commit(&mut self, commit: Arc<Commit>) {
         self.queue.push_back(commit);
+    }
+
+    /// The queue overflows: the next batch has to look at everything.
+    pub fn lose_commits(&mut self) {
+        if !self.queue.is_empty() {
+            self.lost = true;
+            self.counts.lost += 1;
+        }
     }
 
     /// Whether a batch is half done: what needs the turn has to wait.
@@ -132,17 +154,20 @@ impl Core {
         let commits: Vec<Arc<Commit>> = self.queue.drain(..).collect();
         if self.lanes.is_empty() {
             self.recent.clear();
+            self.recent_lost = false;
         } else {
+            self.recent_lost |= self.lost;
             self.recent.extend(commits.iter().cloned());
         }
-        let batch = Batch::fold(&commits, end);
+        let lost = std::mem::take(&mut self.lost);
+        let batch = batch(&self.syncer, &commits, lost, end);
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
         let (tasks, stale, done) = (tasks.advance, tasks.stale, Vec::new());
         self.counts.batches += 1;
         self.counts.advanced += tasks.len();
         self.counts.anew += stale.len();
         let (stale, read) = self.read_inline(stale, end);
-        self.half = Some(Half { commits, end, tasks, stale, done, read });
+        self.half = Some(Half { commits, lost, end, tasks, stale, done, read });
     }
 
     /// Reads what cannot wait for a lane; gives the others back.
@@ -171,7 +196,7 @@ impl Core {
         if let Some(half) = &mut self.half
             && let Some(task) = half.tasks.pop()
         {
-            let batch = Batch::fold(&half.commits, half.end);
+            let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
             half.done.push(perform(&self.syncer, &batch, task));
         }
     }
@@ -182,7 +207,7 @@ impl Core {
             self.step_batch();
         }
         let Some(half) = self.half.take() else { return };
-        let batch = Batch::fold(&half.commits, half.end);
+        let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
         let from = self.syncer.shared.version;
         self.syncer.shared.moved(half.end);
         let mut done = half.done;
@@ -305,7 +330,7 @@ impl Core {
     fn bring_forward(&mut self, id: ViewId, at: StateVersion) {
         let end = self.syncer.shared.version;
         let commits: Vec<_> = self.recent.iter().filter(|c| c.version > at).cloned().collect();
-        let batch = Batch::fold(&commits, end);
+        let batch = batch(&self.syncer, &commits, self.recent_lost, end);
         let reader = self.syncer.shared.reader.clone();
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, Some(id));
         let done = tasks.advance.into_iter().map(|task| perform(&self.syncer, &batch, task)).collect();
@@ -319,6 +344,11 @@ impl Core {
             give_up(&mut self.syncer, lane.begun, "the core stops");
         }
     }
+}
+
+/// What commits changed; everything, if some were lost.
+fn batch<'c>(syncer: &Syncer, commits: &'c [Arc<Commit>], lost: bool, end: StateVersion) -> Batch<'c> {
+    if lost { Batch::everything(&syncer.shared.catalogue, end) } else { Batch::fold(commits, end) }
 }
 
 /// Has a view read, all at once.

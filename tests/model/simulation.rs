@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use kelvin::views::view::ViewId;
+
 use super::acting::act;
 use super::choices::Choices;
 use super::client::digest;
@@ -40,6 +42,7 @@ pub fn run(seed: u64, steps: usize) -> Result<Run, Failure> {
         while step < steps {
             step += 1;
             act(&mut world, &mut choices)?;
+            rarely(&mut world, &mut choices);
             if choices.percent(1) {
                 world.rest()?;
             }
@@ -62,6 +65,22 @@ pub fn run(seed: u64, steps: usize) -> Result<Run, Failure> {
     match world.end() {
         Ok(()) => Ok(Run { steps, checked, counts, digest }),
         Err(message) => Err(Failure { step, message }),
+    }
+}
+
+/// What a core sees only under load: a queue that overflows, a view that is overtaken so often that
+/// it is read within the batch.
+fn rarely(world: &mut World, choices: &mut Choices) {
+    match choices.below(200) {
+        199 => world.core.lose_commits(),
+        196..199 => {
+            let view = ViewId(choices.below(20) as u32);
+            let views = &mut world.core.syncer.shared.views;
+            if views.get(view).is_some() {
+                views.read_inline(view);
+            }
+        }
+        _ => {}
     }
 }
 
