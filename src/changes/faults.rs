@@ -84,3 +84,7 @@ pub const fn is_on(_: Fault) -> bool {
 pub fn switch(fault: Option<Fault>) {
     ON.set(fault);
 }
+
+/// Switches nothing off: every rule is kept in such a build.
+#[cfg(not(debug_assertions))]
+pub fn switch(_: Option<Fault>) {}

@@ -26,6 +26,7 @@ use kelvin::views::task::{Done, Outcome, Task};
 use kelvin::views::view::ViewId;
 use kelvin::views::witnesses::witnesses;
 
+use super::counts::Counts;
 use super::keeper::route;
 use super::replica::Replica;
 use super::schema::Schema;
@@ -37,43 +38,6 @@ struct Lane {
     result: Result<(), ReadError>,
     /// Whether it keeps what is encoded; `None`: not decided yet.
     keeps: Option<bool>,
-}
-
-/// What a core has done.
-#[derive(Clone, Copy, Default)]
-pub struct Counts {
-    pub batches: usize,
-    /// Lanes that ended with a result.
-    pub lanes: usize,
-    /// Views that were read anew: in a lane, and within a batch.
-    pub anew: usize,
-    pub inline: usize,
-    /// Views that a batch brought forward row by row.
-    pub advanced: usize,
-    /// Batches of which it is not known what they changed.
-    pub lost: usize,
-}
-
-impl Counts {
-    pub fn add(&mut self, other: Counts) {
-        self.batches += other.batches;
-        self.lanes += other.lanes;
-        self.anew += other.anew;
-        self.inline += other.inline;
-        self.advanced += other.advanced;
-        self.lost += other.lost;
-    }
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { batches, lanes, anew, inline, advanced, lost } = self;
-        write!(
-            f,
-            "{batches} batches ({lost} after a gap) with {advanced} views row by row, {lanes} lanes, "
-        )?;
-        write!(f, "{anew} views read anew, {inline} of them within the batch")
-    }
 }
 
 /// A batch of which nothing has taken effect yet.

@@ -8,6 +8,7 @@ pub mod cell;
 pub mod choices;
 pub mod client;
 pub mod core;
+pub mod counts;
 pub mod database;
 pub mod envelope;
 pub mod fixture;

@@ -8,7 +8,7 @@ use kelvin::views::view::ViewId;
 use super::acting::act;
 use super::choices::Choices;
 use super::client::digest;
-use super::core::Counts;
+use super::counts::Counts;
 use super::random_world;
 use super::watch::Watch;
 use super::world::{Broken, World};
