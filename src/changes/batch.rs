@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::commit::{Commit, Row, TableChange};
+use super::faults::{self, Fault};
 use super::version::StateVersion;
 use crate::replica::catalogue::{Catalogue, TableId};
 use crate::zql::key;
@@ -83,6 +84,9 @@ fn fold_table<'c>(changes: &[&'c TableChange]) -> TableBatch<'c> {
         match positions.entry(bytes) {
             std::collections::hash_map::Entry::Occupied(found) => {
                 folded[*found.get()].new = row.new.as_ref();
+                if faults::is_on(Fault::Fold) {
+                    folded[*found.get()].old = row.old.as_ref();
+                }
             }
             std::collections::hash_map::Entry::Vacant(free) => {
                 free.insert(folded.len());

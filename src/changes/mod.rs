@@ -4,5 +4,6 @@
 
 pub mod batch;
 pub mod commit;
+pub mod faults;
 pub mod queue;
 pub mod version;

@@ -14,6 +14,7 @@ use super::group::Group;
 use super::shared::{RowOp, Shared, flush, start_frame};
 use super::sink::{ConnectionId, Phase};
 use super::step::failed;
+use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch, poke_cancel};
@@ -169,7 +170,7 @@ impl CatchUp {
 
     /// Writes the next slice. Must be called between batches.
     pub fn slice(&mut self, group: &mut Group, shared: &mut Shared) -> Result<Progress, ProtocolError> {
-        if group.is_held(shared) {
+        if group.is_held(shared) && !faults::is_on(Fault::Hold) {
             return Ok(Progress::Wait);
         }
         if let Base::Unknown(cookie) = self.base {
@@ -282,7 +283,7 @@ impl CatchUp {
     /// Finds the rows that may differ between the state reached and the state now.
     fn collect(&mut self, group: &Group, shared: &mut Shared) {
         let mut rows: Vec<RowId> = match self.reached {
-            None => all_rows(group, shared),
+            None => all_rows(group, shared, self.connection),
             Some(cookie) => touched(group, shared, cookie, self.version, self.stream.take()),
         };
         rows.sort_unstable();
@@ -336,10 +337,13 @@ fn provable(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
         })
 }
 
-fn all_rows(group: &Group, shared: &Shared) -> Vec<RowId> {
+fn all_rows(group: &Group, shared: &Shared, connection: ConnectionId) -> Vec<RowId> {
     let mut rows = RowSet::default();
-    for view in group.views.keys().filter_map(|v| shared.views.get(*v)) {
-        rows.extend(view.state.iter());
+    for id in group.views.keys() {
+        if faults::is_on(Fault::OwnRows) && !group.is_wanted_by(connection, *id) {
+            continue;
+        }
+        rows.extend(shared.views.get(*id).into_iter().flat_map(|view| view.state.iter()));
     }
     rows.into_iter().collect()
 }

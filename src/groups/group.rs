@@ -370,6 +370,14 @@ impl Group {
         self.queries.values().any(Query::is_swapping) || self.has_stale(shared)
     }
 
+    /// Whether the client of a connection wants a query that a view answers.
+    pub(super) fn is_wanted_by(&self, connection: ConnectionId, view: ViewId) -> bool {
+        let connection = self.connections.iter().find(|c| c.id == connection);
+        let client = connection.and_then(|c| self.clients.get(&c.client_id));
+        let wants = |hash| client.and_then(|c| c.desires.get(hash)).is_some_and(|d| d.desired);
+        self.queries.iter().any(|(hash, query)| query.current == Some(view) && wants(hash))
+    }
+
     /// Whether a view that the group has is being read anew.
     pub fn has_stale(&self, shared: &Shared) -> bool {
         self.views.keys().any(|id| shared.views.get(*id).is_some_and(View::is_stale))

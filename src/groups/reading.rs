@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::syncer::{SMALL_VIEW, Syncer};
+use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::views::assemble::Assembly;
 use crate::views::full::Full;
@@ -170,7 +171,7 @@ impl Syncer {
             None => self.shared.views.hydrated(request.view, state, at),
         }
         self.keep_frames(reading, full, now);
-        at < self.shared.version
+        at < self.shared.version && !faults::is_on(Fault::Lane)
     }
 
     /// Takes the result of a lane for a view that lives: the rows in encoded form. The state

@@ -11,6 +11,7 @@ use super::group::{Group, LeftView, MAX_LEFT_KEYS, MAX_REMOVED_QUERIES, MAX_RESU
 use super::shared::{RowOp, Shared, flush, push_row, start_frame};
 use super::sink::{Connection, Phase};
 use super::syncer::SMALL_VIEW;
+use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch};
@@ -207,7 +208,9 @@ fn operations(
             first.get(&id).copied().unwrap_or_else(|| v.state.contains(id))
         };
         let alive_before = before.iter().any(held);
-        let alive_after = after.iter().any(|v| v.state.contains(id));
+        let left = |v: &(&View, RowMap<bool>)| held(v) && !v.0.state.contains(id);
+        let forgotten = faults::is_on(Fault::Alive) && before.iter().any(left);
+        let alive_after = after.iter().any(|v| v.state.contains(id)) && !forgotten;
         match (alive_before, alive_after) {
             (false, true) => ops.push(RowOp::Put(id)),
             (true, true) if noted.edited => ops.push(RowOp::Put(id)),

@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
 use crate::changes::batch::{Batch, TableBatch};
+use crate::changes::faults::{self, Fault};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
@@ -201,7 +202,7 @@ impl Syncer {
             }
         }
         // While a view is replaced or read anew nothing of the new version may leave (rule 16).
-        if !held {
+        if !held || faults::is_on(Fault::Hold) {
             group.passed = 0;
             step(group, &mut self.shared, &transition)?;
             for hash in transition.removed {

@@ -9,6 +9,7 @@ use super::rows::{Identity, IdentityId, Rows};
 use super::view::identity_bytes;
 use crate::changes::batch::{Batch, Change, TableBatch};
 use crate::changes::commit::Row;
+use crate::changes::faults::{self, Fault};
 use crate::zql::key;
 
 /// One row before and after the batch.
@@ -35,11 +36,13 @@ impl<'c> ChangedRows<'c> {
     fn new(changes: &[Change<'c>], identity: &Identity) -> ChangedRows<'c> {
         let mut out = ChangedRows::default();
         for change in changes {
-            let old = change.old.and_then(|row| Some((out.entry(identity_bytes(&identity.key, row)?), row)));
+            let apart = faults::is_on(Fault::Identity);
+            let from = if apart { out.rows.len() as u32 } else { 0 };
+            let mut place = |row| Some((out.entry(identity_bytes(&identity.key, row)?, from), row));
+            let (old, new) = (change.old.and_then(&mut place), change.new.and_then(&mut place));
             if let Some((at, row)) = old {
                 out.rows[at as usize].old = Some(row);
             }
-            let new = change.new.and_then(|row| Some((out.entry(identity_bytes(&identity.key, row)?), row)));
             if let Some((at, row)) = new {
                 out.rows[at as usize].new = Some(row);
             }
@@ -48,10 +51,12 @@ impl<'c> ChangedRows<'c> {
         out
     }
 
-    fn entry(&mut self, identity: Vec<u8>) -> u32 {
+    /// The row with a client key; made, if there is none from this place on.
+    fn entry(&mut self, identity: Vec<u8>, from: u32) -> u32 {
         let hash = key::hash(&identity);
         let rows = &self.rows;
-        if let Some(found) = self.by_identity.find(hash, |at| *rows[*at as usize].identity == *identity) {
+        let is_it = |at: &u32| *at >= from && *rows[*at as usize].identity == *identity;
+        if let Some(found) = self.by_identity.find(hash, is_it) {
             return *found;
         }
         let at = self.rows.len() as u32;

@@ -9,6 +9,7 @@ use super::rows::{RowId, RowMap};
 use super::view::identity_bytes;
 use super::window::{TAIL, Window};
 use crate::changes::commit::Row;
+use crate::changes::faults::{self, Fault};
 use crate::replica::reader::ReadError;
 use crate::replica::value::Value;
 use crate::zql::evaluate::{UNEQUAL, parameters};
@@ -93,7 +94,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
                 return self.read_window(node, key, &plan).await;
             }
         }
-        let short = full && turn.size < limit;
+        let short = full && turn.size < limit && !faults::is_on(Fault::Refill);
         self.settle(node, key, turn)?;
         match (short, bound) {
             (true, Some(bound)) => self.refill(node, key, &bound, limit).await,
@@ -259,7 +260,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
     /// Gives a key as many witnesses as it can have.
     async fn fill(&mut self, node: usize, key: &[u8]) -> Result<(), ReadError> {
         let held = |this: &Self| this.state.nodes[node].get(key).map_or(0, |slot| slot.rows.len());
-        if held(self) >= MAX_WITNESSES {
+        if held(self) >= MAX_WITNESSES || faults::is_on(Fault::Witnesses) {
             return Ok(());
         }
         for found in self.read_key(node, key).await? {

@@ -17,6 +17,7 @@ use super::shapes::Shape;
 use super::view::{View, ViewId, identity_bytes};
 use crate::changes::batch::{Batch, TableBatch};
 use crate::changes::commit::Row;
+use crate::changes::faults::{self, Fault};
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::replica::reader::{ReadError, Reader};
 use crate::replica::value::Value;
@@ -118,7 +119,8 @@ impl<'b, 'c> Routing<'b, 'c> {
     pub fn new(batch: &'b Batch<'c>, changed: &'b Changed<'c>, views: &Views, only: Option<ViewId>) -> Self {
         let bulk = batch.tables.iter().filter(|(_, t)| matches!(t, TableBatch::Bulk)).map(|(id, _)| id);
         let mut found: BTreeMap<ViewId, Candidates> = BTreeMap::new();
-        for view in views.reading(bulk).into_iter().filter(|v| only.is_none_or(|only| only == *v)) {
+        let reading = if faults::is_on(Fault::Bulk) { Vec::new() } else { views.reading(bulk) };
+        for view in reading.into_iter().filter(|v| only.is_none_or(|only| only == *v)) {
             found.entry(view).or_default().evaluate = Some(Reason::Bulk);
         }
         let mut tables: Vec<(TableId, usize)> = batch.tables.keys().map(|table| (*table, 0)).collect();
@@ -179,7 +181,7 @@ impl<'b, 'c> Routing<'b, 'c> {
                         let work = self.work.entry((found.depth, *shape)).or_default();
                         work.changes.push((change.old, change.new));
                     }
-                    Target::Node(view, node) => self.changed(views, *view, *node as usize, at),
+                    Target::Node(view, node) => self.changed(views, table, *view, *node as usize, at),
                 }
             }
         }
@@ -195,10 +197,10 @@ impl<'b, 'c> Routing<'b, 'c> {
         views.get(id).filter(|view| view.is_live())
     }
 
-    fn changed(&mut self, views: &Views, id: ViewId, node: usize, change: usize) {
+    fn changed(&mut self, views: &Views, table: TableId, id: ViewId, node: usize, change: usize) {
         let Some(view) = self.view(views, id) else { return };
         // Keys of a view that is gone may still be registered while its number is another's.
-        let Some(plan) = view.plan.nodes.get(node) else { return };
+        let Some(plan) = view.plan.nodes.get(node).filter(|plan| plan.table == table) else { return };
         let changed = self.changed.of(view.layout.identities[node]);
         for at in changed.of_change(change) {
             let row = changed.get(at);
@@ -237,6 +239,7 @@ impl<'b, 'c> Routing<'b, 'c> {
             {
                 continue;
             }
+            let old = old.filter(|_| !faults::is_on(Fault::OldKey));
             old.iter().chain(new).filter(|row| exists.may_hold(row)).for_each(|row| dirty(row));
         }
         work.touched.iter().for_each(|row| dirty(row));
@@ -249,6 +252,9 @@ impl<'b, 'c> Routing<'b, 'c> {
     }
 
     fn give_up(&mut self, shape: &Shape) {
+        if faults::is_on(Fault::GiveUp) {
+            return;
+        }
         for view in shape.users().filter(|v| self.only.is_none_or(|only| only == *v)) {
             *self.found.entry(view).or_default() =
                 Candidates { evaluate: Some(Reason::Condition), ..Candidates::default() };
@@ -320,7 +326,7 @@ impl<'b, 'c> Routing<'b, 'c> {
             let witness = view.plan.conditions[*condition].witness;
             witness.is_some_and(|witness| self.survives(views, id, witness, key))
         };
-        if !conditions.all(settled) {
+        if !conditions.all(settled) && !faults::is_on(Fault::Touched) {
             self.add(view, id, node, Candidate::Touched(row.clone()));
         }
     }

@@ -17,6 +17,8 @@ use super::schema::Schema;
 #[derive(Default)]
 pub struct Pipe {
     frames: RefCell<VecDeque<Bytes>>,
+    /// Of all that ever was sent.
+    pub digest: Cell<u64>,
     pub behind: Cell<bool>,
     pub failed: RefCell<Option<ProtocolError>>,
     pub closed: Cell<bool>,
@@ -24,6 +26,7 @@ pub struct Pipe {
 
 impl Sink for Pipe {
     fn send(&self, frames: &[Bytes]) {
+        frames.iter().for_each(|frame| self.digest.set(digest(self.digest.get(), frame)));
         self.frames.borrow_mut().extend(frames.iter().cloned());
     }
 
@@ -274,6 +277,13 @@ fn patch_set(set: &mut BTreeSet<String>, patch: &Value) -> Result<(), Violation>
         }
     }
     Ok(())
+}
+
+/// Adds bytes to a digest of all before them: FNV-1a.
+pub fn digest(so_far: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(so_far ^ 0xcbf2_9ce4_8422_2325, |digest, byte| {
+        (digest ^ *byte as u64).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A pipe and the tab's end of it.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_lite::future::block_on;
 use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
+use kelvin::changes::faults::{self, Fault};
 use kelvin::changes::version::StateVersion;
 use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
 use kelvin::groups::shared::Shared;
@@ -25,6 +26,7 @@ use kelvin::views::task::{Done, Outcome, Task};
 use kelvin::views::view::ViewId;
 use kelvin::views::witnesses::witnesses;
 
+use super::counts::Counts;
 use super::keeper::route;
 use super::replica::Replica;
 use super::schema::Schema;
@@ -41,6 +43,8 @@ struct Lane {
 /// A batch of which nothing has taken effect yet.
 struct Half {
     commits: Vec<Arc<Commit>>,
+    /// There were others.
+    lost: bool,
     end: StateVersion,
     tasks: Vec<Task>,
     stale: Vec<(ViewId, Reason)>,
@@ -51,8 +55,13 @@ struct Half {
 
 pub struct Core {
     pub syncer: Syncer,
+    pub counts: Counts,
     queue: VecDeque<Arc<Commit>>,
+    /// The queue overflowed: what the commits changed is not known.
+    lost: bool,
     recent: Vec<Arc<Commit>>,
+    /// Some that a lane needs are not among these.
+    recent_lost: bool,
     waiting: VecDeque<LaneRequest>,
     lanes: Vec<Lane>,
     half: Option<Half>,
@@ -69,8 +78,11 @@ impl Core {
         let shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
         Core {
             syncer: Syncer::new(shared, "test_0"),
+            counts: Counts::default(),
             queue: VecDeque::new(),
+            lost: false,
             recent: Vec::new(),
+            recent_lost: false,
             waiting: VecDeque::new(),
             lanes: Vec::new(),
             half: None,
@@ -81,6 +93,14 @@ impl Core {
     /// A commit has been made.
     pub fn commit(&mut self, commit: Arc<Commit>) {
         self.queue.push_back(commit);
+    }
+
+    /// The queue overflows: the next batch has to look at everything.
+    pub fn lose_commits(&mut self) {
+        if !self.queue.is_empty() {
+            self.lost = true;
+            self.counts.lost += 1;
+        }
     }
 
     /// Whether a batch is half done: what needs the turn has to wait.
@@ -98,14 +118,20 @@ impl Core {
         let commits: Vec<Arc<Commit>> = self.queue.drain(..).collect();
         if self.lanes.is_empty() {
             self.recent.clear();
+            self.recent_lost = false;
         } else {
+            self.recent_lost |= self.lost;
             self.recent.extend(commits.iter().cloned());
         }
-        let batch = Batch::fold(&commits, end);
+        let lost = std::mem::take(&mut self.lost);
+        let batch = batch(&self.syncer, &commits, lost, end);
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
         let (tasks, stale, done) = (tasks.advance, tasks.stale, Vec::new());
+        self.counts.batches += 1;
+        self.counts.advanced += tasks.len();
+        self.counts.anew += stale.len();
         let (stale, read) = self.read_inline(stale, end);
-        self.half = Some(Half { commits, end, tasks, stale, done, read });
+        self.half = Some(Half { commits, lost, end, tasks, stale, done, read });
     }
 
     /// Reads what cannot wait for a lane; gives the others back.
@@ -123,6 +149,7 @@ impl Core {
             let mut lane = read(&self.syncer, begun, &reader);
             lane.result.as_ref().expect("an answer");
             lane.chunks.drain(..).for_each(|chunk| lane.begun.assembly.take(chunk));
+            self.counts.inline += 1;
             found.push(prepare(&mut self.syncer, lane.begun));
         }
         (rest, found)
@@ -133,7 +160,7 @@ impl Core {
         if let Some(half) = &mut self.half
             && let Some(task) = half.tasks.pop()
         {
-            let batch = Batch::fold(&half.commits, half.end);
+            let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
             half.done.push(perform(&self.syncer, &batch, task));
         }
     }
@@ -144,16 +171,32 @@ impl Core {
             self.step_batch();
         }
         let Some(half) = self.half.take() else { return };
-        let batch = Batch::fold(&half.commits, half.end);
+        let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
         let from = self.syncer.shared.version;
         self.syncer.shared.moved(half.end);
-        settle(&mut self.syncer, half.done, half.stale, from);
+        let mut done = half.done;
+        if faults::is_on(Fault::Barrier) {
+            self.settle_apart(&mut done, from);
+        }
+        settle(&mut self.syncer, done, half.stale, from);
         let read: Vec<ViewId> = half.read.iter().map(|(reading, _)| reading.request.view).collect();
         for (reading, found) in half.read {
             self.syncer.inline_done(&reading, found, 0.0);
         }
         self.syncer.shared.views.inline_done(&read);
         self.syncer.route_mutations(&batch);
+    }
+
+    /// Views take effect one by one, and groups step in between: what must not be.
+    fn settle_apart(&mut self, done: &mut Vec<Done>, from: StateVersion) {
+        while done.len() > 1
+            && let Some(next) = done.pop()
+        {
+            settle(&mut self.syncer, vec![next], Vec::new(), from);
+            while let Some(group) = self.syncer.next_due() {
+                self.syncer.work(&group, 0.0);
+            }
+        }
     }
 
     /// Starts the lanes that were asked for. `racing`: commits come between the core's
@@ -237,6 +280,7 @@ impl Core {
         if error.is_some() || !self.syncer.is_read(request) {
             return give_up(&mut self.syncer, begun, &error.unwrap_or_default());
         }
+        self.counts.lanes += 1;
         if begun.reading.frames_only {
             return self.syncer.frames_done(&begun.reading, begun.assembly, now);
         }
@@ -250,7 +294,7 @@ impl Core {
     fn bring_forward(&mut self, id: ViewId, at: StateVersion) {
         let end = self.syncer.shared.version;
         let commits: Vec<_> = self.recent.iter().filter(|c| c.version > at).cloned().collect();
-        let batch = Batch::fold(&commits, end);
+        let batch = batch(&self.syncer, &commits, self.recent_lost, end);
         let reader = self.syncer.shared.reader.clone();
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, Some(id));
         let done = tasks.advance.into_iter().map(|task| perform(&self.syncer, &batch, task)).collect();
@@ -264,6 +308,11 @@ impl Core {
             give_up(&mut self.syncer, lane.begun, "the core stops");
         }
     }
+}
+
+/// What commits changed; everything, if some were lost.
+fn batch<'c>(syncer: &Syncer, commits: &'c [Arc<Commit>], lost: bool, end: StateVersion) -> Batch<'c> {
+    if lost { Batch::everything(&syncer.shared.catalogue, end) } else { Batch::fold(commits, end) }
 }
 
 /// Has a view read, all at once.

@@ -29,6 +29,11 @@ impl Database {
         Database { schema: schema.clone(), tables }
     }
 
+    /// The same rows, named as other clients name them.
+    pub fn known_as(&self, schema: &Schema) -> Database {
+        Database { schema: schema.clone(), tables: self.tables.clone() }
+    }
+
     pub fn rows(&self, table: usize) -> impl Iterator<Item = &Row> {
         self.tables[table].values()
     }

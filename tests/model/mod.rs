@@ -2,25 +2,34 @@
 //! made from the specification alone. Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod acting;
 pub mod build;
 pub mod cell;
 pub mod choices;
 pub mod client;
 pub mod core;
+pub mod counts;
 pub mod database;
+pub mod envelope;
 pub mod fixture;
 pub mod keeper;
 pub mod meaning;
+pub mod oracle;
+pub mod plain_sql;
 pub mod print;
 pub mod probe;
 pub mod quiet;
 pub mod random;
 pub mod random_query;
+pub mod random_world;
 pub mod replica;
+pub mod scenario;
 pub mod schema;
 pub mod script;
 pub mod sheet;
+pub mod simulation;
 pub mod steps;
 pub mod tables;
 pub mod tree;
+pub mod watch;
 pub mod world;

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kelvin::groups::sink::Phase;
+use kelvin::views::view::ViewId;
 use serde_json::{Value, json};
 
 use super::choices::Choices;
-use super::database::Write;
+use super::database::Database;
 use super::keeper::{chosen, members};
 use super::tree::{Synced, judge, nodes};
 use super::world::{Broken, World};
@@ -39,7 +40,7 @@ impl World {
             self.open_sockets();
             while let Some(group) = self.core.syncer.next_due() {
                 moved = true;
-                self.core.syncer.work(&group, self.now);
+                self.work(&group);
             }
             for group in 0..self.groups.len() {
                 for tab in 0..self.groups[group].tabs.len() {
@@ -56,11 +57,7 @@ impl World {
             }
             if self.is_behind() {
                 // A tab whose cookie is ahead of the replica waits until it is not.
-                let table = self.db.schema.find("item");
-                let row = super::tables::filler(round);
-                let write = Write::Insert { table, row: row.clone() };
-                let back = Write::Delete { table, row };
-                self.commit(vec![write, back]);
+                self.commit(Vec::new());
             }
         }
         Ok(())
@@ -85,6 +82,7 @@ impl World {
     pub fn check(&self) -> Result<(), Broken> {
         for group in &self.groups {
             let Some(state) = self.core.syncer.groups.get(group.id.as_str()) else { continue };
+            let db = self.db.known_as(&group.schema);
             let mut rows: BTreeMap<(String, String), Value> = BTreeMap::new();
             let mut got = BTreeSet::new();
             for (hash, query) in &state.queries {
@@ -96,7 +94,7 @@ impl World {
                 if query.got {
                     got.insert(hash.clone());
                     let view = query.current.ok_or(format!("{hash} is got without a view"))?;
-                    rows.extend(self.rows_of(view).map_err(|e| format!("{} {hash}: {e}", group.id))?);
+                    rows.extend(self.rows_of(&db, view).map_err(|e| format!("{} {hash}: {e}", group.id))?);
                 }
             }
             for tab in group.tabs.iter().filter(|t| t.line.is_some()) {
@@ -154,12 +152,12 @@ impl World {
     }
 
     /// What a view must hold, if it holds that.
-    fn rows_of(&self, id: kelvin::views::view::ViewId) -> Result<BTreeMap<(String, String), Value>, Broken> {
+    fn rows_of(&self, db: &Database, id: ViewId) -> Result<BTreeMap<(String, String), Value>, Broken> {
         let shared = &self.core.syncer.shared;
         let view = shared.views.get(id).ok_or("there is no such view")?;
         let ast = self.asts.get(&(id, view.incarnation)).ok_or("nobody asked for the view")?;
         let rows = shared.rows.borrow();
-        let synced: Synced = judge(&self.db, &nodes(&self.db, ast), &chosen(view, &rows), None)?;
+        let synced: Synced = judge(db, &nodes(db, ast), &chosen(view, &rows), None)?;
         let (held, expected) = (members(view, &rows), synced.keys().cloned().collect());
         if held != expected {
             return Err(format!("view holds {held:?}, expected {expected:?}"));
@@ -167,12 +165,12 @@ impl World {
         Ok(synced
             .into_iter()
             .map(|((table, _), row)| {
-                let columns = &self.schema.spec(table).columns;
-                let fields = self.schema.visible(table).into_iter();
-                let value = fields.map(|c| (columns[c].0.to_owned(), row[c].json())).collect();
+                let columns = &db.schema.spec(table).columns;
+                let fields = db.schema.visible(table).into_iter();
+                let value = fields.map(|c| (columns[c].0.to_owned(), as_doubles(&row[c].json()))).collect();
                 let parts: Vec<String> =
-                    self.schema.identity(table).into_iter().map(|c| row[c].json().to_string()).collect();
-                ((self.schema.spec(table).name.to_owned(), parts.join(",")), Value::Object(value))
+                    db.schema.identity(table).into_iter().map(|c| row[c].json().to_string()).collect();
+                ((db.schema.spec(table).name.to_owned(), parts.join(",")), Value::Object(value))
             })
             .collect())
     }

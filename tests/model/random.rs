@@ -106,7 +106,7 @@ pub fn transaction(choices: &mut Choices, db: &mut Database, most: usize) -> Vec
 
 fn step(choices: &mut Choices, db: &mut Database, writes: &mut Vec<Write>) {
     let schema = db.schema.clone();
-    let table = choices.below(schema.specs.len());
+    let table = choices.below(schema.of_app());
     let spec = schema.spec(table);
     let mut write = |db: &mut Database, w: Write| {
         db.apply(&w);

@@ -16,7 +16,7 @@ enum Place {
 
 /// A query that can be planned.
 pub fn query(choices: &mut Choices, schema: &Schema) -> Ast {
-    let table = choices.below(schema.specs.len());
+    let table = choices.below(schema.of_app());
     node(choices, schema, table, 0, Place::Result)
 }
 
@@ -77,7 +77,7 @@ fn correlated(
     place: Place,
     system: System,
 ) -> Correlated {
-    let child = choices.below(schema.specs.len());
+    let child = choices.below(schema.of_app());
     let mut parent_field = Vec::new();
     let mut child_field = Vec::new();
     let pairs = if choices.percent(25) { 2 } else { 1 };

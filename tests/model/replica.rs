@@ -33,7 +33,7 @@ impl Replica {
     pub fn create(schema: &Schema) -> Replica {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("kelvin-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = std::env::temp_dir().join(name);
+        let directory = files().join(name);
         std::fs::create_dir_all(&directory).expect("a directory for the replica");
         let connection = Connection::open(directory.join("replica")).expect("a new file");
         connection
@@ -111,6 +111,12 @@ impl Drop for Replica {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Where the files are: in memory, if that can be had.
+fn files() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 fn file(directory: &Path) -> PathBuf {

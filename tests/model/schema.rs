@@ -64,6 +64,18 @@ impl Schema {
         (0..columns.len()).filter(|c| columns[*c].1 != Kind::Bytes).collect()
     }
 
+    /// The tables that belong to the app: the first ones. The shard's own come after them.
+    pub fn of_app(&self) -> usize {
+        self.specs.iter().filter(|spec| !spec.name.contains('.')).count()
+    }
+
+    /// The same tables as other clients know them: with these keys, or not at all.
+    pub fn known_by(&self, keys: Vec<Option<Vec<usize>>>) -> Schema {
+        let mut specs = (*self.specs).clone();
+        specs.iter_mut().zip(keys).for_each(|(spec, key)| spec.client_key = key);
+        Schema { specs: Arc::new(specs), catalogue: self.catalogue.clone() }
+    }
+
     /// The schema that clients send.
     pub fn of_clients(&self) -> ClientSchema {
         let mut tables = BTreeMap::new();

@@ -10,10 +10,10 @@ use super::world::{Tab, World};
 impl World {
     /// A new tab of a group connects, wanting these queries.
     pub fn tab(&mut self, group: usize, wanted: &[usize]) -> usize {
+        let receiver = Receiver::new(self.groups[group].schema.clone(), Store::default());
+        let wanted: BTreeSet<usize> = wanted.iter().copied().collect();
         let tabs = &mut self.groups[group].tabs;
         let tab = tabs.len();
-        let receiver = Receiver::new(self.schema.clone(), Store::default());
-        let wanted: BTreeSet<usize> = wanted.iter().copied().collect();
         tabs.push(Tab { client: format!("g{group}t{tab}"), receiver, wanted, line: None });
         self.connect(&mut Choices::new((0, 0)), group, tab).expect("connected");
         tab

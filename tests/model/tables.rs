@@ -1,18 +1,38 @@
 //! The tables and the queries of the tests of client groups.
 
+use std::rc::Rc;
+
 use kelvin::zql::ast::Ast;
 
 use super::build::*;
 use super::cell::{Cell, Kind};
 use super::choices::Choices;
 use super::database::{Database, Row, Write};
+use super::scenario::Scenario;
 use super::schema::{Schema, TableSpec};
 
 /// Queries that clients know, and the forms that the app gives each of them.
-pub const QUERIES: usize = 9;
-pub const FORMS: usize = 3;
+const QUERIES: usize = 9;
+const FORMS: usize = 3;
 
-pub fn schema() -> Schema {
+/// The query of the large table.
+const LARGE: usize = 8;
+
+/// `rows`: of the large table.
+pub fn scenario(rows: usize) -> Scenario {
+    let schema = schema();
+    let forms = |number| (0..FORMS).map(|form| query(number, form).map(Rc::new)).collect();
+    Scenario {
+        believed: vec![schema.clone()],
+        queries: (0..QUERIES).map(forms).collect(),
+        large: (rows > 100).then_some(LARGE),
+        initial: many(&schema, rows),
+        transaction,
+        schema,
+    }
+}
+
+fn schema() -> Schema {
     let table = |name,
                  columns: Vec<(&'static str, Kind, bool)>,
                  keys: &[&[usize]],
@@ -52,7 +72,7 @@ pub fn schema() -> Schema {
 }
 
 /// One form of one query. `None`: the app refuses it.
-pub fn query(query: usize, form: usize) -> Option<Ast> {
+fn query(query: usize, form: usize) -> Option<Ast> {
     let n = form as f64;
     let tags = || from("tag").filter(test("v", "=", n));
     Some(match query {
@@ -80,16 +100,14 @@ pub fn query(query: usize, form: usize) -> Option<Ast> {
 }
 
 /// Rows enough for results that are not sent at once.
-pub fn many(db: &mut Database, count: usize) -> Vec<Write> {
-    let table = db.schema.find("big");
+fn many(schema: &Schema, count: usize) -> Vec<Write> {
+    let table = schema.find("big");
     let row = |i: usize| vec![Cell::Int(i as i64), Cell::Int((i % 2) as i64)];
-    let writes: Vec<Write> = (0..count).map(|i| Write::Insert { table, row: row(i) }).collect();
-    writes.iter().for_each(|w| db.apply(w));
-    writes
+    (0..count).map(|i| Write::Insert { table, row: row(i) }).collect()
 }
 
 /// A transaction of the app. Where there are many rows it is mostly they that change.
-pub fn transaction(choices: &mut Choices, db: &mut Database) -> Vec<Write> {
+fn transaction(choices: &mut Choices, db: &mut Database) -> Vec<Write> {
     let mut writes = Vec::new();
     let big = db.schema.find("big");
     let changes_many = db.len(big) > 100 && choices.percent(60);
@@ -142,9 +160,4 @@ fn row(choices: &mut Choices, db: &Database, table: usize) -> Row {
         }
     }
     row
-}
-
-/// A row that no other transaction uses.
-pub fn filler(n: usize) -> Row {
-    vec![Cell::Text(format!("filler{n}")), Cell::Null, Cell::Null, Cell::Null]
 }

@@ -19,8 +19,10 @@ use super::client::{Pipe, Receiver, Store};
 use super::core::Core;
 use super::database::{Database, Write};
 use super::replica::Replica;
+use super::scenario::Scenario;
 use super::schema::Schema;
 use super::tables;
+use super::watch::Watch;
 
 /// Epoch of the server under test.
 pub const EPOCH: u64 = 7;
@@ -36,11 +38,13 @@ pub struct Tab {
 /// One client group.
 pub struct Group {
     pub id: String,
+    /// What its clients believe.
+    pub schema: Schema,
     pub tabs: Vec<Tab>,
     /// What every tab at a cookie must hold (rule 12).
     pub history: BTreeMap<String, Store>,
     /// Form of each query that the app answers with.
-    pub forms: [usize; tables::QUERIES],
+    pub forms: Vec<usize>,
     mutations: u64,
 }
 
@@ -52,6 +56,7 @@ struct Owed {
 }
 
 pub struct World {
+    pub scenario: Scenario,
     pub schema: Schema,
     pub db: Database,
     pub replica: Replica,
@@ -59,7 +64,11 @@ pub struct World {
     pub groups: Vec<Group>,
     pub now: f64,
     /// What each view was made for, by number and incarnation.
-    pub asts: HashMap<(ViewId, u64), Ast>,
+    pub asts: Asts,
+    /// Looks at every tab whose cookie moves.
+    pub watch: Option<Watch>,
+    /// All that ever was.
+    pub pipes: Vec<Rc<Pipe>>,
     owed: Vec<Owed>,
     connections: u64,
     /// What happened, for people.
@@ -68,26 +77,49 @@ pub struct World {
 
 pub type Broken = String;
 
+/// Queries by view and incarnation.
+pub type Asts = HashMap<(ViewId, u64), Rc<Ast>>;
+
 impl World {
     /// `many`: rows of the large table.
     pub fn new(groups: usize, many: usize) -> World {
-        let schema = tables::schema();
+        World::of(tables::scenario(many), groups)
+    }
+
+    pub fn of(scenario: Scenario, groups: usize) -> World {
+        let schema = scenario.schema.clone();
         let mut db = Database::new(&schema);
         let mut replica = Replica::create(&schema);
-        if many > 0 {
-            replica.commit(&tables::many(&mut db, many));
+        if !scenario.initial.is_empty() {
+            scenario.initial.iter().for_each(|write| db.apply(write));
+            replica.commit(&scenario.initial);
         }
         let core = Core::new(&replica, &schema, EPOCH);
         let group = |n: usize| Group {
             id: format!("g{n}"),
+            schema: scenario.believed[n % scenario.believed.len()].clone(),
             tabs: Vec::new(),
             history: BTreeMap::new(),
-            forms: [0; tables::QUERIES],
+            forms: vec![0; scenario.queries.len()],
             mutations: 0,
         };
         let groups = (0..groups).map(group).collect();
-        let (asts, owed, log) = (HashMap::new(), Vec::new(), Vec::new());
-        World { schema, db, replica, core, groups, now: 0.0, asts, owed, connections: 0, log }
+        let (asts, owed, log, pipes) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        World {
+            scenario,
+            schema,
+            db,
+            replica,
+            core,
+            groups,
+            now: 0.0,
+            asts,
+            watch: None,
+            pipes,
+            owed,
+            connections: 0,
+            log,
+        }
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -98,13 +130,16 @@ impl World {
     pub fn commit(&mut self, writes: Vec<Write>) {
         self.note(|| format!("commit {writes:?}"));
         let commit = self.replica.commit(&writes);
+        if let Some(watch) = &mut self.watch {
+            watch.commit(commit.version.0, &writes);
+        }
         self.core.commit(commit);
     }
 
     /// The app runs a mutation of a group: its number, perhaps its result, perhaps rows.
     pub fn mutate(&mut self, choices: &mut Choices, group: usize) {
         let mut writes =
-            if choices.percent(60) { tables::transaction(choices, &mut self.db) } else { Vec::new() };
+            if choices.percent(60) { (self.scenario.transaction)(choices, &mut self.db) } else { Vec::new() };
         let group = &mut self.groups[group];
         let Some(tab) = group.tabs.first() else { return self.commit(writes) };
         group.mutations += 1;
@@ -134,19 +169,36 @@ impl World {
         self.commit(writes);
     }
 
+    /// The replica gets an index that some view would read by, if one would.
+    pub fn index(&mut self, choices: &mut Choices) {
+        let mut wishes = std::mem::take(&mut self.core.syncer.shared.wishes);
+        if wishes.is_empty() {
+            return;
+        }
+        let wish = wishes.swap_remove(choices.below(wishes.len()));
+        let shared = &mut self.core.syncer.shared;
+        shared.wishes = wishes;
+        if let Some(catalogue) = self.replica.index(&shared.catalogue, &wish) {
+            self.log.push(format!("index {wish:?}"));
+            self.core.syncer.take_catalogue(&catalogue);
+        }
+    }
+
     /// A tab connects; it may be refused.
     pub fn connect(&mut self, choices: &mut Choices, group: usize, tab: usize) -> Result<(), Broken> {
         self.connections += 1;
         let id = ConnectionId(self.connections);
         let pipe = Rc::new(Pipe::default());
+        self.pipes.push(pipe.clone());
         let known = &mut self.groups[group];
         let others: Vec<String> = known.tabs.iter().map(|t| t.client.clone()).collect();
-        let (group_id, tab) = (known.id.clone(), &mut known.tabs[tab]);
+        let (group_id, believed) = (known.id.clone(), known.schema.of_clients());
+        let tab = &mut known.tabs[tab];
         let base_cookie = match &tab.receiver.store.cookie {
             None => None,
             Some(text) => Some(Cookie::parse(text).ok_or(format!("cookie {text}"))?),
         };
-        let schema = base_cookie.is_none().then(|| self.schema.of_clients());
+        let schema = base_cookie.is_none().then_some(believed);
         let stored = tab.receiver.store.desired.get(&tab.client).cloned().unwrap_or_default();
         let init = InitConnection {
             desired: changes(&stored, &tab.wanted),
@@ -241,7 +293,8 @@ impl World {
     fn answer(&mut self, choices: &mut Choices, group: usize, serial: Option<u64>, named: &Named) {
         let number: usize = named.hash[1..].parse().expect("a hash of the test");
         let group = &self.groups[group];
-        let ast = tables::query(number, group.forms[number]).filter(|_| !choices.percent(2));
+        let form = &self.scenario.queries[number][group.forms[number]];
+        let ast = form.clone().filter(|_| !choices.percent(2));
         self.log.push(format!(
             "{} {} is {:?}",
             group.id,
@@ -249,7 +302,7 @@ impl World {
             ast.as_ref().map(|_| group.forms[number])
         ));
         let answer = match &ast {
-            Some(ast) => Transformed::Ast(Box::new(ast.clone())),
+            Some(ast) => Transformed::Ast(Box::new((**ast).clone())),
             None => Transformed::Refused(serde_json::json!({"error": "app", "id": named.hash})),
         };
         let syncer = &mut self.core.syncer;
@@ -263,9 +316,29 @@ impl World {
         }
     }
 
+    /// Does what is due for a group.
+    pub fn work(&mut self, group: &Rc<str>) {
+        self.observe();
+        self.core.syncer.work(group, self.now);
+        self.observe();
+    }
+
+    /// Notes what the labels of all groups stand for, if somebody looks at the tabs.
+    pub fn observe(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        let views = &self.core.syncer.shared.views;
+        for group in self.core.syncer.groups.values() {
+            watch.note(group, &self.asts, |group, hash| {
+                let view = group.queries.get(hash)?.current?;
+                Some(views.get(view)?.incarnation)
+            });
+        }
+    }
+
     /// A tab reads up to `count` messages.
-    pub fn receive(&mut self, group: usize, tab: usize, count: usize) -> Result<(), Broken> {
-        let group = &mut self.groups[group];
+    pub fn receive(&mut self, number: usize, tab: usize, count: usize) -> Result<(), Broken> {
+        self.observe();
+        let group = &mut self.groups[number];
         let tab = &mut group.tabs[tab];
         let Some((_, pipe)) = tab.line.clone() else { return Ok(()) };
         for frame in std::iter::from_fn(|| pipe.next()).take(count) {
@@ -274,6 +347,11 @@ impl World {
                 continue;
             }
             let store = tab.receiver.store.clone();
+            if let Some(watch) = &mut self.watch {
+                let which = number % self.scenario.believed.len();
+                let looked = watch.check(&group.id, which, &store);
+                looked.map_err(|e| format!("{} at {:?}: {e}", tab.client, store.cookie))?;
+            }
             self.log.push(format!("{} is at {:?}", tab.client, store.cookie));
             let cookie = store.cookie.clone().expect("it moved");
             let expected = group.history.entry(cookie).or_insert_with(|| store.clone());

@@ -1,0 +1,157 @@
+//! One decision of a random run: what anybody around a core may do next.
+
+use std::collections::BTreeSet;
+
+use kelvin::changes::faults::{self, Fault};
+use kelvin::protocol::cookie::Cookie;
+use kelvin::protocol::upstream::QueryOp;
+
+use super::choices::Choices;
+use super::client::{Receiver, Store};
+use super::world::{Broken, EPOCH, Tab, World, put};
+
+/// A tab that is not connected: an old one, a new one, one that shares the disk of another,
+/// or one with a cookie that this server cannot know.
+fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Broken> {
+    let tabs = &world.groups[group].tabs;
+    let away: Vec<usize> = (0..tabs.len()).filter(|t| tabs[*t].line.is_none()).collect();
+    let tab = match away.is_empty() {
+        false if tabs.len() > 3 || choices.percent(60) => *choices.pick(&away),
+        _ if tabs.len() < 5 => {
+            let store = match tabs.is_empty() {
+                false if choices.percent(40) => choices.pick(tabs).receiver.store.clone(),
+                _ => Store::default(),
+            };
+            let client = format!("g{group}t{}", tabs.len());
+            let receiver = Receiver::new(world.groups[group].schema.clone(), store);
+            let mut wanted: BTreeSet<usize> =
+                (0..world.scenario.queries.len()).filter(|_| choices.percent(25)).collect();
+            if let Some(large) = world.scenario.large
+                && choices.percent(70)
+            {
+                wanted.insert(large);
+                if choices.percent(50) {
+                    wanted.retain(|query| *query == large);
+                }
+            }
+            world.groups[group].tabs.push(Tab { client, receiver, wanted, line: None });
+            world.groups[group].tabs.len() - 1
+        }
+        _ => return Ok(()),
+    };
+    if choices.percent(8) {
+        forge(world, choices, group, tab);
+    }
+    world.connect(choices, group, tab)
+}
+
+/// Gives a tab a cookie and rows that another server may have given it.
+fn forge(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
+    let version = world.core.syncer.shared.version.0;
+    let (major, epoch) = match choices.below(3) {
+        0 => ((version + choices.below(6) as u64).saturating_sub(3), 1),
+        1 => ((version + choices.below(6) as u64).saturating_sub(3), EPOCH + 2),
+        // One that this server issues only much later.
+        _ => (version + 1_000, EPOCH),
+    };
+    let store = &mut world.groups[group].tabs[tab].receiver.store;
+    store.cookie = Some(Cookie::label(major, epoch, choices.below(4) as u64).to_string());
+    let ghost = serde_json::json!({"id": "ghost", "item": null, "v": 0});
+    store.rows.insert(("tag".to_owned(), "\"ghost\"".to_owned()), ghost);
+    store.got.insert("ghost".to_owned());
+}
+
+fn want(world: &mut World, choices: &mut Choices, group: usize, tab: usize) -> Result<(), Broken> {
+    let mut ops = Vec::new();
+    let queries = world.scenario.queries.len();
+    let wanted = &mut world.groups[group].tabs[tab].wanted;
+    for _ in 0..=choices.below(2) {
+        let query = choices.below(queries);
+        match choices.below(10) {
+            0..5 => {
+                wanted.insert(query);
+                ops.push(put(query, *choices.pick(&[300_000.0, 0.0, 1_000.0, -1.0])));
+            }
+            5..9 => {
+                wanted.remove(&query);
+                ops.push(QueryOp::Del { hash: format!("q{query}") });
+            }
+            _ => {
+                wanted.clear();
+                ops.push(QueryOp::Clear);
+            }
+        }
+    }
+    world.want(group, tab, ops)
+}
+
+pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
+    let group = choices.below(world.groups.len());
+    let tabs = world.groups[group].tabs.len();
+    let tab = choices.below(tabs.max(1));
+    match choices.below(100) {
+        0..12 => {
+            let writes = (world.scenario.transaction)(choices, &mut world.db);
+            world.commit(writes);
+        }
+        12..18 => world.mutate(choices, group),
+        18..24 if !world.core.is_busy() => {
+            world.core.begin_batch();
+            if choices.percent(60) {
+                world.core.end_batch();
+            }
+        }
+        24 => world.core.step_batch(),
+        25 if !world.core.is_busy() => world.index(choices),
+        26..30 => world.core.end_batch(),
+        30..38 => come(world, choices, group)?,
+        38..42 if tabs > 0 => world.disconnect(group, tab),
+        42..52 if tabs > 0 => want(world, choices, group, tab)?,
+        52..58 => world.reply(choices, choices.clone().percent(10)),
+        58..61 => {
+            let query = choices.below(world.scenario.queries.len());
+            let forms = world.scenario.queries[query].len();
+            world.groups[group].forms[query] = choices.below(forms);
+            world.ask(group, true);
+        }
+        61..70 => {
+            world.core.start_lanes(&world.replica, choices.percent(40), world.now);
+            if world.core.lanes() > 0 {
+                let (lane, steps) =
+                    (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));
+                world.core.step_lane(lane, steps, world.now);
+                if lane < world.core.lanes() && choices.percent(60) {
+                    world.core.offer(lane);
+                }
+            }
+        }
+        70..85 if !world.core.is_busy() || faults::is_on(Fault::Between) => {
+            if let Some(due) = world.core.syncer.next_due() {
+                world.log.push(format!("work for {due}"));
+                world.work(&due);
+            }
+        }
+        85..92 if tabs > 0 => world.receive(group, tab, 1 + choices.below(12))?,
+        92..95 if tabs > 0 => {
+            if let Some((id, pipe)) = world.groups[group].tabs[tab].line.clone()
+                && pipe.behind.replace(!pipe.behind.get())
+            {
+                world.core.syncer.drained(id);
+            }
+        }
+        95..98 => {
+            world.now += *choices.pick(&[10.0, 300.0, 2_500.0, 61_000.0, 400_000.0]);
+            world.core.syncer.tick(world.now);
+        }
+        _ if tabs > 1 => {
+            let other = world.groups[group].tabs[(tab + 1) % tabs].client.clone();
+            let line = world.groups[group].tabs[tab].line.clone();
+            if let Some((id, _)) = line {
+                let deleted = world.core.syncer.delete_clients(id, &[other], world.now);
+                deleted.map_err(|e| format!("a deletion was refused: {e}"))?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! What a core of the model has done: a run that does little proves little.
+
+use std::fmt;
+
+/// What a core has done.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    pub batches: usize,
+    /// Lanes that ended with a result.
+    pub lanes: usize,
+    /// Views that were read anew: in a lane, and within a batch.
+    pub anew: usize,
+    pub inline: usize,
+    /// Views that a batch brought forward row by row.
+    pub advanced: usize,
+    /// Batches of which it is not known what they changed.
+    pub lost: usize,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Counts) {
+        self.batches += other.batches;
+        self.lanes += other.lanes;
+        self.anew += other.anew;
+        self.inline += other.inline;
+        self.advanced += other.advanced;
+        self.lost += other.lost;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { batches, lanes, anew, inline, advanced, lost } = self;
+        write!(
+            f,
+            "{batches} batches ({lost} after a gap) with {advanced} views row by row, {lanes} lanes, "
+        )?;
+        write!(f, "{anew} views read anew, {inline} of them within the batch")
+    }
+}

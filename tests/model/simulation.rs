@@ -1,0 +1,110 @@
+//! One run of a simulated core: a random scenario, so many random steps, and a look at every tab
+//! after each.
+
+use std::fmt::Write as _;
+
+use kelvin::views::view::ViewId;
+
+use super::acting::act;
+use super::choices::Choices;
+use super::client::digest;
+use super::counts::Counts;
+use super::random_world;
+use super::watch::Watch;
+use super::world::{Broken, World};
+
+/// What a run did.
+#[derive(Default, Clone, Copy)]
+pub struct Run {
+    pub steps: usize,
+    /// Stores compared with plain SQL.
+    pub checked: usize,
+    pub counts: Counts,
+    /// Of all bytes that were sent.
+    pub digest: u64,
+}
+
+/// What went wrong, after how many steps.
+pub struct Failure {
+    pub step: usize,
+    pub message: String,
+}
+
+/// Runs a seed. The steps of a shorter run are the first steps of a longer one.
+pub fn run(seed: u64, steps: usize) -> Result<Run, Failure> {
+    // Without end, as far as a run goes.
+    let mut choices = Choices::new((seed, usize::MAX));
+    let groups = 1 + choices.below(3);
+    let mut world = World::of(random_world::scenario(&mut choices), groups);
+    world.watch();
+    let mut step = 0;
+    let mut live = || -> Result<(), Broken> {
+        while step < steps {
+            step += 1;
+            act(&mut world, &mut choices)?;
+            rarely(&mut world, &mut choices);
+            if choices.percent(1) {
+                world.rest()?;
+            }
+        }
+        world.rest()
+    };
+    let lived = live();
+    let failed = |world: &World, message: Broken| {
+        let mut text = message;
+        let _ = write!(text, "\nafter\n{}", world.log.join("\n"));
+        Failure { step, message: text }
+    };
+    if let Err(broken) = lived {
+        return Err(failed(&world, broken));
+    }
+    let digests = world.pipes.iter().map(|pipe| pipe.digest.get());
+    let digest = digests.fold(0, |so_far, next| digest(so_far, &next.to_be_bytes()));
+    let checked = world.watch.as_ref().map_or(0, |watch| watch.checked);
+    let counts = world.core.counts;
+    match world.end() {
+        Ok(()) => Ok(Run { steps, checked, counts, digest }),
+        Err(message) => Err(Failure { step, message }),
+    }
+}
+
+/// What a core sees only under load: a queue that overflows, a view that is overtaken so often that
+/// it is read within the batch.
+fn rarely(world: &mut World, choices: &mut Choices) {
+    match choices.below(200) {
+        199 => world.core.lose_commits(),
+        196..199 => {
+            let view = ViewId(choices.below(20) as u32);
+            let views = &mut world.core.syncer.shared.views;
+            if views.get(view).is_some() {
+                views.read_inline(view);
+            }
+        }
+        _ => {}
+    }
+}
+
+impl World {
+    /// Compares every tab with plain SQL from now on.
+    pub fn watch(&mut self) {
+        let mut watch = Watch::new(&self.schema, &self.scenario.believed);
+        watch.commit(self.replica.version.0, &self.scenario.initial);
+        self.watch = Some(watch);
+    }
+
+    /// Everything under way comes to its end, and all tabs have what they should have.
+    fn rest(&mut self) -> Result<(), Broken> {
+        self.settle()?;
+        self.check()?;
+        self.observe();
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        for (number, group) in self.groups.iter().enumerate() {
+            let which = number % self.scenario.believed.len();
+            for tab in group.tabs.iter().filter(|tab| tab.line.is_some()) {
+                let store = &tab.receiver.store;
+                watch.check(&group.id, which, store).map_err(|e| format!("{} at rest: {e}", tab.client))?;
+            }
+        }
+        Ok(())
+    }
+}

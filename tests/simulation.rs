@@ -1,0 +1,171 @@
+//! A whole core, simulated: random schemas, rows, queries, commits, tabs that come and go, slow
+//! sockets, lanes and batches in every order. After every step each tab's rows are compared
+//! with what plain SQL says.
+//!
+//! `KELVIN_SIM_SEEDS`, `KELVIN_SIM_STEPS` and `KELVIN_SIM_FIRST` (the first seed) make a run longer:
+//!
+//! ```text
+//! KELVIN_SIM_SEEDS=10000 KELVIN_SIM_STEPS=100 \
+//!     cargo test --profile ci --test simulation tabs_hold -- --nocapture
+//! ```
+
+mod model;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use kelvin::changes::faults::{self, Fault};
+use model::simulation::{Failure, Run, run};
+
+/// Seeds that found something once, with the steps that it took: every run repeats them.
+const KEPT: [(u64, usize); 1] = [(5082, 100)];
+
+/// Seeds and steps of a run that nobody asked to be longer: half a minute of one core.
+const SEEDS: u64 = 1_000;
+const STEPS: usize = 200;
+
+/// Threads that share the seeds.
+const THREADS: usize = 2;
+
+/// What somebody asked for, or `otherwise`.
+fn asked(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Runs a seed; a panic is a failure, too.
+fn attempt(seed: u64, steps: usize) -> Result<Run, Failure> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, steps))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(Failure { step: steps, message: format!("panicked: {text}") })
+    })
+}
+
+/// What to type to see a failure again.
+fn again(seed: u64, steps: usize) -> String {
+    format!(
+        "KELVIN_SIM_FIRST={seed} KELVIN_SIM_SEEDS=1 KELVIN_SIM_STEPS={steps} \
+         cargo test --profile ci --test simulation tabs_hold -- --nocapture"
+    )
+}
+
+#[derive(Default)]
+struct Total {
+    runs: usize,
+    sum: Run,
+    failures: Vec<(u64, Failure)>,
+}
+
+impl Total {
+    fn add(&mut self, seed: u64, result: Result<Run, Failure>) {
+        self.runs += 1;
+        match result {
+            Ok(run) => {
+                self.sum.steps += run.steps;
+                self.sum.checked += run.checked;
+                self.sum.counts.add(run.counts);
+            }
+            Err(failure) => self.failures.push((seed, failure)),
+        }
+    }
+}
+
+/// Most failures after which a run ends.
+const ENOUGH: usize = 5;
+
+fn runs(first: u64, seeds: u64, steps: usize) -> Total {
+    let next = AtomicU64::new(first);
+    let total = Mutex::new(Total::default());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds || total.lock().expect("whole").failures.len() >= ENOUGH {
+                        break;
+                    }
+                    let result = attempt(seed, steps);
+                    total.lock().expect("whole").add(seed, result);
+                }
+            });
+        }
+    });
+    total.into_inner().expect("whole")
+}
+
+#[test]
+fn tabs_hold_what_plain_sql_says_after_every_step() {
+    for (seed, steps) in KEPT {
+        if let Err(failure) = attempt(seed, steps) {
+            panic!("{}\n{}", failure.message, again(seed, steps));
+        }
+    }
+    let began = Instant::now();
+    let (first, seeds) = (asked("KELVIN_SIM_FIRST", 1), asked("KELVIN_SIM_SEEDS", SEEDS));
+    let steps = asked("KELVIN_SIM_STEPS", STEPS as u64) as usize;
+    let total = runs(first, seeds, steps);
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{} seeds, {} steps, {} stores compared, {}; {seconds:.1} s",
+        total.runs, total.sum.steps, total.sum.checked, total.sum.counts
+    );
+    if let Some((seed, failure)) = total.failures.first() {
+        let others: Vec<u64> = total.failures.iter().map(|(seed, _)| *seed).collect();
+        panic!("{}\n{}\nseeds {others:?}", failure.message, again(*seed, failure.step));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    for seed in 1..40 {
+        let digest = || attempt(seed, STEPS).map(|run| run.digest).map_err(|failure| failure.message);
+        assert_eq!(digest(), digest(), "seed {seed}");
+    }
+}
+
+/// Most seeds that may be needed to see that a rule is not kept.
+const SEEDS_PER_FAULT: u64 = 300;
+
+/// Runs seeds with a rule switched off. Returns how many were tried, and failed.
+fn with_fault(fault: Fault, all: bool) -> (u64, u64) {
+    faults::switch(Some(fault));
+    let (mut tried, mut failed) = (0, 0);
+    for seed in 1..=SEEDS_PER_FAULT {
+        tried += 1;
+        failed += attempt(seed, STEPS).is_err() as u64;
+        if failed > 0 && !all {
+            break;
+        }
+    }
+    faults::switch(None);
+    (tried, failed)
+}
+
+/// `KELVIN_SIM_TABLE=1` tries all seeds of each rule and prints a table.
+#[test]
+fn each_rule_that_is_not_kept_is_seen() {
+    if !cfg!(debug_assertions) {
+        // Nothing can be switched off.
+        return;
+    }
+    let all = asked("KELVIN_SIM_TABLE", 0) != 0;
+    // What breaks here is meant to: its panics are no news.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !Fault::ALL.iter().any(|(_, fault)| faults::is_on(*fault)) {
+            hook(info);
+        }
+    }));
+    println!("| rule | switched off | seeds tried | failures |\n|---|---|---|---|");
+    let mut unseen = Vec::new();
+    for (rule, fault) in Fault::ALL {
+        let (tried, failed) = with_fault(fault, all);
+        println!("| {rule} | {fault:?} | {tried} | {failed} |");
+        if failed == 0 {
+            unseen.push(fault);
+        }
+    }
+    assert!(unseen.is_empty(), "nobody sees that these are not kept: {unseen:?}");
+}
