@@ -26,6 +26,9 @@ const MMAP_SIZE: i64 = 16 << 30;
 /// kernel's page cache is the shared one.
 const CACHE_KIB: i64 = 2048;
 
+/// The same of a connection that does not map the file: what a large batch looks at.
+const LIVE_CACHE_KIB: i64 = 16_384;
+
 /// Why the replica could not be read.
 #[derive(Debug)]
 pub enum ReadError {
@@ -81,6 +84,14 @@ impl Reader {
         connection.pragma_update(None, "temp_store", "memory")?;
         prepare_comparisons(&connection)?;
         Ok(Reader { connection, version: Cell::new(StateVersion::ZERO), spent: Arc::default() })
+    }
+
+    /// Reads pages by copying them. What moves to a new snapshot hundreds of times a second and
+    /// looks at a few rows each time is better off so: SQLite gives the mapping of the whole file
+    /// up with each snapshot, and every page touched is a page fault again.
+    pub fn without_mapping(&self) -> Result<(), ReadError> {
+        self.connection.pragma_update(None, "mmap_size", 0)?;
+        Ok(self.connection.pragma_update(None, "cache_size", -LIVE_CACHE_KIB)?)
     }
 
     /// Gives up the current snapshot and takes the newest one. Returns its version, read

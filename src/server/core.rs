@@ -178,6 +178,7 @@ impl Core {
     pub fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
         let mut reader = Reader::open(&self.replica_path())?;
         reader.limit(LIVE_BUDGET)?;
+        reader.without_mapping()?;
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));

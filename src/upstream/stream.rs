@@ -64,9 +64,11 @@ impl Stream {
     async fn follow(&mut self) -> Ended {
         let mut recorded = Instant::now();
         loop {
+            // Between transactions nothing is waited for: the next one may be the one that counts.
+            let fill = self.reader.fill(self.decoder.in_transaction());
             let filled = match self.inbound_timeout {
-                Some(limit) => executor::timeout(limit, self.reader.fill()).await,
-                None => Some(self.reader.fill().await),
+                Some(limit) => executor::timeout(limit, fill).await,
+                None => Some(fill.await),
             };
             match filled {
                 None => return Ended::Silent(self.inbound_timeout.unwrap_or_default()),

@@ -158,10 +158,10 @@ impl Reader {
         self.end = bytes.len();
     }
 
-    /// Waits for bytes. On a busy stream it lets some gather first. Dropping the future
-    /// loses nothing.
-    pub async fn fill(&mut self) -> Result<(), Error> {
-        if self.drained && self.last_read.elapsed() < BUSY {
+    /// Waits for bytes. `gather`: of a busy stream it lets some come first; a transaction that
+    /// has begun to arrive is still on its way. Dropping the future loses nothing.
+    pub async fn fill(&mut self, gather: bool) -> Result<(), Error> {
+        if gather && self.drained && self.last_read.elapsed() < BUSY {
             executor::sleep(COALESCE).await;
         }
         self.make_room();
