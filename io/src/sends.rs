@@ -94,3 +94,45 @@ fn outcome(result: i32) -> io::Result<usize> {
         Err(_) => Err(io::Error::from_raw_os_error(-result)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_lite::AsyncReadExt;
+
+    use super::*;
+    use crate::executor::{sleep, start};
+    use crate::socket::{Listener, TcpStream};
+
+    #[test]
+    fn what_a_socket_does_not_take_is_told_and_the_rest_arrives_in_order() {
+        let executor = start("test", None, || async {
+            let mut sends = Sends::new().expect("a ring");
+            let listener = Listener::bind(0).expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let (mut readers, mut writers) = (Vec::new(), Vec::new());
+            for _ in 0..3 {
+                readers.push(TcpStream::connect("127.0.0.1", port).await.expect("connected"));
+                writers.push(listener.accept().await.expect("accepted").split().1);
+            }
+            // The second takes only a part; the third has gone.
+            let large = vec![b'x'; 64 << 20];
+            drop(readers.pop());
+            sleep(Duration::from_millis(20)).await;
+            let _ = writers[2].try_send(&[IoSlice::new(b"reset")]);
+            sleep(Duration::from_millis(20)).await;
+            let small = |writer| Job::new(writer, vec![IoSlice::new(b"ab"), IoSlice::new(b"cd")]);
+            let filling = Job::new(&writers[1], vec![IoSlice::new(&large)]);
+            let mut jobs = vec![small(&writers[0]), filling, small(&writers[2])];
+            sends.send(&mut jobs).expect("the ring works");
+            let sent: Vec<Option<usize>> = jobs.iter().map(|job| job.sent.as_ref().ok().copied()).collect();
+            let mut first = [0; 4];
+            readers[0].read_exact(&mut first).await.expect("it arrives");
+            (sent, first)
+        });
+        let (sent, first) = executor.unwrap().join().unwrap();
+        assert_eq!((sent[0], sent[2], &first), (Some(4), None, b"abcd"));
+        assert!(sent[1].is_some_and(|count| count > 0 && count < 64 << 20), "{sent:?}");
+    }
+}
