@@ -48,9 +48,15 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     let moved = apply(group, shared, transition);
     let after: Vec<ViewId> = group.views.keys().copied().collect();
     let fresh = before.is_empty() && moved.left.is_empty();
-    let ops = if fresh { Vec::new() } else { operations(shared, &before, &after, &moved, since) };
+    // What nobody is told at once need not be listed at once: it is hundreds of thousands of rows.
+    let unlisted = is_oversized(shared, &moved) || (is_left_large(shared, &moved) && !is_heard(group));
+    let ops = match fresh || unlisted {
+        true => Vec::new(),
+        false => operations(shared, &before, &after, &moved, since),
+    };
     // A row that no journal names any more may have gone.
     let nothing = provable
+        && !unlisted
         && ops.is_empty()
         && moved.got.is_empty()
         && moved.joined.is_empty()
@@ -74,7 +80,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     let previous = provable.then_some(previous);
     let body = account(group, &moved);
     let wanted = group.connections.iter().any(|c| receives(c, previous));
-    let told = match wanted && !is_oversized(shared, &moved) {
+    let told = match wanted && !unlisted {
         true => Some(compose(shared, body, &moved, fresh, &ops).map_err(failed)?),
         false => None,
     };
@@ -89,6 +95,16 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
 fn is_oversized(shared: &Shared, moved: &Moved) -> bool {
     let members = |v: &ViewId| shared.views.get(*v).map_or(0, |v| v.state.len());
     moved.joined.iter().any(|v| shared.full(*v).is_none() && members(v) > SMALL_VIEW)
+}
+
+/// Whether a view that was left is so large that its rows are not looked at without need.
+fn is_left_large(shared: &Shared, moved: &Moved) -> bool {
+    moved.left.iter().any(|(v, _)| shared.views.get(*v).is_some_and(|v| v.size > SMALL_VIEW))
+}
+
+/// Whether anybody is connected.
+fn is_heard(group: &Group) -> bool {
+    !group.connections.is_empty()
 }
 
 /// What a transition did to the group's views.
@@ -268,7 +284,13 @@ fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie
 /// Keeps the rows of views that were left, and ends the subscriptions.
 fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
     for (id, since) in &moved.left {
-        if let Some(view) = shared.views.get(*id) {
+        let view = shared.views.get(*id);
+        let is_large = view.is_some_and(|view| view.size + view.journal.keys() > MAX_LEFT_KEYS);
+        if is_large && !is_heard(group) {
+            // More than is kept: whoever was away since before now starts anew. Nobody is told
+            // anything, so the numbers of the rows may go.
+            group.floor = group.floor.max(label);
+        } else if let Some(view) = view {
             let mut rows = view.state.sorted();
             rows.extend(view.journal.since(StateVersion::ZERO).flat_map(|d| d.rows()));
             rows.sort_unstable();
