@@ -56,7 +56,7 @@ pub const GOALS: &[Goal] = &[
     goal("write 100000 rows in 1", "rows_rate", Limit::AtLeast(30_000.0)),
     goal("write 20000 rows in 2000", "rows_rate", Limit::AtLeast(15_000.0)),
     goal("live 100 clients 50/s beside 500000 rows", "p99_of_bound", Limit::AtMost(100.0)),
-    goal("live 100 clients 50/s beside 500000 rows", "longest_slice", Limit::AtMost(2.0)),
+    goal("live 100 clients 50/s beside 500000 rows", "longest_slice_cpu", Limit::AtMost(2.0)),
     goal("live 100 clients 50/s beside 500000 rows, evicted", "p99_of_bound", Limit::AtMost(100.0)),
     goal("window 50 of 1000000 issues unindexed", "rows_rate", Limit::AtLeast(20_000.0)),
     goal("window 50 of 1000000 issues miss", "rows_rate", Limit::AtLeast(8_000.0)),

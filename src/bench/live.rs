@@ -13,7 +13,7 @@ use super::message::Search;
 use super::outcome::{Figure, Measured, Verdict, figure, usage_figures, who_was_full};
 use super::query::Query;
 use super::round::{Round, Seen};
-use super::slices::Slices;
+use super::slices::{Clock, Slices};
 use super::sql::Sql;
 use super::statistics::ratio;
 use super::swarm::Swarm;
@@ -53,6 +53,8 @@ struct Phase {
     seen: Seen,
     /// The longest slice, in milliseconds, where the server says.
     longest_slice: Option<f64>,
+    /// The same of the processor's time.
+    longest_slice_cpu: Option<f64>,
 }
 
 /// Runs `bench live`.
@@ -103,11 +105,12 @@ fn phase(
     change: &Change,
     swarms: Vec<Swarm>,
 ) -> Result<Phase, BenchError> {
-    let before = Slices::now(&common.target);
+    let now = |clock| Slices::now(&common.target, clock);
+    let before = (now(Clock::Wall), now(Clock::Cpu));
     let seen = round.run(common, sql, swarms, Audience::All(clients), |_, marker| change.sql(marker))?;
-    let after = Slices::now(&common.target);
-    let longest_slice = after.zip(before).map(|(after, before)| after.longest_since(&before));
-    Ok(Phase { seen, longest_slice })
+    let longest = |clock, before: Option<Slices>| Some(now(clock)?.longest_since(&before?));
+    let (longest_slice, longest_slice_cpu) = (longest(Clock::Wall, before.0), longest(Clock::Cpu, before.1));
+    Ok(Phase { seen, longest_slice, longest_slice_cpu })
 }
 
 /// Does something while hydrations run, and files are evicted if that is wanted.
@@ -141,6 +144,7 @@ fn figures(calm: &Phase, busy: &Phase, hydrated: Hydrated) -> Vec<Figure> {
     out.extend(ratio(p99(busy), p99(calm)).map(|times| figure("p99_ratio", "times calm_p99", times)));
     out.push(figure("p99_of_bound", "% of max(3 x calm_p99, 20 ms)", p99(busy) / bound * 100.0));
     out.extend(busy.longest_slice.map(|ms| figure("longest_slice", "ms", ms)));
+    out.extend(busy.longest_slice_cpu.map(|ms| figure("longest_slice_cpu", "ms CPU", ms)));
     out.extend(calm.longest_slice.map(|ms| figure("calm_longest_slice", "ms", ms)));
     out.push(figure("hydrations", "hydrations/s", hydrated.queries as f64 / wall));
     out.push(figure("hydrated", "rows/s", hydrated.rows as f64 / wall));

@@ -3,10 +3,32 @@
 use super::handshake::Target;
 use super::page;
 
-/// The histogram's name on the page.
-const BUCKETS: &str = "kelvin_slice_seconds_bucket{le=\"";
-/// Name of the longest of each core.
-const LONGEST: &str = "kelvin_slice_longest_seconds{";
+/// What of a slice is counted.
+#[derive(Clone, Copy, Debug)]
+pub enum Clock {
+    /// The time that went by.
+    Wall,
+    /// The processor's time: without what other processes took of it.
+    Cpu,
+}
+
+impl Clock {
+    /// The histogram's name on the page.
+    fn buckets(self) -> &'static str {
+        match self {
+            Clock::Wall => "kelvin_slice_seconds_bucket{le=\"",
+            Clock::Cpu => "kelvin_slice_cpu_seconds_bucket{le=\"",
+        }
+    }
+
+    /// Name of the longest of each core.
+    fn longest(self) -> &'static str {
+        match self {
+            Clock::Wall => "kelvin_slice_longest_seconds{",
+            Clock::Cpu => "kelvin_slice_cpu_longest_seconds{",
+        }
+    }
+}
 
 /// The slices of all cores since the server was started.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,19 +41,20 @@ pub struct Slices {
 
 impl Slices {
     /// Until now; `None`: this server does not say.
-    pub fn now(target: &Target) -> Option<Slices> {
+    pub fn now(target: &Target, clock: Clock) -> Option<Slices> {
         let (status, text) = page::get(target, "/metrics").ok()?;
-        let slices = Slices::parse(&text);
+        let slices = Slices::parse(&text, clock);
         (status == 200 && !slices.buckets.is_empty()).then_some(slices)
     }
 
-    fn parse(text: &str) -> Slices {
+    fn parse(text: &str, clock: Clock) -> Slices {
         let bucket = |line: &str| {
-            let (bound, count) = line.strip_prefix(BUCKETS)?.split_once("\"} ")?;
+            let (bound, count) = line.strip_prefix(clock.buckets())?.split_once("\"} ")?;
             let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
             Some((bound, count.parse().ok()?))
         };
-        let longest = |line: &str| line.strip_prefix(LONGEST)?.split_once("} ")?.1.parse::<f64>().ok();
+        let longest =
+            |line: &str| line.strip_prefix(clock.longest())?.split_once("} ")?.1.parse::<f64>().ok();
         Slices {
             longest: text.lines().filter_map(longest).fold(0.0, f64::max),
             buckets: text.lines().filter_map(bucket).collect(),
@@ -63,11 +86,12 @@ mod tests {
 
     fn page(counts: [u64; 3], longest: f64) -> Slices {
         let [a, b, c] = counts;
-        Slices::parse(&format!(
+        let text = format!(
             "kelvin_slice_longest_seconds{{core=\"0\"}} 0.0001\nkelvin_slice_longest_seconds{{core=\"1\"}} {longest}\n\
              # TYPE kelvin_slice_seconds histogram\nkelvin_slice_seconds_bucket{{le=\"0.001\"}} {a}\n\
              kelvin_slice_seconds_bucket{{le=\"0.002\"}} {b}\nkelvin_slice_seconds_bucket{{le=\"+Inf\"}} {c}\n"
-        ))
+        );
+        Slices::parse(&text, Clock::Wall)
     }
 
     #[test]

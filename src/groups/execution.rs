@@ -196,7 +196,9 @@ fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<Vi
     if let Some(view) = shared.views.join(&key) {
         return Ok(view);
     }
-    let planned = Arc::new(plan::plan(ast, &catalogue, &**keys)?);
+    let mut planned = plan::plan(ast, &catalogue, &**keys)?;
+    shared.texts.share_plan(&mut planned);
+    let planned = Arc::new(planned);
     let view = shared.views.subscribe(key.into(), &catalogue, || planned.clone());
     if !planned.wishes.is_empty() {
         shared.wishes.extend(planned.wishes.iter().cloned());

@@ -20,6 +20,7 @@ use crate::views::full::{Full, PART_SIZE, PATCHES_PER_PART};
 use crate::views::registry::Views;
 use crate::views::rows::{RowId, Rows};
 use crate::views::view::ViewId;
+use crate::zql::texts::Texts;
 
 /// Most bytes of shared frames kept for one version.
 const MAX_SHARED: usize = 16 << 20;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub catalogue: Arc<Catalogue>,
     /// Groups that have a view, and groups that wait for it.
     pub interested: HashMap<ViewId, HashSet<Rc<str>>>,
+    /// SQL texts of all plans.
+    pub texts: Texts,
     /// Client schemas of the groups.
     pub schemas: Schemas,
     /// Indexes that new views would read by.
@@ -89,6 +92,7 @@ impl Shared {
             epoch,
             catalogue,
             interested: HashMap::new(),
+            texts: Texts::default(),
             schemas: Schemas::default(),
             wishes: Vec::new(),
             fulls: HashMap::new(),

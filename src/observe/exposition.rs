@@ -64,6 +64,12 @@ fn write_page(page: &mut String, cores: &[Arc<Metrics>], log_lines_dropped: u64)
         let seconds = Seconds(metrics.longest_slice_ns());
         writeln!(page, "kelvin_slice_longest_seconds{{core=\"{}\"}} {seconds}", metrics.core())?;
     }
+    let help = "Most processor's time of a run without yielding since the start.";
+    head(page, "kelvin_slice_cpu_longest_seconds", help, "gauge")?;
+    for metrics in cores {
+        let seconds = Seconds(metrics.longest_slice_cpu_ns());
+        writeln!(page, "kelvin_slice_cpu_longest_seconds{{core=\"{}\"}} {seconds}", metrics.core())?;
+    }
     head(page, "kelvin_errors_sent_total", "Errors sent to clients.", "counter")?;
     for (kind, count) in errors(cores) {
         writeln!(page, "kelvin_errors_sent_total{{kind=\"{kind}\"}} {count}")?;
@@ -163,8 +169,8 @@ mod tests {
         a.set_groups(3);
         b.set_groups(4);
         a.set_replica_watermark(77);
-        a.slice_done(15_000);
-        b.slice_done(2_500_000_000);
+        a.slice_done(15_000, 15_000);
+        b.slice_done(2_500_000_000, 1_000_000);
         b.error_sent("Internal");
         b.error_sent("SomethingNew");
         a.transform_done(false, 1);

@@ -131,6 +131,7 @@ metrics! {
     }
     times {
         slice: "slice", "How long a core ran without yielding.";
+        slice_cpu: "slice_cpu", "The same, of the processor's time: without what others took of it.";
         hydration: "hydration", "First evaluation of a view.";
         batch: "batch", "Advancing the views of a core by one batch of commits.";
         apply: "commit_apply", "Applying one upstream commit to the replica.";
@@ -250,9 +251,15 @@ impl Metrics {
         self.batch.record(took_ns);
     }
 
-    /// The core ran for `ran_ns` without yielding. See [`super::slice::SliceTimer`].
-    pub fn slice_done(&self, ran_ns: u64) {
+    /// The core ran for `ran_ns` without yielding, and had the processor for `cpu_ns` of it.
+    pub fn slice_done(&self, ran_ns: u64, cpu_ns: u64) {
         self.slice.record(ran_ns);
+        self.slice_cpu.record(cpu_ns);
+    }
+
+    /// The longest slice so far by the processor's time, in nanoseconds.
+    pub fn longest_slice_cpu_ns(&self) -> u64 {
+        self.slice_cpu.max()
     }
 
     /// The longest slice so far, in nanoseconds.

@@ -8,5 +8,4 @@ pub mod exposition;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
-pub mod slice;
 pub mod statz;

@@ -105,7 +105,8 @@ async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
         rest: request.rest,
     };
     if to == core.index {
-        return super::session::serve(core.clone(), handover).await;
+        // A task of its own: what reading the request took is not kept as long as the connection.
+        return spawn(super::session::serve(core.clone(), handover)).detach();
     }
     core.metrics.socket_handed_over();
     // Dropping the socket closes it; the client tries again.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{now, sleep, spawn, yield_now};
+use kelvin_io::executor::{now, sleep, spawn, thread_cpu, yield_now};
 
 use super::cork::Cork;
 use super::handover::Handover;
@@ -52,6 +52,10 @@ const SCRATCH: usize = 64 << 10;
 
 /// Time between rounds of the clock: expiries, lingering groups, metrics.
 const TICK: Duration = Duration::from_millis(200);
+
+/// Rounds without a lane after which the memory of a peak is given back: that takes
+/// milliseconds, and more hydrations may be about to come.
+const CALM: u32 = 25;
 
 /// Views of a core that are described to whoever asks: those that cost most.
 const MAX_EXPLAINED: usize = 100;
@@ -254,7 +258,7 @@ impl Core {
 
     /// Gives slices of the core to long work.
     pub fn pace(&self) -> CorePace {
-        CorePace { metrics: self.metrics.clone(), began: now(), asked: 0 }
+        CorePace { metrics: self.metrics.clone(), began: now(), cpu_began: thread_cpu(), asked: 0 }
     }
 }
 
@@ -262,6 +266,7 @@ impl Core {
 pub struct CorePace {
     metrics: Arc<Metrics>,
     began: Instant,
+    cpu_began: Duration,
     asked: u32,
 }
 
@@ -277,7 +282,7 @@ impl Pace for CorePace {
     async fn rest(&mut self) {
         self.end();
         yield_now().await;
-        self.began = now();
+        self.begin();
     }
 }
 
@@ -289,13 +294,14 @@ impl CorePace {
 
     /// A slice begins.
     pub fn begin(&mut self) {
-        self.began = now();
+        (self.began, self.cpu_began) = (now(), thread_cpu());
     }
 
     /// Records the slice.
     pub fn end(&self) {
         let ran = now().saturating_duration_since(self.began);
-        self.metrics.slice_done(ran.as_nanos() as u64);
+        let worked = thread_cpu().saturating_sub(self.cpu_began);
+        self.metrics.slice_done(ran.as_nanos() as u64, worked.as_nanos() as u64);
     }
 }
 
@@ -342,15 +348,17 @@ async fn sweep(core: &Core) {
 }
 
 async fn tick(core: Rc<Core>) {
-    let mut peak = false;
+    let (mut peak, mut calm) = (false, 0);
     loop {
         sleep(TICK).await;
         // Once the lanes of a peak are done and their encoded views are gone.
         let busy = core.lanes.running() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
-        if peak && !busy {
+        calm = if busy { 0 } else { calm + 1 };
+        peak |= busy;
+        if peak && calm >= CALM {
             kelvin_io::memory::give_back();
+            peak = false;
         }
-        peak = busy;
         let now = core.clock();
         if let Some(question) = core.status.views_wanted(core.index) {
             let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);

@@ -16,3 +16,4 @@ mod planner;
 pub mod predicate;
 pub mod sql;
 pub mod test;
+pub mod texts;

@@ -65,6 +65,11 @@ struct OrderColumn {
 }
 
 impl Refill {
+    /// Its texts, to be shared.
+    pub(super) fn texts(&mut self) -> impl Iterator<Item = &mut Arc<str>> {
+        [&mut self.body.text, &mut self.order_by].into_iter()
+    }
+
     /// Reads up to `count` rows. The key of the parent is the variable parameter.
     pub fn after(&self, position: &[Value], count: u64) -> Statement {
         let mut sql = Builder { text: self.body.text.to_string(), constants: self.body.constants.to_vec() };

@@ -1,0 +1,72 @@
+//! SQL texts that plans have in common: queries of one shape differ in their constants alone.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::plan::Plan;
+use super::sql::{Statement, Statements};
+
+/// Most texts that are remembered. A large application has some thousand; beyond that, all
+/// are forgotten, and plans made from then on share anew.
+const MAX_TEXTS: usize = 10_000;
+
+/// The texts of all plans of a core.
+#[derive(Default)]
+pub struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    fn share(&mut self, text: &mut Arc<str>) {
+        if let Some(known) = self.0.get(text) {
+            text.clone_from(known);
+            return;
+        }
+        if self.0.len() >= MAX_TEXTS {
+            self.0.clear();
+        }
+        self.0.insert(text.clone());
+    }
+
+    fn share_statement(&mut self, statement: &mut Statement) {
+        self.share(&mut statement.text);
+    }
+
+    /// Has a plan use the texts that others have.
+    pub fn share_plan(&mut self, plan: &mut Plan) {
+        for node in &mut plan.nodes {
+            match &mut node.statements {
+                Statements::Once(statement)
+                | Statements::PerKey(statement)
+                | Statements::Batch(statement) => {
+                    self.share_statement(statement);
+                }
+                Statements::Witness { fill, holds } => {
+                    self.share_statement(fill);
+                    self.share_statement(holds);
+                }
+                Statements::Never => {}
+            }
+            self.share_statement(&mut node.holds);
+            self.share_statement(&mut node.lookup);
+            if let Some(refill) = &mut node.refill {
+                refill.texts().for_each(|text| self.share(text));
+            }
+        }
+        plan.conditions.iter_mut().filter_map(|c| c.parents.as_mut()).for_each(|text| self.share(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_are_one() {
+        let mut texts = Texts::default();
+        let (mut a, mut b): (Arc<str>, Arc<str>) = ("SELECT 1".into(), "SELECT 1".into());
+        assert!(!Arc::ptr_eq(&a, &b));
+        texts.share(&mut a);
+        texts.share(&mut b);
+        assert!(Arc::ptr_eq(&a, &b));
+    }
+}
