@@ -37,14 +37,6 @@ const COMMITS: usize = 64;
 /// would save little per row, and delays the first of them.
 const COALESCE_ROWS: u64 = 2_000;
 
-/// Time between two commits in the long run. Each one costs every core a new snapshot and a
-/// look at its views, so above this rate transactions are gathered; below it none waits.
-const PACE: Duration = Duration::from_millis(2);
-
-/// How far commits may be ahead of that: what a user's click causes is a handful of
-/// transactions one right after another, and none of them waits.
-const AHEAD: Duration = Duration::from_millis(16);
-
 /// Most indexes that may wait to be created; further wishes are forgotten. Views that have none
 /// are slow, not wrong, and the next view of the kind wishes again.
 const MAX_WISHES: usize = 64;
@@ -183,16 +175,8 @@ struct Session<'c> {
     open: bool,
     /// Upstream transactions complete in it.
     transactions: u64,
-    /// When the next commit may be made, by the pace.
-    due: Instant,
     /// Indexes to be created, with the time since which they wait.
     wishes: VecDeque<(Wish, Instant)>,
-}
-
-/// When the next commit may be made after one that is made now and was due then. One that
-/// could not be made to wait is not made up for.
-fn next_due(due: Instant, now: Instant) -> Instant {
-    due.clamp(now.checked_sub(AHEAD).unwrap_or(now), now) + PACE
 }
 
 impl<'c> Session<'c> {
@@ -225,7 +209,6 @@ impl<'c> Session<'c> {
             skip: false,
             open: false,
             transactions: 0,
-            due: Instant::now(),
             wishes: VecDeque::new(),
         })
     }
@@ -359,7 +342,6 @@ impl<'c> Session<'c> {
         }
         self.commit.raw_execute().doing(doing)?;
         self.closed();
-        self.due = next_due(self.due, Instant::now());
         let position = seen.map_or(self.complete, |seen| seen.max(self.complete));
         self.gauges.set_written(position.max(self.gauges.written()));
         self.written.commit(position);
@@ -409,29 +391,5 @@ impl<'c> Session<'c> {
         self.applier.rows = 0;
         self.applier.surprises = 0;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_handful_of_commits_does_not_wait_and_many_keep_the_pace() {
-        let start = Instant::now() + Duration::from_secs(1);
-        let (mut now, mut due) = (start, start - Duration::from_secs(1));
-        for commit in 0..108 {
-            let waits = due.saturating_duration_since(now);
-            assert!(commit >= 8 || waits.is_zero(), "commit {commit} waits for {waits:?}");
-            now += waits;
-            due = next_due(due, now);
-        }
-        assert!(now >= start + PACE * 98, "a hundred commits in {:?}", now - start);
-        for _ in 0..1_000 {
-            due = next_due(due, now);
-        }
-        assert!(due <= now + PACE, "commits that could not wait are made up for");
-        now += Duration::from_secs(1);
-        assert!(due <= now && next_due(due, now) <= now, "after a pause none waits");
     }
 }
