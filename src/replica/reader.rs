@@ -78,7 +78,7 @@ impl Reader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-        connection.pragma_update(None, "mmap_size", MMAP_SIZE)?;
+        connection.pragma_update(None, "mmap_size", 0)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
@@ -86,12 +86,19 @@ impl Reader {
         Ok(Reader { connection, version: Cell::new(StateVersion::ZERO), spent: Arc::default() })
     }
 
-    /// Reads pages by copying them. What moves to a new snapshot hundreds of times a second and
-    /// looks at a few rows each time is better off so: SQLite gives the mapping of the whole file
-    /// up with each snapshot, and every page touched is a page fault again.
-    pub fn without_mapping(&self) -> Result<(), ReadError> {
-        self.connection.pragma_update(None, "mmap_size", 0)?;
+    /// Keeps more pages. What moves to a new snapshot hundreds of times a second and looks at a few
+    /// rows each time is better off with pages of its own than with a mapping, which goes with
+    /// each snapshot: every page touched would be a page fault again.
+    pub fn keep_pages(&self) -> Result<(), ReadError> {
         Ok(self.connection.pragma_update(None, "cache_size", -LIVE_CACHE_KIB)?)
+    }
+
+    /// Maps the file, or gives the mapping up. SQLite gives it up by itself when a new snapshot
+    /// begins, on the thread that begins it: of a large file that takes milliseconds. So whoever
+    /// reads much maps it once the snapshot is taken, on a thread that may take its time. No
+    /// statement may be open.
+    pub fn map(&self, on: bool) -> Result<(), ReadError> {
+        Ok(self.connection.pragma_update(None, "mmap_size", if on { MMAP_SIZE } else { 0 })?)
     }
 
     /// Gives up the current snapshot and takes the newest one. Returns its version, read

@@ -170,13 +170,15 @@ async fn bring(
     only: Option<ViewId>,
 ) -> Result<Brought, ReadError> {
     let mut brought = Brought::default();
-    let Some(changed) = core.with(|s| Changed::new(batch, &s.shared.rows.borrow())) else {
-        return Ok(brought);
+    let begin = |s: &mut Syncer| {
+        s.shared.contents.give_up_coming();
+        Changed::new(batch, &s.shared.rows.borrow())
     };
+    let Some(changed) = core.with(begin) else { return Ok(brought) };
     let Some(mut routing) = core.with(|s| Routing::new(batch, &changed, &s.shared.views, only)) else {
         return Ok(brought);
     };
-    let mut pace = core.pace();
+    let mut pace = core.pace("a batch");
     while core.with(|s| routing.step(&s.shared.views, reader)).unwrap_or(Ok(false))? {
         if pace.is_over() {
             pace.rest().await;
@@ -191,6 +193,7 @@ async fn bring(
         let mut done = task.perform(&changed, reader, &mut pace).await;
         // Others may have run meanwhile; most views take no more than one slice.
         done.nanoseconds = now().saturating_duration_since(began).as_nanos() as u64;
+        core.with(|s| s.shared.contents.expect(done.delta(), &changed, &mut s.shared.views));
         brought.done.push(done);
         if pace.is_over() {
             pace.rest().await;
@@ -214,6 +217,7 @@ struct Brought {
 impl Brought {
     /// Makes it take effect. `from`: the version before.
     fn settle(self, syncer: &mut Syncer, from: StateVersion, clock: f64) {
+        syncer.shared.contents.arrived();
         for done in self.done {
             let view = done.view;
             let outcome = done.settle(&mut syncer.shared.views, from);

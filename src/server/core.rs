@@ -43,6 +43,9 @@ use crate::views::rows::Rows;
 /// How long a core works before it lets its other tasks run.
 pub const SLICE: Duration = Duration::from_micros(500);
 
+/// Time of the processor from which on a slice is noted: others had to wait for it.
+const LONG_SLICE: Duration = Duration::from_millis(2);
+
 /// Steps of SQLite's machine that one statement of the live path may take: about a
 /// millisecond. What takes more goes to a lane (rule 6).
 const LIVE_BUDGET: u32 = 32_768;
@@ -182,7 +185,7 @@ impl Core {
     pub fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
         let mut reader = Reader::open(&self.replica_path())?;
         reader.limit(LIVE_BUDGET)?;
-        reader.without_mapping()?;
+        reader.keep_pages()?;
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));
@@ -256,15 +259,24 @@ impl Core {
         ConnectionId(id)
     }
 
-    /// Gives slices of the core to long work.
-    pub fn pace(&self) -> CorePace {
-        CorePace { metrics: self.metrics.clone(), began: now(), cpu_began: thread_cpu(), asked: 0 }
+    /// Gives slices of the core to long work. `what`: its name, for the log.
+    pub fn pace(&self, what: &'static str) -> CorePace {
+        CorePace {
+            metrics: self.metrics.clone(),
+            core: self.index,
+            what,
+            began: now(),
+            cpu_began: thread_cpu(),
+            asked: 0,
+        }
     }
 }
 
 /// Lets other tasks run whenever a slice is used up.
 pub struct CorePace {
     metrics: Arc<Metrics>,
+    core: usize,
+    what: &'static str,
     began: Instant,
     cpu_began: Duration,
     asked: u32,
@@ -302,6 +314,12 @@ impl CorePace {
         let ran = now().saturating_duration_since(self.began);
         let worked = thread_cpu().saturating_sub(self.cpu_began);
         self.metrics.slice_done(ran.as_nanos() as u64, worked.as_nanos() as u64);
+        if worked > LONG_SLICE {
+            crate::debug!(
+                core = self.core, ms = worked.as_secs_f64() * 1e3;
+                "a slice was long: {}", self.what
+            );
+        }
     }
 }
 
@@ -323,7 +341,7 @@ async fn work(core: Rc<Core>) {
 
 /// Does what is due for groups, for a slice. The caller holds the turn.
 pub fn step_groups(core: &Core) {
-    let pace = core.pace();
+    let pace = core.pace("steps of groups");
     core.cork.close();
     while !pace.is_over() {
         let now = core.clock();
@@ -338,7 +356,7 @@ pub fn step_groups(core: &Core) {
 
 /// Gives up what nobody needs any more.
 async fn sweep(core: &Core) {
-    let mut pace = core.pace();
+    let mut pace = core.pace("giving up states");
     while core.with(|s| s.shared.views.sweep()).unwrap_or(false) {
         if pace.is_over() {
             pace.rest().await;

@@ -43,7 +43,7 @@ const SETTLE: usize = 64;
 
 /// Starts as many of the waiting lanes as may run. A short one may be over at once.
 pub async fn start_waiting(core: &Rc<Core>) {
-    let mut pace = core.pace();
+    let mut pace = core.pace("starting lanes");
     while let Some(request) = core.lanes.start_next() {
         let lane = Running(core.clone(), request);
         spawn(async move {
@@ -173,7 +173,7 @@ async fn begin<'c>(
 
 /// Has the view read, and takes what is found. The reader comes back if it can be used again.
 pub async fn read(core: &Core, begun: &mut Begun, reader: Reader) -> (Option<Reader>, Result<(), ReadError>) {
-    let mut pace = core.pace();
+    let mut pace = core.pace("taking what a lane reads");
     let known = match (&begun.prior, core.with(|s| s.shared.rows.clone())) {
         (Some(prior), Some(rows)) => witnesses(prior, &begun.plan, &rows, &mut pace).await,
         _ => Witnesses::new(),
@@ -237,7 +237,7 @@ async fn give_frames(core: &Core, begun: Begun) {
 /// nobody wants it any more.
 pub async fn prepare(core: &Core, mut begun: Begun) -> Option<(Reading, Found)> {
     let request = begun.reading.request;
-    let mut pace = core.pace();
+    let mut pace = core.pace("putting a state in place");
     let settle = |begun: &mut Begun| {
         let assembly = &mut begun.assembly;
         core.with(|s| s.is_read(request) && s.shared.views.settle(request.view, assembly, SETTLE))

@@ -105,11 +105,13 @@ fn perform(order: Order) -> bool {
         // Nobody takes it any more.
         out.send_blocking(Message::Chunk(chunk)).map_err(|_| ReadError::Interrupted)
     };
-    let result = catch_unwind(AssertUnwindSafe(|| scan(&reader, &job, &mut hand)));
+    let mut read = || reader.map(true).and_then(|()| scan(&reader, &job, &mut hand));
+    let result = catch_unwind(AssertUnwindSafe(&mut read));
     // The panic hook has logged it.
     let panicked = |_| Err(ReadError::Unsupported("the view could not be read; the log says why".into()));
     let result = result.unwrap_or_else(panicked);
-    let _ = reader.end();
+    // Where it fails here it fails for the next one, too, which says so.
+    let _ = reader.end().and_then(|()| reader.map(false));
     let _ = out.send_blocking(Message::End(reader, result));
     long
 }

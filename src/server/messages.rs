@@ -190,7 +190,7 @@ pub(super) async fn transform_once(session: &Session, all: bool) -> Result<(), P
 
 /// Hands an answer to the group, in slices: each query is planned and may have to be read.
 async fn give(core: &Core, group: &str, serial: Option<u64>, answer: Transformation) {
-    let mut pace = core.pace();
+    let mut pace = core.pace("messages of a connection");
     for (hash, query) in answer.queries {
         core.with(|s| s.transformed(group, &hash, serial, query));
         if pace.is_over() {

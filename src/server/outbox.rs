@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use futures_lite::AsyncWrite;
 use futures_lite::future::poll_fn;
-use kelvin_io::executor::{now, sleep, timeout};
+use kelvin_io::executor::{now, sleep, timeout, yield_now};
 use kelvin_io::sends::{Job, Sends};
 use kelvin_io::socket::WriteHalf;
 use kelvin_io::websocket::{close_frame, text_frame};
@@ -34,6 +34,10 @@ pub const BEHIND: usize = 1 << 20;
 
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;
+
+/// Most bytes of them: others are let in between. To copy a megabyte into fresh pages of the
+/// kernel takes milliseconds. A frame that is larger by itself goes whole.
+const MAX_WRITE: usize = 256 << 10;
 
 /// How long a socket may take nothing at all before it is given up. The client would have
 /// missed two pongs by then.
@@ -243,6 +247,10 @@ impl Outbox {
                 self.hang_up();
                 return;
             }
+            // A fast reader must not have the core for as long as there is something to write.
+            if self.queued.get() > 0 {
+                yield_now().await;
+            }
             if self.was_behind.get() && self.queued.get() < BEHIND / 2 {
                 self.was_behind.set(false);
                 self.metrics.slow_socket_caught_up();
@@ -282,7 +290,7 @@ impl Outbox {
                 return Poll::Ready(Ok(0));
             }
             let queue = self.queue.borrow();
-            let slices = slices(&queue);
+            let slices = slices(&*queue);
             Pin::new(&mut *self.writer.borrow_mut()).poll_write_vectored(cx, &slices)
         });
         match written.await {
@@ -329,7 +337,7 @@ impl Outbox {
     pub fn send_all(outboxes: &[Rc<Outbox>], ring: &mut Sends) -> io::Result<()> {
         let writers: Vec<_> = outboxes.iter().map(|outbox| outbox.writer.borrow()).collect();
         let queues: Vec<_> = outboxes.iter().map(|outbox| outbox.queue.borrow()).collect();
-        let jobs = writers.iter().zip(&queues).map(|(writer, queue)| Job::new(writer, slices(queue)));
+        let jobs = writers.iter().zip(&queues).map(|(writer, queue)| Job::new(writer, slices(&**queue)));
         let mut jobs: Vec<Job> = jobs.collect();
         let result = ring.send(&mut jobs);
         let sent: Vec<io::Result<usize>> = jobs.into_iter().map(|job| job.sent).collect();
@@ -353,36 +361,33 @@ impl Outbox {
         }
     }
 
-    /// Tries to write without waiting; returns how much was taken of the frames.
+    /// Tries to write without waiting; returns how much was taken of the frames. Of many it
+    /// tries only the first.
     fn write_now(&self, frames: &[Bytes]) -> usize {
-        let mut written = 0;
-        for chunk in frames.chunks(MAX_SLICES) {
-            let slices: Vec<IoSlice> = chunk.iter().map(|f| IoSlice::new(f)).collect();
-            let wanted: usize = chunk.iter().map(Bytes::len).sum();
-            match self.writer.borrow().try_send(&slices) {
-                Ok(count) => {
-                    written += count;
-                    if count < wanted {
-                        break;
-                    }
-                }
-                Err(_) => {
-                    self.broken.set(true);
-                    self.wake();
-                    break;
-                }
+        match self.writer.borrow().try_send(&slices(frames)) {
+            Ok(0) => 0,
+            Ok(written) => {
+                self.last_sent.set(now());
+                written
+            }
+            Err(_) => {
+                self.broken.set(true);
+                self.wake();
+                0
             }
         }
-        if written > 0 {
-            self.last_sent.set(now());
-        }
-        written
     }
 }
 
-/// The first frames of a queue, as many as one call takes.
-fn slices(queue: &VecDeque<Bytes>) -> Vec<IoSlice<'_>> {
-    queue.iter().take(MAX_SLICES).map(|frame| IoSlice::new(frame)).collect()
+/// The first of these frames, as many as one call takes.
+fn slices<'f>(frames: impl IntoIterator<Item = &'f Bytes>) -> Vec<IoSlice<'f>> {
+    let mut size = 0;
+    let fit = frames.into_iter().take(MAX_SLICES).take_while(|frame| {
+        let fits = size < MAX_WRITE;
+        size += frame.len();
+        fits
+    });
+    fit.map(|frame| IoSlice::new(frame)).collect()
 }
 
 fn wake(waker: &RefCell<Option<Waker>>) {

@@ -45,6 +45,7 @@ enum Ending {
 
 /// Runs the server. Returns the process's exit status.
 pub fn run(parsed: Parsed) -> i32 {
+    kelvin_io::memory::only_small_pages();
     let signals = match signals::listen() {
         Ok(signals) => signals,
         Err(error) => return refuse(&format!("signals cannot be waited for: {error}")),

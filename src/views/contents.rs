@@ -1,16 +1,21 @@
 //! Contents of rows at the core's version, as patch fragments.
 //!
-//! Read by key on the live snapshot when somebody needs them, and kept until the snapshot
-//! moves: everybody who is sent a row at one version is sent the same bytes.
+//! Kept until the snapshot moves: everybody who is sent a row at one version is sent the same
+//! bytes. Of a row that the batch changed they are what its commits say; others are read by key
+//! on the live snapshot when somebody needs them. So telling of a change reads nothing, whether
+//! the replica's pages are in memory or not.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::changed::Changed;
 use super::fragment::Encoder;
+use super::journal::Delta;
 use super::registry::Views;
 use super::rows::{IdentityId, RowId, RowMap, Rows};
+use crate::changes::faults::{self, Fault};
 use crate::replica::catalogue::{Catalogue, quote};
 use crate::replica::reader::{ReadError, Reader};
 use crate::zql::evaluate::parameters;
@@ -27,12 +32,63 @@ pub struct Contents {
     lookups: HashMap<IdentityId, (Rc<str>, Arc<Encoder>)>,
     cache: RowMap<Rc<[u8]>>,
     cached: usize,
+    /// Of rows that the batch under way changed, for the version that it ends with.
+    coming: RowMap<Rc<[u8]>>,
+    coming_size: usize,
 }
 
 impl Contents {
     /// Over the live reader of a core.
     pub fn new(reader: Rc<Reader>, catalogue: Arc<Catalogue>, rows: Rc<RefCell<Rows>>) -> Contents {
-        Contents { reader, catalogue, rows, lookups: HashMap::new(), cache: RowMap::default(), cached: 0 }
+        Contents {
+            reader,
+            catalogue,
+            rows,
+            lookups: HashMap::new(),
+            cache: RowMap::default(),
+            cached: 0,
+            coming: RowMap::default(),
+            coming_size: 0,
+        }
+    }
+
+    /// Keeps the rows that came or changed with a batch, as its commits have them: somebody is
+    /// about to be told. They count from [`Contents::arrived`] on.
+    pub fn expect(&mut self, delta: &Delta, changed: &Changed<'_>, views: &mut Views) {
+        for id in delta.entered.iter().chain(&delta.edited) {
+            if self.coming_size >= MAX_CACHED || self.coming.contains_key(id) {
+                continue;
+            }
+            let identity = self.rows.borrow().identity_of(*id);
+            let changed = changed.of(identity);
+            let at = changed.find(self.rows.borrow().key_of(*id));
+            let Some(row) = at.and_then(|at| changed.get(at).new) else { continue };
+            let (_, encoder) = self.lookup(identity, views);
+            let mut out = Vec::with_capacity(512);
+            // What clients cannot hold fails again for whoever reads it, and is told there.
+            if encoder.put(|_, column| Ok((&row[column as usize]).into()), &mut out).is_ok() {
+                self.coming_size += out.len();
+                self.rows.borrow_mut().acquire(*id);
+                self.coming.insert(*id, out.into());
+            }
+        }
+    }
+
+    /// The batch takes effect: the snapshot is the one that it ends with.
+    pub fn arrived(&mut self) {
+        self.cached += std::mem::take(&mut self.coming_size);
+        for (id, fragment) in self.coming.drain() {
+            if self.cache.insert(id, fragment).is_some() {
+                self.rows.borrow_mut().release(id);
+            }
+        }
+    }
+
+    /// The batch does not take effect.
+    pub fn give_up_coming(&mut self) {
+        let mut rows = self.rows.borrow_mut();
+        self.coming.drain().for_each(|(id, _)| rows.release(id));
+        self.coming_size = 0;
     }
 
     /// Forgets fragments: the snapshot has moved.
@@ -44,8 +100,12 @@ impl Contents {
 
     /// The put of a row. `None`: there is no such row at this version.
     pub fn put(&mut self, id: RowId, views: &mut Views) -> Result<Option<Rc<[u8]>>, ReadError> {
-        if let Some(found) = self.cache.get(&id) {
-            return Ok(Some(found.clone()));
+        if let Some(found) = self.cache.get(&id).cloned() {
+            debug_assert!(
+                self.is_what_is_read(id, &found, views),
+                "a commit says otherwise than the replica"
+            );
+            return Ok(Some(found));
         }
         let mut out = Vec::with_capacity(512);
         if !self.read(id, views, &mut out)? {
@@ -79,6 +139,15 @@ impl Contents {
         let Some(row) = found.next()? else { return Ok(false) };
         encoder.put(|position, _| Ok(row.get_ref(position)?.into()), out)?;
         Ok(true)
+    }
+
+    /// Whether the replica says the same; nothing can be said if it cannot be read.
+    fn is_what_is_read(&mut self, id: RowId, fragment: &[u8], views: &mut Views) -> bool {
+        if faults::is_on(Fault::Identity) {
+            return true;
+        }
+        let mut out = Vec::new();
+        self.read(id, views, &mut out).map_or(true, |found| found && *out == *fragment)
     }
 
     fn lookup(&mut self, identity: IdentityId, views: &mut Views) -> (Rc<str>, Arc<Encoder>) {

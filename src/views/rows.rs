@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 
-use super::sharded::{SHARDS, ShardedMap, shard_of};
+use super::sharded::{PER_SHARD, ShardedMap, shard_of, splits};
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::zql::key;
 
@@ -155,20 +155,54 @@ impl Entries {
     }
 }
 
-/// Rows of one identity by the hash of their key, in parts that grow one after another.
-struct ByKey([HashTable<u32>; SHARDS]);
+/// Rows of one identity by the hash of their key, in shards of which one is split at a time
+/// ([`super::sharded`]).
+struct ByKey {
+    shards: Vec<HashTable<u32>>,
+    len: usize,
+}
 
 impl ByKey {
     fn new() -> ByKey {
-        ByKey(std::array::from_fn(|_| HashTable::new()))
+        ByKey { shards: vec![HashTable::new()], len: 0 }
     }
 
     fn of(&self, hash: u64) -> &HashTable<u32> {
-        &self.0[shard_of(hash)]
+        &self.shards[shard_of(hash, self.shards.len())]
     }
 
     fn of_mut(&mut self, hash: u64) -> &mut HashTable<u32> {
-        &mut self.0[shard_of(hash)]
+        let shard = shard_of(hash, self.shards.len());
+        &mut self.shards[shard]
+    }
+
+    fn insert(&mut self, hash: u64, row: u32, hash_of: impl Fn(&u32) -> u64) {
+        if self.len >= PER_SHARD * (self.shards.len() + 1) {
+            self.split(&hash_of);
+        }
+        self.len += 1;
+        self.of_mut(hash).insert_unique(hash, row, hash_of);
+    }
+
+    fn split(&mut self, hash_of: impl Fn(&u32) -> u64) {
+        let shards = self.shards.len();
+        let split = splits(shards);
+        let mut new: [HashTable<u32>; 2] = Default::default();
+        for row in std::mem::take(&mut self.shards[split]) {
+            let hash = hash_of(&row);
+            let goes = shard_of(hash, shards + 1) != split;
+            new[usize::from(goes)].insert_unique(hash, row, &hash_of);
+        }
+        let [stays, goes] = new;
+        self.shards[split] = stays;
+        self.shards.push(goes);
+    }
+
+    fn remove(&mut self, hash: u64, row: u32) {
+        if let Ok(found) = self.of_mut(hash).find_entry(hash, |other| *other == row) {
+            found.remove();
+            self.len -= 1;
+        }
     }
 }
 
@@ -207,8 +241,8 @@ impl Rows {
     pub fn intern(&mut self, identity: IdentityId, bytes: &[u8]) -> RowId {
         let hash = key::hash(bytes);
         let entries = &mut self.entries;
-        let table = self.by_key[identity.0 as usize].of_mut(hash);
-        if let Some(found) = table.find(hash, |i| &*entries.get(*i).key == bytes) {
+        let by_key = &mut self.by_key[identity.0 as usize];
+        if let Some(found) = by_key.of(hash).find(hash, |i| &*entries.get(*i).key == bytes) {
             entries.get_mut(*found).references += 1;
             return RowId(*found);
         }
@@ -220,7 +254,7 @@ impl Rows {
             }
             None => entries.push(entry),
         };
-        table.insert_unique(hash, index, |i| key::hash(&entries.get(*i).key));
+        by_key.insert(hash, index, |i| key::hash(&entries.get(*i).key));
         RowId(index)
     }
 
@@ -244,11 +278,8 @@ impl Rows {
             return;
         }
         let bytes = std::mem::take(&mut entry.key);
-        let hash = key::hash(&bytes);
-        let table = self.by_key[entry.identity.0 as usize].of_mut(hash);
-        if let Ok(found) = table.find_entry(hash, |i| *i == id.0) {
-            found.remove();
-        }
+        let by_key = &mut self.by_key[entry.identity.0 as usize];
+        by_key.remove(key::hash(&bytes), id.0);
         self.free.push(id.0);
     }
 

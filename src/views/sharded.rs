@@ -1,24 +1,31 @@
 //! Hash maps that grow a little at a time.
 //!
 //! A hash map that doubles moves all it holds at once. With half a million rows that takes tens
-//! of milliseconds, in which a core serves nobody. Here a large map is many small ones, which
-//! double one after another.
+//! of milliseconds, in which a core serves nobody. Here a large map is many small ones, one of
+//! which is split in two whenever so many entries have come (linear hashing). So no entry costs
+//! more than the moving of some hundred others, and half of the room is never empty.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-/// Entries from which on a map is cut into [`SHARDS`]. Moving so many takes some hundred
-/// microseconds.
-const SPLIT: usize = 4_096;
+/// Entries per shard on the average, above which one of them is split. A shard that is next to
+/// be split holds twice as many: both numbers are just below what a table of a power of two takes.
+pub const PER_SHARD: usize = 400;
 
-/// Parts of a large map: of four million entries each has 65,536.
-pub const SHARDS: usize = 64;
+/// The shard of a hash, of so many. Other bits than those by which a map finds its entries.
+pub fn shard_of(hash: u64, shards: usize) -> usize {
+    let bits = (hash >> 32) as usize;
+    let round = shards.next_power_of_two();
+    let shard = bits & (round - 1);
+    // It has not been split off yet in this round.
+    if shard < shards { shard } else { shard - round / 2 }
+}
 
-/// The shard of a hash. Other bits than those by which a map finds its entries.
-pub fn shard_of(hash: u64) -> usize {
-    (hash >> 40) as usize % SHARDS
+/// The shard that is split when one more is added to so many.
+pub fn splits(shards: usize) -> usize {
+    shards - (shards + 1).next_power_of_two() / 2
 }
 
 /// A hash map of any size.
@@ -95,7 +102,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> ShardedMap<K, V, S> {
         match &self.shards {
             Shards::One(map) => map,
             // All shards hash alike: they are made from one hasher.
-            Shards::Many(maps) => &maps[shard_of(maps[0].hasher().hash_one(key))],
+            Shards::Many(maps) => &maps[shard_of(maps[0].hasher().hash_one(key), maps.len())],
         }
     }
 
@@ -103,7 +110,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> ShardedMap<K, V, S> {
         match &mut self.shards {
             Shards::One(map) => map,
             Shards::Many(maps) => {
-                let shard = shard_of(maps[0].hasher().hash_one(key));
+                let shard = shard_of(maps[0].hasher().hash_one(key), maps.len());
                 &mut maps[shard]
             }
         }
@@ -163,18 +170,25 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> ShardedMap<K, V, S> {
         self.shard_mut(&key).entry(key).or_default()
     }
 
+    /// Splits a shard if all of them have become too full on the average.
     fn make_room(&mut self) {
-        let Shards::One(map) = &mut self.shards else { return };
-        if map.len() < SPLIT {
+        let shards = self.shards().len();
+        if self.len < PER_SHARD * (shards + 1) {
             return;
         }
-        let hasher = map.hasher().clone();
-        let mut maps: Vec<HashMap<K, V, S>> = Vec::with_capacity(SHARDS);
-        maps.resize_with(SHARDS, || HashMap::with_hasher(hasher.clone()));
-        for (key, value) in std::mem::take(map) {
-            maps[shard_of(hasher.hash_one(&key))].insert(key, value);
+        let split = splits(shards);
+        if let Shards::One(map) = &mut self.shards {
+            self.shards = Shards::Many(vec![std::mem::take(map)]);
         }
-        self.shards = Shards::Many(maps);
+        let Shards::Many(maps) = &mut self.shards else { return };
+        let hasher = maps[0].hasher().clone();
+        let whole = std::mem::replace(&mut maps[split], HashMap::with_hasher(hasher.clone()));
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            whole.into_iter().partition(|(key, _)| shard_of(hasher.hash_one(key), shards + 1) == split);
+        maps[split].extend(stays);
+        let mut new = HashMap::with_hasher(hasher);
+        new.extend(goes);
+        maps.push(new);
     }
 }
 
@@ -191,11 +205,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shard_is_split_in_two_and_no_other_key_moves() {
+        for shards in 1..200 {
+            let split = splits(shards);
+            for hash in (0..2_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+                let (before, after) = (shard_of(hash, shards), shard_of(hash, shards + 1));
+                assert!(after == before || (before == split && after == shards), "{shards} {hash}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_shard_is_much_fuller_than_the_others() {
+        let mut map: ShardedMap<u64, ()> = ShardedMap::default();
+        map.extend((0..100_000).map(|n| (n, ())));
+        let fullest = map.shards().iter().map(HashMap::len).max();
+        assert!(fullest.is_some_and(|most| most < 3 * PER_SHARD), "{fullest:?}");
+    }
+
+    #[test]
     fn a_map_that_is_cut_loses_nothing() {
         let mut map: ShardedMap<Box<[u8]>, u32> = ShardedMap::default();
         let mut plain: Plain<u32, u32> = Plain::new();
         let key = |n: u32| -> Box<[u8]> { n.to_string().into_bytes().into() };
-        for n in 0..3 * SPLIT as u32 {
+        for n in 0..30 * PER_SHARD as u32 {
             assert_eq!(map.insert(key(n), n), plain.insert(n, n));
             assert_eq!(map.insert(key(n / 2), n), plain.insert(n / 2, n));
             if n % 3 == 0 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::advance::{Advance, Advanced};
 use super::changed::Changed;
+use super::journal::Delta;
 use super::pace::Pace;
 use super::registry::Views;
 use super::routing::{Candidates, Reason};
@@ -99,6 +100,11 @@ impl Done {
     /// Whether looking at rows took more than it may.
     pub fn is_interrupted(&self) -> bool {
         matches!(self.error, Some(ReadError::Interrupted))
+    }
+
+    /// What happened to the view's rows.
+    pub fn delta(&self) -> &Delta {
+        &self.advanced.delta
     }
 
     /// Puts the view back. It was right at `from`, the version before the batch.

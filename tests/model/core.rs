@@ -161,7 +161,7 @@ impl Core {
             && let Some(task) = half.tasks.pop()
         {
             let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
-            half.done.push(perform(&self.syncer, &batch, task));
+            half.done.push(perform(&mut self.syncer, &batch, task));
         }
     }
 
@@ -297,7 +297,7 @@ impl Core {
         let batch = batch(&self.syncer, &commits, self.recent_lost, end);
         let reader = self.syncer.shared.reader.clone();
         let tasks = route(&mut self.syncer.shared.views, &reader, &batch, Some(id));
-        let done = tasks.advance.into_iter().map(|task| perform(&self.syncer, &batch, task)).collect();
+        let done = tasks.advance.into_iter().map(|task| perform(&mut self.syncer, &batch, task)).collect();
         settle(&mut self.syncer, done, tasks.stale, at);
     }
 
@@ -347,13 +347,16 @@ fn give_up(syncer: &mut Syncer, begun: Begun, error: &str) {
     syncer.lane_failed(request, Some(&begun.plan).zip(begun.prior), error);
 }
 
-fn perform(syncer: &Syncer, batch: &Batch<'_>, task: Task) -> Done {
-    let shared = &syncer.shared;
+fn perform(syncer: &mut Syncer, batch: &Batch<'_>, task: Task) -> Done {
+    let shared = &mut syncer.shared;
     let changed = Changed::new(batch, &shared.rows.borrow());
-    block_on(task.perform(&changed, &shared.reader, &mut NoPace))
+    let done = block_on(task.perform(&changed, &shared.reader, &mut NoPace));
+    shared.contents.expect(done.delta(), &changed, &mut shared.views);
+    done
 }
 
 fn settle(syncer: &mut Syncer, done: Vec<Done>, stale: Vec<(ViewId, Reason)>, from: StateVersion) {
+    syncer.shared.contents.arrived();
     for done in done {
         let view = done.view;
         let outcome = done.settle(&mut syncer.shared.views, from);
