@@ -9,6 +9,7 @@ pub mod backend;
 pub mod bench;
 pub mod changes;
 pub mod config;
+pub mod cvr;
 pub mod groups;
 pub mod observe;
 pub mod protocol;

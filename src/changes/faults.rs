@@ -1,6 +1,6 @@
 //! Rules switched off, so that the tests can prove that they would see a broken rule.
 //!
-//! Each of the rules 2 to 16 of `docs/spec/rules.md` has a place, or two, where it is kept; that
+//! Each of the rules 2 to 24 of `docs/spec/rules.md` has a place, or two, where it is kept; that
 //! place asks whether the rule is switched off on this thread. In builds without debug
 //! assertions the answer is a constant: nothing can be switched off, and nothing is paid.
 
@@ -37,11 +37,27 @@ pub enum Fault {
     Alive,
     /// Rule 16: groups step while a view of theirs is read anew or replaced.
     Hold,
+    /// Rule 17: after a restart labels go on from the last one that was written down.
+    Labels,
+    /// Rule 18: after a restart the epoch is the same.
+    Epoch,
+    /// Rule 19: a tab that was away is not told of the rows of views that were left meanwhile.
+    Left,
+    /// Rule 20: a group whose views are not known any more is served from its history.
+    Floor,
+    /// Rule 21: what a tab has that cannot be proved is not cleared.
+    Clear,
+    /// Rule 22: a tab takes part in its group's steps wherever it is.
+    Sockets,
+    /// Rule 23: how a view differs after it was read anew is not written down.
+    Record,
+    /// Rule 24: rows that changed while no server ran are taken for what they were.
+    Edits,
 }
 
 impl Fault {
     /// All there are, with the rule that each breaks.
-    pub const ALL: [(u8, Fault); 15] = [
+    pub const ALL: [(u8, Fault); 23] = [
         (2, Fault::Fold),
         (3, Fault::Identity),
         (4, Fault::Touched),
@@ -57,6 +73,14 @@ impl Fault {
         (14, Fault::Between),
         (15, Fault::Alive),
         (16, Fault::Hold),
+        (17, Fault::Labels),
+        (18, Fault::Epoch),
+        (19, Fault::Left),
+        (20, Fault::Floor),
+        (21, Fault::Clear),
+        (22, Fault::Sockets),
+        (23, Fault::Record),
+        (24, Fault::Edits),
     ];
 }
 

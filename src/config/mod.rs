@@ -41,8 +41,8 @@ pub use postgres::{PostgresUrl, SslMode};
 pub use process::load;
 pub use secret::Secret;
 pub use settings::{
-    Auth, ChangeStreamer, Compression, Config, InitialSync, JwtKey, LegacySchema, Log, Pool, Role, Upstream,
-    WebSocket,
+    Auth, ChangeStreamer, Compression, Config, InitialSync, JwtKey, LegacySchema, Log, Pool, RecordMode,
+    Role, Upstream, WebSocket,
 };
 
 /// What defaults depend on.

@@ -11,6 +11,17 @@ use super::postgres::PostgresUrl;
 use super::secret::Secret;
 use crate::observe::log::{Format, Level};
 
+/// What a change that clients hear of waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordMode {
+    /// Nothing: nothing is recorded.
+    Off,
+    /// Its record survives the process.
+    Written,
+    /// Its record survives the machine.
+    Synced,
+}
+
 /// All settings. `Debug` shows no secrets.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -20,6 +31,8 @@ pub struct Config {
     pub app: App,
     /// The database for client view records.
     pub cvr: Pool,
+    /// What of client view records is kept in files.
+    pub record_mode: RecordMode,
     /// The database for the change log.
     pub change: Pool,
     /// The SQLite replica; relative to the working directory.

@@ -9,8 +9,8 @@ use super::option::Opt;
 use super::postgres::PostgresUrl;
 use super::secret::Secret;
 use super::settings::{
-    Auth, ChangeStreamer, Compression, Config, InitialSync, JwtKey, LegacySchema, Log, Pool, Upstream,
-    WebSocket,
+    Auth, ChangeStreamer, Compression, Config, InitialSync, JwtKey, LegacySchema, Log, Pool, RecordMode,
+    Upstream, WebSocket,
 };
 use super::table::{app, auth, databases, engine, legacy, network, observability, replica, streamer};
 use super::value::Value;
@@ -45,6 +45,11 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
     let task_id = values.text(&observability::TASK_ID);
     Ok(Config {
         app: app(values)?,
+        record_mode: match values.text(&databases::CVR_LOG).as_deref() {
+            Some("off") => RecordMode::Off,
+            Some("synced") => RecordMode::Synced,
+            _ => RecordMode::Written,
+        },
         cvr: pool(values, &databases::CVR_DB, &databases::CVR_MAX_CONNS, &upstream.db)?,
         change: pool(values, &databases::CHANGE_DB, &databases::CHANGE_MAX_CONNS, &upstream.db)?,
         upstream,

@@ -5,7 +5,7 @@ use super::execution::named;
 use super::group::{ConfigChange, Group};
 use super::schema;
 use super::shared::Shared;
-use super::sink::{Connection, ConnectionId, Phase};
+use super::sink::{Connection, ConnectionId, Phase, Resends};
 use super::step::{ZERO, config_step};
 use super::syncer::*;
 use crate::protocol::client_schema::ClientSchema;
@@ -114,7 +114,11 @@ impl Syncer {
                     "the client group belongs to another user",
                 ));
             }
-            _ => group.user = Some(arrival.user_id.clone()),
+            Some(_) => {}
+            None => {
+                group.user = Some(arrival.user_id.clone());
+                self.shared.note(group);
+            }
         }
         if init.deleted.iter().flatten().any(|id| *id == arrival.client_id) {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
@@ -148,6 +152,7 @@ impl Syncer {
             sink: arrival.sink.clone(),
             label: arrival.base_cookie,
             phase: if in_step { Phase::Live } else { Phase::Behind },
+            resends: Resends::No,
         });
         self.connections.insert(arrival.id, arrival.group_id.clone());
         group.connections_changed(now);
@@ -217,6 +222,10 @@ impl Syncer {
         let Some(group) = self.groups.get_mut(&group_id) else { return };
         group.connections.retain(|c| c.id != id);
         group.connections_changed(now);
+        if group.connections.is_empty() {
+            // Its clock stands from now on.
+            self.shared.note(group);
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use kelvin_io::websocket::text_frame;
 
-use super::group::Group;
+use super::group::{Group, LeftView};
 use super::shared::{RowOp, Shared, flush, start_frame};
-use super::sink::{ConnectionId, Phase};
+use super::sink::{ConnectionId, Phase, Resends};
 use super::step::failed;
 use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
@@ -216,8 +216,12 @@ impl CatchUp {
             self.finish(group, shared, &mut frames);
         }
         let label = group.label;
+        let is_lost = matches!(self.base, Base::Unknown(cookie) if !is_of_history(group, shared, cookie));
         if let Some(connection) = group.connection(self.connection) {
             connection.sink.send(&frames);
+            if done && is_lost {
+                connection.resends = Resends::Later;
+            }
             if done {
                 connection.label = Some(label);
                 connection.phase = Phase::Live;
@@ -242,9 +246,10 @@ impl CatchUp {
             while group.label <= cookie {
                 group.next_label(shared.version, shared.epoch)?;
             }
+            shared.note(group);
         }
         frames.push(start_frame(&self.poke_id, base.map(|c| c.to_string()).as_deref()));
-        if let Base::Unknown(_) = self.base {
+        if matches!(self.base, Base::Unknown(_)) && !faults::is_on(Fault::Clear) {
             // Alone in its part: the client forgets everything before it in the same part.
             let mut body = PokeBody::default();
             body.push_row(b"{\"op\":\"clear\"}");
@@ -329,12 +334,17 @@ impl CatchUp {
 /// Whether everything that happened since this cookie is known.
 fn provable(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
     let major = StateVersion(cookie.major);
-    cookie.epoch() == shared.epoch
+    is_of_history(group, shared, cookie)
         && cookie <= group.label
         && cookie >= group.floor
         && group.views.iter().all(|(view, (since, _))| {
             *since > cookie || shared.views.get(*view).is_some_and(|v| v.journal.reaches(major))
         })
+}
+
+/// Whether a label was issued in a history that is known.
+fn is_of_history(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
+    cookie.epoch() == shared.epoch || group.seals.iter().any(|seal| seal.covers(cookie))
 }
 
 fn all_rows(group: &Group, shared: &Shared, connection: ConnectionId) -> Vec<RowId> {
@@ -371,7 +381,8 @@ fn touched(
         }
         rows.extend(view.journal.since(since).flat_map(|d| d.rows()));
     }
-    for left in group.left.iter().filter(|l| l.until > cookie && l.since <= cookie) {
+    let is_missed = |l: &&LeftView| l.until > cookie && l.since <= cookie && !faults::is_on(Fault::Left);
+    for left in group.left.iter().filter(is_missed) {
         rows.extend(left.rows.iter().copied());
     }
     rows
@@ -422,6 +433,11 @@ pub fn result_put(client: &str, id: u64, result: &str) -> String {
     format!(
         "{{\"op\":\"put\",\"mutation\":{{\"id\":{{\"clientID\":{client},\"id\":{id}}},\"result\":{result}}}}}"
     )
+}
+
+/// Whether a patch operation takes a result away.
+pub fn is_removal(op: &str) -> bool {
+    op.starts_with("{\"op\":\"del\"")
 }
 
 /// Patch operation that takes a mutation's result away.

@@ -3,6 +3,7 @@
 
 use super::group::Group;
 use super::query::Spec;
+use super::restore::resume_query;
 use super::schema::ClientKeys;
 use super::shared::Shared;
 use super::step::give_up;
@@ -101,6 +102,12 @@ impl Syncer {
                 return self.refuse(group_id, hash, refusal(hash, &name, &error.to_string()));
             }
         };
+        if resume_query(group, &mut self.shared, hash, view) {
+            self.shared.interested.entry(view).or_default().insert(group_id.clone());
+            self.request_lane(view);
+            self.due.insert(group_id.clone());
+            return;
+        }
         let Some(query) = group.queries.get_mut(hash) else {
             give_up(group, &mut self.shared, view);
             return;
@@ -138,6 +145,7 @@ impl Syncer {
         let Some(query) = group.queries.get_mut(hash) else { return };
         query.failed = true;
         query.transforming = None;
+        self.shared.note(group);
         let frame = kelvin_io::websocket::text_frame(&transform_error(&[error]));
         for connection in &group.connections {
             let wants = group.clients.get(&connection.client_id).and_then(|c| c.desires.get(hash));
@@ -188,10 +196,11 @@ impl Syncer {
 fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<ViewId, PlanError> {
     let catalogue = shared.catalogue.clone();
     let mut key = Vec::with_capacity(512);
+    // Only what follows is the same in every process.
     key.extend(catalogue.epoch.to_be_bytes());
     canonical::write(ast, &mut key);
     if !faults::is_on(Fault::ViewKey) {
-        keys.write(&tables_of(ast, &catalogue), &mut key);
+        keys.write(&tables_of(ast, &catalogue), &catalogue, &mut key);
     }
     if let Some(view) = shared.views.join(&key) {
         return Ok(view);
@@ -200,6 +209,7 @@ fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<Vi
     shared.texts.share_plan(&mut planned);
     let planned = Arc::new(planned);
     let view = shared.views.subscribe(key.into(), &catalogue, || planned.clone());
+    shared.adopt(view);
     if !planned.wishes.is_empty() {
         shared.wishes.extend(planned.wishes.iter().cloned());
         shared.views.remember_source(view, Source { ast: ast.clone(), keys: keys.clone() });
@@ -214,7 +224,8 @@ fn tables_of(ast: &Ast, catalogue: &Catalogue) -> Vec<TableId> {
     ast.tables(&mut names);
     let mut tables: Vec<TableId> =
         names.into_iter().filter_map(|name| catalogue.table(name)).map(|table| table.id).collect();
-    tables.sort_unstable();
+    // By name: the order is the same in every process.
+    tables.sort_unstable_by_key(|id| &catalogue.get(*id).name);
     tables.dedup();
     tables
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::desires::{Client, Desire, MAX_DESIRED, clamp_ttl};
 use super::query::{Query, Spec};
+use super::record::{Held, Seal};
 use super::schema::Resolved;
 use super::shared::Shared;
 use super::sink::{Connection, ConnectionId};
@@ -84,6 +85,12 @@ pub struct Group {
     pub pending_results: Vec<String>,
     /// Told changes of results, with their labels.
     pub result_changes: VecDeque<(Cookie, String)>,
+    /// Views that it had before the process started, and that no view of now stands for yet.
+    pub held: Vec<Held>,
+    /// Epochs of before whose labels can be served.
+    pub seals: Vec<Seal>,
+    /// It has changed since it was written down.
+    pub dirty: bool,
     /// Whether last mutation ids and results have been read from the replica.
     pub attached: bool,
     /// Open connections.
@@ -143,6 +150,9 @@ impl Group {
             pending_lmids: BTreeMap::new(),
             pending_results: Vec::new(),
             result_changes: VecDeque::new(),
+            held: Vec::new(),
+            seals: Vec::new(),
+            dirty: false,
             attached: false,
             connections: Vec::new(),
             clock: 0.0,
@@ -352,6 +362,11 @@ impl Group {
         self.clock + self.clock_runs_since.map_or(0.0, |since| (now - since).max(0.0))
     }
 
+    /// Sets the group's clock to what it was.
+    pub fn set_clock(&mut self, clock: f64) {
+        self.clock = clock;
+    }
+
     /// Starts or stops the clock when the first connection comes or the last one goes.
     pub fn connections_changed(&mut self, now: f64) {
         self.clock = self.clock(now);
@@ -367,7 +382,7 @@ impl Group {
 
     /// Whether rows must wait: a got query is being replaced (rule 16).
     pub fn is_held(&self, shared: &Shared) -> bool {
-        self.queries.values().any(Query::is_swapping) || self.has_stale(shared)
+        self.queries.values().any(|q| q.is_swapping() || q.is_resuming()) || self.has_stale(shared)
     }
 
     /// Whether the client of a connection wants a query that a view answers.

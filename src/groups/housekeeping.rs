@@ -2,7 +2,8 @@
 //! for.
 
 use super::group::Group;
-use super::sink::Phase;
+use super::restore::forget_held;
+use super::sink::{Connection, Phase, Resends};
 use super::step::give_up;
 use super::syncer::*;
 use crate::changes::version::StateVersion;
@@ -13,6 +14,22 @@ use std::rc::Rc;
 /// How long a view is read for clients that are gone, in milliseconds: a page that is reloaded
 /// is back by then.
 pub const READ_FOR_NOBODY: f64 = 3_000.0;
+
+/// Time that a client has to take in a poke before its connection is closed: closing at once
+/// would have it throw the poke away, in milliseconds.
+pub const RESEND_AFTER: f64 = 5_000.0;
+
+/// Closes a connection whose client has to come back to say what it wants.
+fn resend(connection: &mut Connection, now: f64) {
+    match connection.resends {
+        Resends::Later => connection.resends = Resends::At(now + RESEND_AFTER),
+        Resends::At(time) if now >= time => {
+            connection.resends = Resends::No;
+            connection.sink.close();
+        }
+        Resends::At(_) | Resends::No => {}
+    }
+}
 
 impl Syncer {
     /// Ends a group that cannot go on: its clients are told, its state is dropped.
@@ -25,6 +42,7 @@ impl Syncer {
     pub(super) fn drop_group(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };
+        self.shared.recorder.forget(group_id);
         for connection in &group.connections {
             self.connections.remove(&connection.id);
             if let Some(catchup) = self.catchups.remove(&connection.id) {
@@ -45,6 +63,7 @@ impl Syncer {
             query.got = false;
         }
         group.views.clear();
+        forget_held(group, &mut self.shared);
         let left: Vec<_> = group.left.drain(..).flat_map(|l| l.rows).collect();
         self.shared.rows.borrow_mut().release_all(&left);
         group.version = StateVersion::ZERO;
@@ -84,6 +103,9 @@ impl Syncer {
     /// Work of the clock: expired queries, groups that nobody uses, encoded views that
     /// nobody asked for.
     pub fn tick(&mut self, now: f64) {
+        for group in self.groups.values_mut() {
+            group.connections.iter_mut().for_each(|connection| resend(connection, now));
+        }
         for (id, group) in &self.groups {
             let expired = group.next_expiry(now).is_some_and(|left| left <= 0.0);
             let behind = group.connections.iter().any(|c| c.phase != Phase::Live && !c.sink.is_behind());
@@ -96,7 +118,8 @@ impl Syncer {
             .iter()
             .filter(|(_, g)| {
                 g.idle_since.is_some_and(|since| now - since >= LINGER)
-                    && g.queries.values().any(|q| q.current.is_some() || q.pending.is_some())
+                    && (!g.held.is_empty()
+                        || g.queries.values().any(|q| q.current.is_some() || q.pending.is_some()))
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -107,6 +130,7 @@ impl Syncer {
                 let _ = group.next_label(StateVersion(group.label.major), self.shared.epoch);
                 group.floor = group.label;
                 group.attached = false;
+                self.shared.note(group);
             }
         }
         self.give_up_readings(now);

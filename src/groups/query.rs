@@ -1,5 +1,6 @@
 //! One query of a group, from the name that a client sent to the view that answers it.
 
+use crate::cvr::record::RecordId;
 use crate::protocol::cookie::Cookie;
 use crate::views::view::ViewId;
 
@@ -36,6 +37,8 @@ pub struct Query {
     pub got: bool,
     /// Label of the last change of `got`.
     pub got_changed: Cookie,
+    /// The record whose rows clients had for it before the process started.
+    pub recorded: Option<RecordId>,
 }
 
 impl Query {
@@ -50,6 +53,7 @@ impl Query {
             refusal_told: false,
             got: false,
             got_changed: Cookie { major: 0, config: 0 },
+            recorded: None,
         }
     }
 
@@ -61,6 +65,11 @@ impl Query {
     /// Whether its clients wait for a first answer.
     pub fn is_waiting(&self) -> bool {
         !self.failed && self.current.is_none()
+    }
+
+    /// Whether clients have had it since before the process started, and no view answers it yet.
+    pub fn is_resuming(&self) -> bool {
+        self.got && self.current.is_none() && !self.failed
     }
 
     /// Whether its rows are about to be replaced (rule 16).

@@ -113,6 +113,9 @@ impl Syncer {
 
     /// Lanes asked for since the last call.
     pub fn take_lane_requests(&mut self) -> Vec<LaneRequest> {
+        if self.shared.version < self.shared.wait_for {
+            return Vec::new();
+        }
         std::mem::take(&mut self.requested)
     }
 
@@ -128,7 +131,8 @@ impl Syncer {
         let status = view.status;
         let (plan, layout) = (view.plan.clone(), view.layout.clone());
         let since = match status {
-            Status::Stale(since) => Some(since),
+            Status::Recorded(_) if faults::is_on(Fault::Edits) => Some(at),
+            Status::Stale(since) | Status::Recorded(since) => Some(since),
             Status::New | Status::Live => None,
         };
         let prior = since.map(|_| self.shared.views.take_prior(request.view));

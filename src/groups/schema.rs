@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
+use crate::cvr::codec;
 use crate::protocol::client_schema::{ClientSchema, ClientTable};
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, TableId};
@@ -20,14 +21,16 @@ impl Keys for ClientKeys {
 
 impl ClientKeys {
     /// Appends what distinguishes these keys for the given tables (rule 11).
-    pub fn write(&self, tables: &[TableId], out: &mut Vec<u8>) {
-        for table in tables {
-            out.extend(table.0.to_be_bytes());
-            match self.0.get(table) {
+    /// By name: the same in every process.
+    pub fn write(&self, tables: &[TableId], catalogue: &Catalogue, out: &mut Vec<u8>) {
+        for id in tables {
+            let table = catalogue.get(*id);
+            codec::bytes(table.name.as_bytes(), out);
+            match self.0.get(id) {
                 None => out.push(0xff),
                 Some(key) => {
                     out.push(key.len() as u8);
-                    key.iter().for_each(|c| out.extend(c.to_be_bytes()));
+                    key.iter().for_each(|c| codec::bytes(table.columns[*c as usize].name.as_bytes(), out));
                 }
             }
         }

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use kelvin_io::websocket::text_frame;
 
+use super::old::OldViews;
+use super::recorder::Recorder;
 use super::schema::Schemas;
 use crate::changes::version::StateVersion;
 use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
@@ -67,6 +69,12 @@ pub struct Shared {
     pub schemas: Schemas,
     /// Indexes that new views would read by.
     pub wishes: Vec<Wish>,
+    /// What is written down.
+    pub recorder: Recorder,
+    /// Views of before the process started.
+    pub old: OldViews,
+    /// Version before which nothing is read: what is recorded is later (rule 24).
+    pub wait_for: StateVersion,
     /// Encoded views, for as long as somebody may need them.
     pub fulls: HashMap<ViewId, Rc<Full>>,
     frames: HashMap<Box<[RowOp]>, Rc<[Bytes]>>,
@@ -95,6 +103,9 @@ impl Shared {
             texts: Texts::default(),
             schemas: Schemas::default(),
             wishes: Vec::new(),
+            recorder: Recorder::default(),
+            old: OldViews::default(),
+            wait_for: StateVersion::ZERO,
             fulls: HashMap::new(),
             frames: HashMap::new(),
             shared_bytes: 0,

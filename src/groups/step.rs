@@ -8,6 +8,7 @@
 use bytes::Bytes;
 
 use super::group::{Group, LeftView, MAX_LEFT_KEYS, MAX_REMOVED_QUERIES, MAX_RESULT_CHANGES};
+use super::restore::leave_held;
 use super::shared::{RowOp, Shared, flush, push_row, start_frame};
 use super::sink::{Connection, Phase};
 use super::syncer::SMALL_VIEW;
@@ -43,6 +44,7 @@ pub fn failed(error: ReadError) -> ProtocolError {
 /// Takes a step at the core's version. Returns how many row operations were told.
 pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Result<usize, ProtocolError> {
     let since = group.version;
+    let resumes = !group.held.is_empty();
     let before: Vec<ViewId> = group.views.keys().copied().collect();
     let provable = before.iter().all(|v| shared.views.get(*v).is_none_or(|v| v.journal.reaches(since)));
     let moved = apply(group, shared, transition);
@@ -60,6 +62,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
         && ops.is_empty()
         && moved.got.is_empty()
         && moved.joined.is_empty()
+        && !resumes
         && group.pending_lmids.is_empty()
         && group.pending_results.is_empty();
     group.version = shared.version;
@@ -67,15 +70,27 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
         // Nobody at this label has to be told, but a tab that comes back from an earlier one
         // may hold rows that only the view which was left can name.
         let label = group.label;
+        if !moved.is_empty() {
+            shared.note(group);
+        }
         keep_left(group, shared, &moved, label);
         forget_left(group, shared);
         return Ok(0);
     }
     let previous = group.label;
-    let label = group.next_label(shared.version, shared.epoch)?;
+    let is_more_than_data = !moved.is_empty() || !group.pending_results.is_empty() || resumes || !provable;
+    let mut label = group.next_label(shared.version, shared.epoch)?;
+    if is_more_than_data && label.step() == 0 {
+        // Labels of plain data follow from the batch, and only they are the first of their version.
+        label = group.next_label(shared.version, shared.epoch)?;
+    }
     remember(group, shared, &moved, label);
+    leave_held(group, shared, label);
     if !provable {
         group.floor = label;
+    }
+    if label.step() != 0 {
+        shared.note(group);
     }
     let previous = provable.then_some(previous);
     let body = account(group, &moved);
@@ -86,7 +101,11 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     };
     deliver(group, shared, previous, label, told.as_ref());
     // Only now: what was left may be what keeps the numbers of rows that were just told.
+    let floor = group.floor;
     forget_left(group, shared);
+    if group.floor != floor {
+        shared.note(group);
+    }
     Ok(told.map_or(0, |told| told.rows))
 }
 
@@ -114,6 +133,12 @@ struct Moved {
     /// With the label since which the group had them.
     left: Vec<(ViewId, Cookie)>,
     got: Vec<(String, bool)>,
+}
+
+impl Moved {
+    fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty() && self.got.is_empty()
+    }
 }
 
 fn apply(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Moved {
@@ -190,6 +215,7 @@ pub fn give_up(group: &Group, shared: &mut Shared, view: ViewId) {
         groups.remove(&group.id);
     }
     if shared.views.unsubscribe(view) {
+        shared.recorder.view_gone(view);
         shared.interested.remove(&view);
         shared.fulls.remove(&view);
     }
@@ -487,7 +513,7 @@ fn deliver(
 }
 
 fn receives(connection: &Connection, previous: Option<Cookie>) -> bool {
-    let in_step = previous == Some(connection.label.unwrap_or(ZERO));
+    let in_step = previous == Some(connection.label.unwrap_or(ZERO)) || faults::is_on(Fault::Sockets);
     connection.phase == Phase::Live && in_step && !connection.sink.is_behind()
 }
 
@@ -513,6 +539,7 @@ pub fn config_step(
     // The major stays: no data came with it.
     let label = group.next_label(StateVersion(previous.major), shared.epoch)?;
     group.stamp(change, label);
+    shared.note(group);
     let poke_id = label.to_string();
     let body = PokeBody { desired: change.desired.clone(), ..PokeBody::default() };
     let mut frames = Vec::new();

@@ -197,8 +197,10 @@ impl Syncer {
                 if ready(pending) {
                     transition.ready.push(hash.clone());
                 } else {
-                    held |= query.current.is_some();
+                    held |= query.current.is_some() || query.is_resuming();
                 }
+            } else if query.pending.is_none() && !transition.removed.contains(hash) {
+                held |= query.is_resuming();
             }
         }
         // While a view is replaced or read anew nothing of the new version may leave (rule 16).

@@ -21,13 +21,19 @@ use super::cork::Cork;
 use super::handover::Handover;
 use super::lanes::Lanes;
 use super::outbox::Outbox;
+use super::record_files;
+use super::records::{self, Completed, Records};
 use super::session::Session;
 use super::status::Status;
 use crate::backend::call::Caller;
 use crate::backend::push::Queue;
 use crate::changes::commit::Commit;
 use crate::changes::queue::CommitReceiver;
+use crate::changes::version::StateVersion;
 use crate::config::Config;
+use crate::cvr::replay::Recovered;
+use crate::groups::recorder::LogName;
+use crate::groups::restore::Restoration;
 use crate::groups::shared::Shared;
 use crate::groups::sink::ConnectionId;
 use crate::groups::syncer::Syncer;
@@ -114,6 +120,10 @@ pub struct Core {
     pub cork: Rc<Cork>,
     /// Lanes.
     pub lanes: Lanes,
+    /// What is written down.
+    pub records: Records,
+    /// What was written down before the process started.
+    recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
     wishes: Sender<Wish>,
     syncer: RefCell<Option<Syncer>>,
@@ -150,11 +160,18 @@ pub struct Parts {
     pub commits: CommitReceiver,
     /// To core 0: indexes that queries would read by.
     pub wishes: Sender<Wish>,
+    /// What was written down before the process started.
+    pub recovered: Recovered,
+    /// Cores whose record log is complete.
+    pub completed: Completed,
 }
 
 impl Core {
     /// A core that waits for the replica.
     pub fn new(parts: Parts) -> Rc<Core> {
+        let directory = record_files::directory(&parts.config.replica_file);
+        let mode = parts.config.record_mode;
+        let records = Records::new(mode, directory, parts.peers.len(), parts.completed);
         Rc::new(Core {
             index: parts.index,
             caller: Caller::new(parts.config.app.clone()),
@@ -172,6 +189,8 @@ impl Core {
             scratch: RefCell::new(vec![0; SCRATCH]),
             cork: Rc::new(Cork::new()),
             lanes: Lanes::new(parts.index),
+            records,
+            recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),
             work: bounded(1),
@@ -182,15 +201,18 @@ impl Core {
     }
 
     /// Opens the replica and begins to serve.
-    pub fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
+    pub async fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
         let mut reader = Reader::open(&self.replica_path())?;
         reader.limit(LIVE_BUDGET)?;
         reader.keep_pages()?;
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));
-        let shared = Shared::new(rows, reader, version, start.epoch, start.catalogue);
+        let shared = Shared::new(rows, reader, version, start.epoch, start.catalogue.clone());
         *self.syncer.borrow_mut() = Some(Syncer::new(shared, &self.config.app.shard_schema()));
+        self.restore(start.replica_version).await;
+        let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };
+        records::start(self, name);
         // Closing the channel lets everybody pass who waits, now and later.
         self.ready.0.close();
         spawn(super::batch::run(self.clone())).detach();
@@ -199,6 +221,34 @@ impl Core {
         spawn(pongs(self.clone())).detach();
         spawn(super::maintenance::run(self.clone())).detach();
         Ok(())
+    }
+
+    /// Brings back what was written down before the process started.
+    async fn restore(&self, replica: StateVersion) {
+        let Some(recovered) = self.recovered.take() else { return };
+        let Some(restoration) = self.with(|s| Restoration::new(recovered, replica, &mut s.shared)) else {
+            return;
+        };
+        let Some(mut restoration) = restoration else {
+            crate::warn!(
+                core = self.index;
+                "the records of client views are of a later replica than this one: clients start anew"
+            );
+            return;
+        };
+        let (mut pace, now) = (self.pace("restoring groups"), self.clock());
+        while self.with(|s| restoration.step(s, now)) == Some(true) {
+            if pace.is_over() {
+                pace.rest().await;
+            }
+        }
+        pace.end();
+        if restoration.dropped > 0 {
+            crate::info!(
+                core = self.index, dropped = restoration.dropped;
+                "some groups or views do not fit the tables any more"
+            );
+        }
     }
 
     /// Path of the replica.
@@ -214,6 +264,10 @@ impl Core {
     /// Calls into the groups. `None` before the replica can be read. The call must not wait,
     /// and must not come back here.
     pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> Option<T> {
+        if self.records.is_on() {
+            // What is told is recorded first.
+            self.cork.hold();
+        }
         let out = self.syncer.borrow_mut().as_mut().map(f);
         self.after_call();
         out
@@ -221,6 +275,7 @@ impl Core {
 
     /// Starts what a call into the groups asked for.
     fn after_call(&self) {
+        self.record();
         let (lanes, unread, work) = match self.syncer.borrow_mut().as_mut() {
             None => return,
             Some(syncer) => {
@@ -238,6 +293,24 @@ impl Core {
         // When all lanes are taken, the one that ends starts the next.
         if work || self.lanes.can_start() {
             self.wake();
+        }
+    }
+
+    /// Hands what has to be recorded to the writer; what was told may go if there is nothing.
+    fn record(&self) {
+        let now = self.clock();
+        let taken = self.syncer.borrow_mut().as_mut().map(|s| (s.take_records(now), s.is_filling()));
+        let Some((output, filling)) = taken.filter(|_| self.records.is_on()) else { return };
+        if self.records.refusal().is_some() {
+            self.cork.drop_held();
+        } else if let Some(output) = output {
+            self.records.push(output);
+        }
+        if !self.records.is_behind() {
+            self.cork.release_marked(true);
+        }
+        if filling {
+            self.records.wake_filling();
         }
     }
 

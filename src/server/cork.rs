@@ -1,5 +1,6 @@
 //! What a core has to send is collected while it tells its groups of a batch, and goes out in
-//! few system calls: a slice of work ends with one for all sockets.
+//! few system calls: a slice of work ends with one for all sockets. And it is held while what it
+//! stands for is not recorded yet.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,6 +16,9 @@ pub const MAX_COLLECTED: usize = 32 << 10;
 pub struct Cork {
     closed: Cell<bool>,
     waiting: RefCell<Vec<Rc<Outbox>>>,
+    /// What is sent has to wait for a record.
+    held: Cell<bool>,
+    holding: RefCell<Vec<Rc<Outbox>>>,
     /// `None`: the kernel has no such thing, or it failed; each socket is then written by itself.
     ring: RefCell<Option<Sends>>,
 }
@@ -23,7 +27,58 @@ impl Cork {
     /// Open: nothing is collected.
     pub fn new() -> Cork {
         let ring = RefCell::new(Sends::new().ok());
-        Cork { closed: Cell::new(false), waiting: RefCell::default(), ring }
+        Cork {
+            closed: Cell::new(false),
+            waiting: RefCell::default(),
+            held: Cell::new(false),
+            holding: RefCell::default(),
+            ring,
+        }
+    }
+
+    /// From now on what is sent is held.
+    pub fn hold(&self) {
+        self.held.set(true);
+    }
+
+    /// Whether it is.
+    pub fn is_held(&self) -> bool {
+        self.held.get()
+    }
+
+    /// A socket that something is held for, the first time.
+    pub fn push_held(&self, outbox: Rc<Outbox>) {
+        self.holding.borrow_mut().push(outbox);
+    }
+
+    /// What is held now may go with the next [`Cork::release_marked`].
+    pub fn mark(&self) {
+        self.holding.borrow().iter().for_each(|outbox| outbox.mark_held());
+    }
+
+    /// Lets what was marked go. `all`: nothing is waited for any more, all of it may go.
+    pub fn release_marked(&self, all: bool) {
+        if all {
+            self.mark();
+            self.held.set(false);
+        }
+        let holding = std::mem::take(&mut *self.holding.borrow_mut());
+        if holding.is_empty() {
+            return;
+        }
+        let was_closed = self.is_closed();
+        self.close();
+        let rest = holding.into_iter().filter(|outbox| outbox.release_marked());
+        let rest: Vec<Rc<Outbox>> = rest.collect();
+        self.holding.borrow_mut().extend(rest);
+        if !was_closed {
+            self.open();
+        }
+    }
+
+    /// Drops what is held: it will not be recorded.
+    pub fn drop_held(&self) {
+        self.holding.borrow_mut().drain(..).for_each(|outbox| outbox.drop_held());
     }
 
     /// From now on small pokes are collected, until [`Cork::open`].

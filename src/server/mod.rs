@@ -16,6 +16,8 @@ pub mod maintenance;
 pub mod messages;
 pub mod outbox;
 pub mod pages;
+pub mod record_files;
+pub mod records;
 pub mod replication;
 pub mod run;
 pub mod session;

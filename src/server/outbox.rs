@@ -58,6 +58,10 @@ pub struct Outbox {
     writer: RefCell<WriteHalf>,
     queue: RefCell<VecDeque<Bytes>>,
     queued: Cell<usize>,
+    /// What is held until it is recorded, its bytes, and how many of its frames may go.
+    held: RefCell<VecDeque<Bytes>>,
+    held_bytes: Cell<usize>,
+    marked: Cell<usize>,
     /// Part of the first frame has been written.
     partial: Cell<bool>,
     /// The last frame has been queued.
@@ -90,6 +94,9 @@ impl Outbox {
             writer: RefCell::new(writer),
             queue: RefCell::new(VecDeque::new()),
             queued: Cell::new(0),
+            held: RefCell::new(VecDeque::new()),
+            held_bytes: Cell::new(0),
+            marked: Cell::new(0),
             partial: Cell::new(false),
             closing: Cell::new(false),
             broken: Cell::new(false),
@@ -186,11 +193,13 @@ impl Outbox {
         self.broken.set(true);
         self.queue.borrow_mut().clear();
         self.queued.set(0);
+        self.drop_held();
         self.writer.borrow().shutdown();
         self.wake();
     }
 
     fn drop_queued(&self) {
+        self.drop_held();
         let mut queue = self.queue.borrow_mut();
         // The first frame may be half written.
         let keep = queue.front().cloned().filter(|_| self.partial.get());
@@ -228,7 +237,7 @@ impl Outbox {
             if self.broken.get() {
                 return;
             }
-            if self.closing.get() && self.queued.get() == 0 {
+            if self.closing.get() && self.queued.get() + self.held_bytes.get() == 0 {
                 self.writer.borrow().finish();
                 timeout(LINGER, self.until_broken()).await;
                 self.hang_up();
@@ -274,7 +283,8 @@ impl Outbox {
     /// Waits until something waits to be written or the connection is over.
     async fn until_nonempty(&self) {
         poll_fn(|cx| {
-            if self.broken.get() || self.closing.get() || self.queued.get() > 0 {
+            let ends = self.closing.get() && self.held_bytes.get() == 0;
+            if self.broken.get() || ends || self.queued.get() > 0 {
                 return Poll::Ready(());
             }
             *self.waker.borrow_mut() = Some(cx.waker().clone());
@@ -396,9 +406,44 @@ fn wake(waker: &RefCell<Option<Waker>>) {
     }
 }
 
-impl Sink for Outbox {
-    fn send(&self, frames: &[Bytes]) {
-        if self.closing.get() || self.broken.get() || frames.is_empty() {
+impl Outbox {
+    /// Keeps frames until what they stand for is recorded.
+    fn hold(&self, frames: &[Bytes]) {
+        let mut held = self.held.borrow_mut();
+        if held.is_empty() {
+            self.this.upgrade().into_iter().for_each(|this| self.cork.push_held(this));
+        }
+        held.extend(frames.iter().cloned());
+        let size: usize = frames.iter().map(Bytes::len).sum();
+        self.held_bytes.set(self.held_bytes.get() + size);
+    }
+
+    /// What is held now may go with the next [`Outbox::release_marked`].
+    pub fn mark_held(&self) {
+        self.marked.set(self.held.borrow().len());
+    }
+
+    /// Sends what was marked. True: something is held still.
+    pub fn release_marked(&self) -> bool {
+        let marked: Vec<Bytes> = self.held.borrow_mut().drain(..self.marked.take()).collect();
+        let size: usize = marked.iter().map(Bytes::len).sum();
+        self.held_bytes.set(self.held_bytes.get() - size);
+        if !self.broken.get() {
+            self.deliver(&marked);
+        }
+        !self.held.borrow().is_empty()
+    }
+
+    /// Drops what is held.
+    pub fn drop_held(&self) {
+        self.held.borrow_mut().clear();
+        self.held_bytes.set(0);
+        self.marked.set(0);
+    }
+
+    /// Writes frames, or queues them.
+    fn deliver(&self, frames: &[Bytes]) {
+        if frames.is_empty() {
             return;
         }
         let total: usize = frames.iter().map(Bytes::len).sum();
@@ -429,9 +474,21 @@ impl Sink for Outbox {
         }
         self.wake();
     }
+}
+
+impl Sink for Outbox {
+    fn send(&self, frames: &[Bytes]) {
+        if self.closing.get() || self.broken.get() || frames.is_empty() {
+            return;
+        }
+        match self.cork.is_held() || self.held_bytes.get() > 0 {
+            true => self.hold(frames),
+            false => self.deliver(frames),
+        }
+    }
 
     fn is_behind(&self) -> bool {
-        self.queued.get() >= BEHIND
+        self.queued.get() + self.held_bytes.get() >= BEHIND
     }
 
     fn fail(&self, error: &ProtocolError) {

@@ -13,11 +13,14 @@ use kelvin_io::socket::{Listener, check_port_free};
 
 use super::core::{Control, Core, Parts};
 use super::handover::{Handover, MAX_HANDOVERS};
+use super::record_files;
+use super::records::Completed;
 use super::replication::{self, CoreLink};
 use super::status::Status;
 use super::{accept, batch};
 use crate::changes::queue::{CommitReceiver, queue};
-use crate::config::{Config, Parsed, Role};
+use crate::config::{Config, Parsed, RecordMode, Role};
+use crate::cvr::replay::Recovered;
 use crate::groups::sink::Sink;
 use crate::observe::metrics;
 use crate::replica::live_indexes::Wish;
@@ -213,15 +216,18 @@ impl Node {
         let peers: Vec<Sender<Handover>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
         let (wishes, wished) = bounded(MAX_WISHES);
         let mut cores = Vec::with_capacity(count);
+        let mut recovered = recover(config).into_iter();
+        let completed = Completed::default();
         for (index, (_, sockets)) in handovers.into_iter().enumerate() {
+            let recovered = recovered.next().unwrap_or_default();
             let (control, orders) = bounded(MAX_CONTROL);
             let (commits, receiver) = queue();
             let (config, status, peers) = (config.clone(), status.clone(), peers.clone());
-            let wishes = wishes.clone();
+            let (wishes, completed) = (wishes.clone(), completed.clone());
             let core =
                 executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
                     crate::observe::log::set_worker("syncer", index);
-                    let inputs = Inputs { orders, sockets, commits: receiver, wishes };
+                    let inputs = Inputs { orders, sockets, commits: receiver, wishes, recovered, completed };
                     run_core(index, config, status, peers, inputs).await;
                 })?;
             cores.push((CoreLink { control, commits }, core));
@@ -265,11 +271,28 @@ fn cpu(position: usize, cores: usize) -> Option<usize> {
     (available > cores + 1).then_some(position)
 }
 
+/// What was recorded before; nothing, if it cannot be read: clients then start anew.
+fn recover(config: &Config) -> Vec<Recovered> {
+    if config.record_mode == RecordMode::Off {
+        return Vec::new();
+    }
+    let directory = record_files::directory(&config.replica_file);
+    record_files::read(&directory, config.num_sync_workers).unwrap_or_else(|error| {
+        crate::error!(
+            "the records of client views in {} cannot be read: {error}. Clients start anew",
+            directory.display()
+        );
+        Vec::new()
+    })
+}
+
 struct Inputs {
     orders: Receiver<Control>,
     sockets: Receiver<Handover>,
     commits: CommitReceiver,
     wishes: Sender<Wish>,
+    recovered: Recovered,
+    completed: Completed,
 }
 
 async fn run_core(
@@ -288,15 +311,15 @@ async fn run_core(
     };
     let metrics = metrics::register(index + 1);
     let cores = peers.len();
-    let parts =
-        Parts { index, config, metrics, status, peers, commits: inputs.commits, wishes: inputs.wishes };
+    let Inputs { orders, sockets, commits, wishes, recovered, completed } = inputs;
+    let parts = Parts { index, config, metrics, status, peers, commits, wishes, recovered, completed };
     let core = Core::new(parts);
     let accepting = spawn(accept::run(core.clone(), listener));
-    spawn(accept::receive(core.clone(), inputs.sockets)).detach();
-    while let Ok(order) = inputs.orders.recv().await {
+    spawn(accept::receive(core.clone(), sockets)).detach();
+    while let Ok(order) = orders.recv().await {
         match order {
             Control::Start(start) => {
-                if let Err(error) = core.start(start) {
+                if let Err(error) = core.start(start).await {
                     crate::error!("the replica cannot be read: {error}");
                     return;
                 }

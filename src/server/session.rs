@@ -132,6 +132,10 @@ fn admit(
     let admitted =
         token::admit(&core.config.auth, endpoints, request.auth_token.as_deref(), request.user_id.as_deref())
             .and_then(|()| check_user(core, &request));
+    if let Some(error) = core.records.refusal() {
+        outbox.fail_with(&error, None);
+        return None;
+    }
     if let Err(error) = admitted {
         outbox.fail_with(&error, Some(CLOSE_AUTH));
         return None;

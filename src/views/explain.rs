@@ -35,7 +35,7 @@ fn explain(view: &View, subscribers: usize, catalogue: &Catalogue) -> Value {
         "status": match view.status {
             Status::New => "being read",
             Status::Live => "live",
-            Status::Stale(_) => "being read anew",
+            Status::Stale(_) | Status::Recorded(_) => "being read anew",
         },
         "subscribers": subscribers,
         "rows": view.size,

@@ -15,11 +15,12 @@ use super::interests::{Interests, Listening, Target};
 use super::journal::{Delta, Journal};
 use super::remains::Remains;
 use super::routing::Reason;
-use super::rows::{IdentityId, Rows};
+use super::rows::{IdentityId, RowId, Rows};
 use super::shapes::Shapes;
-use super::state::State;
+use super::state::{Slot as Held, State};
 use super::view::{Layout, Status, View, ViewId};
 use crate::changes::version::StateVersion;
+use crate::cvr::record::RecordId;
 use crate::replica::catalogue::{Catalogue, TableId};
 use crate::zql::ast::Ast;
 use crate::zql::plan::{Keys, Node, Plan, plan};
@@ -45,6 +46,9 @@ pub struct Views {
     unread: Vec<u64>,
     /// Views that are read anew within the batch, and batches since that was last needed.
     inline: BTreeMap<ViewId, u32>,
+    /// For whoever writes down what happened.
+    changed: Vec<ViewId>,
+    newly_stale: Vec<(ViewId, StateVersion)>,
 }
 
 /// Batches that do not need it after which a view is no longer read within the batch.
@@ -85,6 +89,8 @@ impl Views {
             remains: VecDeque::new(),
             unread: Vec::new(),
             inline: BTreeMap::new(),
+            changed: Vec::new(),
+            newly_stale: Vec::new(),
         }
     }
 
@@ -106,6 +112,7 @@ impl Views {
         let layout = Rc::new(self.layout(&plan, catalogue));
         let view = View {
             incarnation: self.next_incarnation,
+            record: None,
             plan: plan.clone(),
             layout,
             at: StateVersion::ZERO,
@@ -196,7 +203,7 @@ impl Views {
                 views.remove(&id);
             }
         }
-        if slot.view.status != Status::New {
+        if !matches!(slot.view.status, Status::New | Status::Recorded(_)) {
             self.listen_root(id, &slot.view, false);
             self.shapes.remove(id, &slot.view.shapes, &mut self.interests);
         }
@@ -326,16 +333,57 @@ impl Views {
     /// A view has been read at `at`: from now on it hears of changes. The keys of its state
     /// are registered already.
     pub fn hydrated(&mut self, id: ViewId, state: State, at: StateVersion) {
-        let Some(mut slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
-        let view = &mut slot.view;
+        let Some(view) = self.get_mut(id) else { return };
         view.journal = Journal::starting_at(at);
         view.size = state.len();
         view.state = state;
         view.at = at;
         view.status = Status::Live;
-        view.shapes = self.shapes.add(id, &view.plan, &mut self.interests).into();
+        self.listen(id);
+    }
+
+    /// From now on a view hears of changes of its own table and of its conditions.
+    fn listen(&mut self, id: ViewId) {
+        let Some(mut slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        slot.view.shapes = self.shapes.add(id, &slot.view.plan, &mut self.interests).into();
         self.listen_root(id, &slot.view, true);
         self.slots[id.0 as usize] = Some(slot);
+    }
+
+    /// A new view goes on from what one of a process before this one held at `at`, once it has
+    /// been read anew. Takes over a reference to each of the members.
+    pub fn adopt(
+        &mut self,
+        id: ViewId,
+        record: RecordId,
+        members: Vec<RowId>,
+        journal: Journal,
+        at: StateVersion,
+    ) {
+        let Some(view) = self.get_mut(id) else { return };
+        // Where in the tree they were is not known, nor needed: they only have to be given back.
+        let mut state = State::new(view.plan.nodes.len(), None);
+        let mut slot = Held { parents: 1, ..Held::default() };
+        for id in members {
+            state.enter(id);
+            slot.rows.insert(id);
+        }
+        state.nodes[0].insert(Box::default(), slot);
+        view.record = Some(record);
+        view.size = state.len();
+        (view.state, view.journal, view.at) = (state, journal, at);
+        view.status = Status::Recorded(at);
+    }
+
+    /// What a view asks, as bytes that are the same in every process.
+    pub fn key_of(&self, id: ViewId) -> Option<&[u8]> {
+        // The epoch of the catalogue comes first.
+        self.slots.get(id.0 as usize)?.as_ref()?.key.get(8..)
+    }
+
+    /// Views that changed, and views that became stale, since the last call.
+    pub fn take_marks(&mut self) -> (Vec<ViewId>, Vec<(ViewId, StateVersion)>) {
+        (std::mem::take(&mut self.changed), std::mem::take(&mut self.newly_stale))
     }
 
     /// A view that lives can no longer be kept by looking at rows: it has to be read anew. It
@@ -343,6 +391,8 @@ impl Views {
     pub fn make_stale(&mut self, id: ViewId, since: StateVersion, reason: Reason) {
         if let Some(view) = self.get_mut(id).filter(|view| view.is_live()) {
             view.status = Status::Stale(since);
+            self.newly_stale.push((id, since));
+            let Some(view) = self.get_mut(id) else { return };
             *view.account.fallbacks.entry(reason).or_default() += 1;
         }
     }
@@ -365,9 +415,13 @@ impl Views {
     ) -> bool {
         let Some(view) = self.get_mut(id) else { return false };
         let plan = view.plan.clone();
+        let is_new = matches!(view.status, Status::Recorded(_));
         view.status = Status::Live;
         view.size = state.len();
         view.state = state;
+        if is_new {
+            self.listen(id);
+        }
         let rows = self.rows.clone();
         let view = self.slots[id.0 as usize].as_mut().map(|slot| &mut slot.view);
         let changed = view.is_some_and(|view| {
@@ -393,7 +447,9 @@ impl Views {
         match self.get_mut(id).filter(|view| view.incarnation == incarnation) {
             Some(view) => {
                 view.state = prior;
-                view.status = Status::Live;
+                if !matches!(view.status, Status::Recorded(_)) {
+                    view.status = Status::Live;
+                }
             }
             None => self.discard(id, plan, prior),
         }
@@ -441,6 +497,9 @@ impl Views {
                 }
                 view.size = state.len();
                 view.state = state;
+                if changed {
+                    self.changed.push(id);
+                }
             }
             // It has gone meanwhile, without the keys that it listened to.
             None => self.discard(id, plan, state),

@@ -84,6 +84,11 @@ impl RowSet {
         self.0.is_empty()
     }
 
+    /// The rows of one part; `None` after the last ([`ShardedMap::part`]).
+    pub fn part(&self, part: usize) -> Option<impl Iterator<Item = &RowId>> {
+        Some(self.0.part(part)?.keys())
+    }
+
     /// All rows, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &RowId> {
         self.0.keys()

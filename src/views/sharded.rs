@@ -68,6 +68,12 @@ impl<K, V, S> ShardedMap<K, V, S> {
         }
     }
 
+    /// The entries of one shard; `None` after the last. An entry that stays may come into a later
+    /// shard, never into an earlier one: whoever goes through them in order misses none.
+    pub fn part(&self, part: usize) -> Option<&HashMap<K, V, S>> {
+        self.shards().get(part)
+    }
+
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.shards().iter().flatten()

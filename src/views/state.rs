@@ -143,6 +143,12 @@ impl State {
         self.members.iter().copied()
     }
 
+    /// Some of the rows sent: those of one part. Parts come in order; what a row that stays is
+    /// in may change, but only to a later one. `None`: there are no more.
+    pub fn part(&self, part: usize) -> Option<impl Iterator<Item = RowId>> {
+        Some(self.members.part(part)?.copied())
+    }
+
     /// All rows sent, in order of their numbers.
     pub fn sorted(&self) -> Vec<RowId> {
         let mut out: Vec<RowId> = self.iter().collect();

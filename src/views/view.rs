@@ -11,6 +11,7 @@ use super::rows::IdentityId;
 use super::state::State;
 use crate::changes::commit::Row;
 use crate::changes::version::StateVersion;
+use crate::cvr::record::RecordId;
 use crate::replica::catalogue::ColumnIndex;
 use crate::zql::key;
 use crate::zql::plan::{Node, Plan};
@@ -54,12 +55,16 @@ pub enum Status {
     /// It is the query's answer at this version and not after it: it is being read anew. Groups
     /// that have it are held meanwhile (rule 16).
     Stale(StateVersion),
+    /// The same of one that a process before this one kept, of which only the rows are known.
+    Recorded(StateVersion),
 }
 
 /// One view, shared by every group of the core that wants it.
 pub struct View {
     /// One life of one view; never used again (rules, "incarnation").
     pub incarnation: u64,
+    /// Its life as records have it, once it is recorded: that may go on in the next process.
+    pub record: Option<RecordId>,
     /// The query.
     pub plan: Arc<Plan>,
     /// Its identities and encoders.
@@ -90,7 +95,7 @@ impl View {
 
     /// Whether it waits to be read anew.
     pub fn is_stale(&self) -> bool {
-        matches!(self.status, Status::Stale(_))
+        matches!(self.status, Status::Stale(_) | Status::Recorded(_))
     }
 }
 

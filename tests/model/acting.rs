@@ -50,9 +50,9 @@ fn forge(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
     let version = world.core.syncer.shared.version.0;
     let (major, epoch) = match choices.below(3) {
         0 => ((version + choices.below(6) as u64).saturating_sub(3), 1),
-        1 => ((version + choices.below(6) as u64).saturating_sub(3), EPOCH + 2),
+        1 => ((version + choices.below(6) as u64).saturating_sub(3), EPOCH + 1_000),
         // One that this server issues only much later.
-        _ => (version + 1_000, EPOCH),
+        _ => (version + 1_000, world.epoch),
     };
     let store = &mut world.groups[group].tabs[tab].receiver.store;
     store.cookie = Some(Cookie::label(major, epoch, choices.below(4) as u64).to_string());

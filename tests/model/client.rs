@@ -17,6 +17,9 @@ use super::schema::Schema;
 #[derive(Default)]
 pub struct Pipe {
     frames: RefCell<VecDeque<Bytes>>,
+    /// What is sent waits until it is recorded.
+    pub holds: Cell<bool>,
+    held: RefCell<VecDeque<Bytes>>,
     /// Of all that ever was sent.
     pub digest: Cell<u64>,
     pub behind: Cell<bool>,
@@ -27,7 +30,8 @@ pub struct Pipe {
 impl Sink for Pipe {
     fn send(&self, frames: &[Bytes]) {
         frames.iter().for_each(|frame| self.digest.set(digest(self.digest.get(), frame)));
-        self.frames.borrow_mut().extend(frames.iter().cloned());
+        let to = if self.holds.get() { &self.held } else { &self.frames };
+        to.borrow_mut().extend(frames.iter().cloned());
     }
 
     fn is_behind(&self) -> bool {
@@ -36,6 +40,7 @@ impl Sink for Pipe {
 
     fn fail(&self, error: &ProtocolError) {
         self.frames.borrow_mut().clear();
+        self.held.borrow_mut().clear();
         self.failed.replace(Some(error.clone()));
     }
 
@@ -45,6 +50,11 @@ impl Sink for Pipe {
 }
 
 impl Pipe {
+    /// What was held may go.
+    pub fn release(&self) {
+        self.frames.borrow_mut().append(&mut self.held.borrow_mut());
+    }
+
     pub fn waiting(&self) -> usize {
         self.frames.borrow().len()
     }

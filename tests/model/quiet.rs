@@ -42,6 +42,7 @@ impl World {
                 moved = true;
                 self.work(&group);
             }
+            self.flush();
             for group in 0..self.groups.len() {
                 for tab in 0..self.groups[group].tabs.len() {
                     self.receive(group, tab, usize::MAX)?;

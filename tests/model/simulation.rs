@@ -9,6 +9,7 @@ use super::acting::act;
 use super::choices::Choices;
 use super::client::digest;
 use super::counts::Counts;
+use super::disk::{Disk, End};
 use super::random_world;
 use super::watch::Watch;
 use super::world::{Broken, World};
@@ -20,6 +21,9 @@ pub struct Run {
     /// Stores compared with plain SQL.
     pub checked: usize,
     pub counts: Counts,
+    /// How often the server ended, and how often a tab had to start over.
+    pub crashes: usize,
+    pub resets: usize,
     /// Of all bytes that were sent.
     pub digest: u64,
 }
@@ -30,19 +34,40 @@ pub struct Failure {
     pub message: String,
 }
 
+/// How a core that records ends, now and then.
+fn crash(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
+    if choices.percent(60) {
+        world.flush();
+    } else {
+        world.record();
+    }
+    match choices.below(100) {
+        0 => world.crash(choices, End::Kill),
+        1 => world.crash(choices, End::PowerCut),
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Runs a seed. The steps of a shorter run are the first steps of a longer one.
-pub fn run(seed: u64, steps: usize) -> Result<Run, Failure> {
+pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
     // Without end, as far as a run goes.
     let mut choices = Choices::new((seed, usize::MAX));
     let groups = 1 + choices.below(3);
     let mut world = World::of(random_world::scenario(&mut choices), groups);
     world.watch();
+    if crashes {
+        world.start_recording(Disk::new(choices.percent(30)));
+    }
     let mut step = 0;
     let mut live = || -> Result<(), Broken> {
         while step < steps {
             step += 1;
             act(&mut world, &mut choices)?;
             rarely(&mut world, &mut choices);
+            if crashes {
+                crash(&mut world, &mut choices)?;
+            }
             if choices.percent(1) {
                 world.rest()?;
             }
@@ -61,9 +86,9 @@ pub fn run(seed: u64, steps: usize) -> Result<Run, Failure> {
     let digests = world.pipes.iter().map(|pipe| pipe.digest.get());
     let digest = digests.fold(0, |so_far, next| digest(so_far, &next.to_be_bytes()));
     let checked = world.watch.as_ref().map_or(0, |watch| watch.checked);
-    let counts = world.core.counts;
+    let (counts, crashes, resets) = (world.core.counts, world.crashes, world.resets);
     match world.end() {
-        Ok(()) => Ok(Run { steps, checked, counts, digest }),
+        Ok(()) => Ok(Run { steps, checked, counts, crashes, resets, digest }),
         Err(message) => Err(Failure { step, message }),
     }
 }

@@ -18,13 +18,14 @@ use super::choices::Choices;
 use super::client::{Pipe, Receiver, Store};
 use super::core::Core;
 use super::database::{Database, Write};
+use super::disk::Disk;
 use super::replica::Replica;
 use super::scenario::Scenario;
 use super::schema::Schema;
 use super::tables;
 use super::watch::Watch;
 
-/// Epoch of the server under test.
+/// Epoch of the first server under test.
 pub const EPOCH: u64 = 7;
 
 /// One tab of a group.
@@ -67,6 +68,14 @@ pub struct World {
     pub asts: Asts,
     /// Looks at every tab whose cookie moves.
     pub watch: Option<Watch>,
+    /// Where the core records, if it does.
+    pub disk: Option<Disk>,
+    /// Epoch of the server.
+    pub epoch: u64,
+    /// Tabs that were told to start over, or to forget what they have.
+    pub resets: usize,
+    /// How often the server ended.
+    pub crashes: usize,
     /// All that ever was.
     pub pipes: Vec<Rc<Pipe>>,
     owed: Vec<Owed>,
@@ -115,6 +124,10 @@ impl World {
             now: 0.0,
             asts,
             watch: None,
+            disk: None,
+            epoch: EPOCH,
+            resets: 0,
+            crashes: 0,
             pipes,
             owed,
             connections: 0,
@@ -189,6 +202,7 @@ impl World {
         self.connections += 1;
         let id = ConnectionId(self.connections);
         let pipe = Rc::new(Pipe::default());
+        pipe.holds.set(self.disk.is_some());
         self.pipes.push(pipe.clone());
         let known = &mut self.groups[group];
         let others: Vec<String> = known.tabs.iter().map(|t| t.client.clone()).collect();
@@ -231,6 +245,7 @@ impl World {
                 _ => false,
             };
             // Such a client deletes what it has.
+            self.resets += usize::from(expected);
             tab.receiver.store = Store::default();
             return if expected { Ok(()) } else { Err(format!("refused: {error}")) };
         }
@@ -286,6 +301,11 @@ impl World {
         self.core.syncer.transform_failed(&self.groups[owed.group].id, owed.serial);
     }
 
+    /// The server that asked is gone.
+    pub fn drop_owed(&mut self) {
+        self.owed.clear();
+    }
+
     pub fn owes(&self) -> bool {
         !self.owed.is_empty()
     }
@@ -328,6 +348,10 @@ impl World {
         let Some(watch) = &mut self.watch else { return };
         let views = &self.core.syncer.shared.views;
         for group in self.core.syncer.groups.values() {
+            // Nobody is told anything of it before it has all its views again.
+            if !group.held.is_empty() || group.queries.values().any(|query| query.is_resuming()) {
+                continue;
+            }
             watch.note(group, &self.asts, |group, hash| {
                 let view = group.queries.get(hash)?.current?;
                 Some(views.get(view)?.incarnation)
@@ -336,10 +360,10 @@ impl World {
     }
 
     /// A tab reads up to `count` messages.
-    pub fn receive(&mut self, number: usize, tab: usize, count: usize) -> Result<(), Broken> {
+    pub fn receive(&mut self, number: usize, place: usize, count: usize) -> Result<(), Broken> {
         self.observe();
         let group = &mut self.groups[number];
-        let tab = &mut group.tabs[tab];
+        let tab = &mut group.tabs[place];
         let Some((_, pipe)) = tab.line.clone() else { return Ok(()) };
         for frame in std::iter::from_fn(|| pipe.next()).take(count) {
             let moved = tab.receiver.take(&frame).map_err(|e| format!("{}: {e}", tab.client))?;
@@ -358,6 +382,11 @@ impl World {
             if *expected != store {
                 return Err(format!("{} differs from others at {}", tab.client, store.difference(expected)));
             }
+        }
+        if pipe.closed.get() && pipe.waiting() == 0 {
+            // It comes back by itself.
+            self.disconnect(number, place);
+            return Ok(());
         }
         if let Some(kind) = pipe.error() {
             tab.line = None;

@@ -1,0 +1,492 @@
+//! What a record log says, one record after another: order is truth (rule 23).
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{Input, Malformed, bytes, number};
+use crate::changes::version::StateVersion;
+
+/// One life of one view, in any process: numbers are given by a core, and the epoch is new
+/// with each start (rule 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId {
+    /// Epoch of the process that began it.
+    pub epoch: u64,
+    /// Core and number there.
+    pub number: u64,
+}
+
+/// A row as a record names it: the place of its identity in the view's list, and its key.
+pub type RecordedRow = (u16, Box<[u8]>);
+
+/// An identity that outlives the numbers of a catalogue: table and key columns by name.
+pub type NamedIdentity = (String, Vec<String>);
+
+/// Change of one view by one batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordedDelta {
+    /// Version that the batch ended with.
+    pub end: StateVersion,
+    /// Rows that came in.
+    pub entered: Vec<RecordedRow>,
+    /// Rows that went out.
+    pub left: Vec<RecordedRow>,
+    /// Members before and after whose contents changed.
+    pub edited: Vec<RecordedRow>,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// First of a file: who writes it.
+    Header(Header),
+    /// A client schema, which groups refer to by its number; JSON.
+    Schema(u64, String),
+    /// A view is recorded from here on. Of one that is known already the journal starts over.
+    Start(Start),
+    /// A delta from before: journal only.
+    Journal(RecordId, RecordedDelta),
+    /// Rows that the view holds.
+    Members(RecordId, Vec<RecordedRow>),
+    /// All members have been written; how many there are.
+    Complete(RecordId, u64),
+    /// A batch took effect, here for the views that it changed.
+    Batch(Batch),
+    /// A view is right at this version and not after it, until it is read anew.
+    Stale(RecordId, StateVersion),
+    /// It was read anew, and is at the head again.
+    Rejoin(RecordId, Vec<RecordedDelta>),
+    /// Nobody has the view any more.
+    Gone(RecordId),
+    /// A group, whole.
+    Group(Box<GroupRecord>),
+    /// Rows of a view that a group left, for tabs that were away.
+    Left(LeftRecord),
+    /// A group is forgotten.
+    GroupGone(String),
+    /// Everything from before is in this file, too.
+    Checkpoint,
+}
+
+/// Who writes a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version at which the replica began: a lower one means that it was replaced by an older one.
+    pub replica: u64,
+    /// Epoch of the process.
+    pub epoch: u64,
+    /// The core.
+    pub core: usize,
+    /// Counts the files of one core and epoch.
+    pub sequence: u64,
+    /// Version of the core when the file was begun.
+    pub head: u64,
+}
+
+/// A view whose members follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Which life.
+    pub id: RecordId,
+    /// What it asks, as bytes that are the same in every process (rule 11).
+    pub key: Vec<u8>,
+    /// Its journal knows nothing from before.
+    pub floor: StateVersion,
+    /// Identities of its rows.
+    pub identities: Vec<NamedIdentity>,
+}
+
+/// A batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Version before it.
+    pub previous: StateVersion,
+    /// Version that it ended with.
+    pub end: StateVersion,
+    /// By view.
+    pub deltas: Vec<(RecordId, RecordedDelta)>,
+}
+
+/// What a group was at one label.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its id.
+    pub id: String,
+    /// Number of its client schema.
+    pub schema: u64,
+    /// The user that it belongs to; `None`: no connection was let in yet.
+    pub user: Option<Option<String>>,
+    /// Last label issued.
+    pub label: (u64, u64),
+    /// Data version of the state that it stands for.
+    pub version: u64,
+    /// Cookies below it cannot be served from history.
+    pub floor: (u64, u64),
+    /// The group's clock, in milliseconds.
+    pub clock: f64,
+    /// Epochs before this one: each with the last version that its history is known up to, and
+    /// the last label of a record (two numbers).
+    pub seals: Vec<(u64, u64, u64, u64)>,
+    /// Clients.
+    pub clients: Vec<ClientRecord>,
+    /// Queries.
+    pub queries: Vec<QueryRecord>,
+    /// Queries that are gone, with the label at which clients were told.
+    pub removed: Vec<(String, (u64, u64))>,
+    /// Views, with the label since which the group has them.
+    pub views: Vec<(u64, u64, (u64, u64))>,
+    /// Mutation results that were not cleaned up: client and mutation.
+    pub results: Vec<(String, u64)>,
+    /// Results that were, with the label at which clients were told; patch operations.
+    pub results_gone: Vec<((u64, u64), String)>,
+    /// The same of those that clients have not been told of yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results_going: Vec<String>,
+}
+
+/// One client of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// Its id.
+    pub id: String,
+    /// Deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// By query hash: what it wants or wanted.
+    pub desires: Vec<DesireRecord>,
+}
+
+/// One query as one client wants or wanted it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DesireRecord {
+    /// Hash of the query.
+    pub hash: String,
+    /// Time to live in milliseconds.
+    pub ttl: f64,
+    /// Time on the group's clock since when it is not wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactive: Option<f64>,
+    /// Whether it is wanted.
+    pub desired: bool,
+    /// Label of the last change.
+    pub changed: (u64, u64),
+}
+
+/// One query of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueryRecord {
+    /// Its hash.
+    pub hash: String,
+    /// Its name in the app; `None`: clients spelled it out.
+    pub name: Option<String>,
+    /// JSON of its arguments, or of the query itself.
+    pub text: String,
+    /// Refused, until a client asks again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+    /// Clients have been told so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refusal_told: bool,
+    /// Clients have been told that they have it.
+    pub got: bool,
+    /// Label of the last change of that.
+    pub got_changed: (u64, u64),
+    /// Whose rows the group has for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<(u64, u64)>,
+}
+
+/// Rows of a view that a group left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftRecord {
+    /// The group.
+    pub group: String,
+    /// Label since which it had the view.
+    pub since: (u64, u64),
+    /// Label at which it left.
+    pub until: (u64, u64),
+    /// Identities of the rows.
+    pub identities: Vec<NamedIdentity>,
+    /// What a tab may hold because of it.
+    pub rows: Vec<RecordedRow>,
+}
+
+/// First bytes of the records.
+mod kind {
+    pub const HEADER: u8 = 1;
+    pub const SCHEMA: u8 = 2;
+    pub const START: u8 = 3;
+    pub const JOURNAL: u8 = 4;
+    pub const MEMBERS: u8 = 5;
+    pub const COMPLETE: u8 = 6;
+    pub const BATCH: u8 = 7;
+    pub const STALE: u8 = 8;
+    pub const REJOIN: u8 = 9;
+    pub const GONE: u8 = 10;
+    pub const GROUP: u8 = 11;
+    pub const LEFT: u8 = 12;
+    pub const GROUP_GONE: u8 = 13;
+    pub const CHECKPOINT: u8 = 14;
+}
+
+impl Record {
+    /// Appends the record.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Record::Header(header) => json(kind::HEADER, header, out),
+            Record::Schema(id, text) => {
+                out.push(kind::SCHEMA);
+                number(*id, out);
+                bytes(text.as_bytes(), out);
+            }
+            Record::Start(start) => {
+                of(kind::START, start.id, out);
+                bytes(&start.key, out);
+                number(start.floor.0, out);
+                identities(&start.identities, out);
+            }
+            Record::Journal(id, recorded) => {
+                of(kind::JOURNAL, *id, out);
+                delta(recorded, out);
+            }
+            Record::Members(id, members) => {
+                of(kind::MEMBERS, *id, out);
+                rows(members, out);
+            }
+            Record::Complete(id, count) => {
+                of(kind::COMPLETE, *id, out);
+                number(*count, out);
+            }
+            Record::Batch(batch) => {
+                out.push(kind::BATCH);
+                number(batch.previous.0, out);
+                number(batch.end.0, out);
+                number(batch.deltas.len() as u64, out);
+                for (id, recorded) in &batch.deltas {
+                    record_id(*id, out);
+                    delta(recorded, out);
+                }
+            }
+            Record::Stale(id, since) => {
+                of(kind::STALE, *id, out);
+                number(since.0, out);
+            }
+            Record::Rejoin(id, deltas) => {
+                of(kind::REJOIN, *id, out);
+                number(deltas.len() as u64, out);
+                deltas.iter().for_each(|recorded| delta(recorded, out));
+            }
+            Record::Gone(id) => of(kind::GONE, *id, out),
+            Record::Group(group) => json(kind::GROUP, group, out),
+            Record::Left(left) => {
+                out.push(kind::LEFT);
+                bytes(left.group.as_bytes(), out);
+                [left.since.0, left.since.1, left.until.0, left.until.1]
+                    .into_iter()
+                    .for_each(|n| number(n, out));
+                identities(&left.identities, out);
+                rows(&left.rows, out);
+            }
+            Record::GroupGone(id) => {
+                out.push(kind::GROUP_GONE);
+                bytes(id.as_bytes(), out);
+            }
+            Record::Checkpoint => out.push(kind::CHECKPOINT),
+        }
+    }
+
+    /// Reads a record.
+    pub fn read(payload: &[u8]) -> Result<Record, Malformed> {
+        let mut input = Input(payload);
+        let input = &mut input;
+        let record = match input.byte()? {
+            kind::HEADER => Record::Header(read_json(input)?),
+            kind::SCHEMA => Record::Schema(input.number()?, input.text()?.to_owned()),
+            kind::START => Record::Start(Start {
+                id: read_id(input)?,
+                key: input.bytes()?.to_vec(),
+                floor: StateVersion(input.number()?),
+                identities: read_identities(input)?,
+            }),
+            kind::JOURNAL => Record::Journal(read_id(input)?, read_delta(input)?),
+            kind::MEMBERS => Record::Members(read_id(input)?, read_rows(input)?),
+            kind::COMPLETE => Record::Complete(read_id(input)?, input.number()?),
+            kind::BATCH => {
+                let (previous, end) = (StateVersion(input.number()?), StateVersion(input.number()?));
+                let one = |input: &mut Input| Ok((read_id(input)?, read_delta(input)?));
+                Record::Batch(Batch { previous, end, deltas: read_list(input, one)? })
+            }
+            kind::STALE => Record::Stale(read_id(input)?, StateVersion(input.number()?)),
+            kind::REJOIN => Record::Rejoin(read_id(input)?, read_list(input, read_delta)?),
+            kind::GONE => Record::Gone(read_id(input)?),
+            kind::GROUP => Record::Group(read_json(input)?),
+            kind::LEFT => Record::Left(LeftRecord {
+                group: input.text()?.to_owned(),
+                since: (input.number()?, input.number()?),
+                until: (input.number()?, input.number()?),
+                identities: read_identities(input)?,
+                rows: read_rows(input)?,
+            }),
+            kind::GROUP_GONE => Record::GroupGone(input.text()?.to_owned()),
+            kind::CHECKPOINT => Record::Checkpoint,
+            _ => return Err(Malformed),
+        };
+        input.end()?;
+        Ok(record)
+    }
+}
+
+fn of(kind: u8, id: RecordId, out: &mut Vec<u8>) {
+    out.push(kind);
+    record_id(id, out);
+}
+
+fn record_id(id: RecordId, out: &mut Vec<u8>) {
+    number(id.epoch, out);
+    number(id.number, out);
+}
+
+fn read_id(input: &mut Input) -> Result<RecordId, Malformed> {
+    Ok(RecordId { epoch: input.number()?, number: input.number()? })
+}
+
+fn json<T: Serialize>(kind: u8, value: &T, out: &mut Vec<u8>) {
+    out.push(kind);
+    // Maps with keys that are no texts are what can fail, and there are none.
+    out.extend(serde_json::to_vec(value).unwrap_or_default());
+}
+
+fn read_json<'r, T: Deserialize<'r>>(input: &mut Input<'r>) -> Result<T, Malformed> {
+    serde_json::from_slice(std::mem::take(&mut input.0)).map_err(|_| Malformed)
+}
+
+fn read_list<'r, T>(
+    input: &mut Input<'r>,
+    one: impl Fn(&mut Input<'r>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    (0..input.count()?).map(|_| one(input)).collect()
+}
+
+fn identities(list: &[NamedIdentity], out: &mut Vec<u8>) {
+    number(list.len() as u64, out);
+    for (table, columns) in list {
+        bytes(table.as_bytes(), out);
+        number(columns.len() as u64, out);
+        columns.iter().for_each(|column| bytes(column.as_bytes(), out));
+    }
+}
+
+fn read_identities(input: &mut Input) -> Result<Vec<NamedIdentity>, Malformed> {
+    read_list(input, |input| {
+        Ok((input.text()?.to_owned(), read_list(input, |input| input.text().map(str::to_owned))?))
+    })
+}
+
+fn rows(list: &[RecordedRow], out: &mut Vec<u8>) {
+    number(list.len() as u64, out);
+    for (identity, key) in list {
+        number(u64::from(*identity), out);
+        bytes(key, out);
+    }
+}
+
+fn read_rows(input: &mut Input) -> Result<Vec<RecordedRow>, Malformed> {
+    read_list(input, |input| {
+        let identity = u16::try_from(input.number()?).map_err(|_| Malformed)?;
+        Ok((identity, input.bytes()?.into()))
+    })
+}
+
+fn delta(recorded: &RecordedDelta, out: &mut Vec<u8>) {
+    number(recorded.end.0, out);
+    [&recorded.entered, &recorded.left, &recorded.edited].into_iter().for_each(|list| rows(list, out));
+}
+
+fn read_delta(input: &mut Input) -> Result<RecordedDelta, Malformed> {
+    Ok(RecordedDelta {
+        end: StateVersion(input.number()?),
+        entered: read_rows(input)?,
+        left: read_rows(input)?,
+        edited: read_rows(input)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn delta(end: u64) -> RecordedDelta {
+        let row = |n: u8| (u16::from(n), vec![n, 1, 2].into());
+        RecordedDelta {
+            end: StateVersion(end),
+            entered: vec![row(1)],
+            left: vec![],
+            edited: vec![row(2), row(3)],
+        }
+    }
+
+    #[test]
+    fn every_record_is_read_as_it_was_written() {
+        let id = RecordId { epoch: 300, number: 1 << 50 };
+        let identity = ("issue".to_owned(), vec!["id".to_owned()]);
+        let group = GroupRecord {
+            id: "g".into(),
+            schema: 1,
+            user: Some(Some("u".into())),
+            label: (5, 6),
+            version: 5,
+            floor: (0, 0),
+            clock: 1.5,
+            seals: vec![(1, 4, 4, 2)],
+            clients: vec![ClientRecord { id: "c".into(), deleted: false, desires: vec![] }],
+            queries: vec![],
+            removed: vec![("h".into(), (1, 2))],
+            views: vec![(300, 1, (5, 0))],
+            results: vec![("c".into(), 3)],
+            results_gone: vec![((5, 1), "{}".into())],
+            results_going: vec!["{}".into()],
+        };
+        let start = Start { id, key: vec![1, 2], floor: StateVersion(9), identities: vec![identity.clone()] };
+        let left = LeftRecord {
+            group: "g".into(),
+            since: (1, 2),
+            until: (3, 4),
+            identities: vec![identity],
+            rows: vec![(0, vec![1].into())],
+        };
+        let records = [
+            Record::Header(Header { replica: 1, epoch: 300, core: 0, sequence: 2, head: 8 }),
+            Record::Schema(1, "{}".into()),
+            Record::Start(start),
+            Record::Journal(id, delta(7)),
+            Record::Members(id, vec![(0, vec![].into())]),
+            Record::Complete(id, 1),
+            Record::Batch(Batch {
+                previous: StateVersion(7),
+                end: StateVersion(8),
+                deltas: vec![(id, delta(8))],
+            }),
+            Record::Stale(id, StateVersion(8)),
+            Record::Rejoin(id, vec![delta(9), delta(10)]),
+            Record::Gone(id),
+            Record::Group(Box::new(group)),
+            Record::Left(left),
+            Record::GroupGone("g".into()),
+            Record::Checkpoint,
+        ];
+        for record in records {
+            let mut out = Vec::new();
+            record.write(&mut out);
+            assert_eq!(Record::read(&out), Ok(record));
+            let cut = out.len() - 1;
+            assert!(cut == 0 || Record::read(&out[..cut]).is_err(), "a part of a record is none");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_wild_to_be_refused(bytes: Vec<u8>) {
+            let _ = Record::read(&bytes);
+        }
+    }
+}

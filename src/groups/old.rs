@@ -1,0 +1,105 @@
+//! Views of before the process started, until views of now take their place (rule 24).
+//!
+//! A view that asks for the same takes over what such a one held and is read anew; the
+//! difference goes the usual way. What nobody asks for any more is what groups leave.
+
+use hashbrown::HashMap;
+
+use crate::changes::version::StateVersion;
+use crate::cvr::record::RecordId;
+use crate::views::journal::Journal;
+use crate::views::rows::{RowId, Rows};
+use crate::views::view::ViewId;
+
+/// A view of before. Holds a reference to each of its rows.
+pub struct Old {
+    /// What it asked.
+    pub key: Box<[u8]>,
+    /// Rows that it sent.
+    pub members: Vec<RowId>,
+    /// What happened of late.
+    pub journal: Journal,
+    /// Version at which it was right.
+    pub at: StateVersion,
+    /// Groups that had it and have not come back.
+    pub groups: usize,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct OldViews {
+    by_id: HashMap<RecordId, Old>,
+    by_key: HashMap<Box<[u8]>, RecordId>,
+    taken: HashMap<RecordId, ViewId>,
+}
+
+impl OldViews {
+    /// Adds one.
+    pub fn add(&mut self, id: RecordId, old: Old) {
+        // Of two that asked for the same on two cores, views of now go on with one.
+        self.by_key.entry(old.key.clone()).or_insert(id);
+        self.by_id.insert(id, old);
+    }
+
+    /// One more group had it.
+    pub fn add_group(&mut self, id: RecordId) {
+        if let Some(old) = self.by_id.get_mut(&id) {
+            old.groups += 1;
+        }
+    }
+
+    /// One of them, if nobody has taken it.
+    pub fn get(&self, id: RecordId) -> Option<&Old> {
+        self.by_id.get(&id)
+    }
+
+    /// All that nobody has taken, in order.
+    pub fn ids(&self) -> Vec<RecordId> {
+        let mut ids: Vec<RecordId> = self.by_id.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Gives the one that asked for this to a view of now.
+    pub fn take(&mut self, key: &[u8], view: ViewId) -> Option<(RecordId, Old)> {
+        let id = self.by_key.remove(key)?;
+        let old = self.by_id.remove(&id)?;
+        self.taken.insert(id, view);
+        Some((id, old))
+    }
+
+    /// The view that took one over; it may be gone, and its number another one's.
+    pub fn taken_by(&self, id: RecordId) -> Option<ViewId> {
+        self.taken.get(&id).copied()
+    }
+
+    /// Gives up those that no group had.
+    pub fn drop_unused(&mut self, rows: &mut Rows) {
+        let unused: Vec<RecordId> =
+            self.by_id.iter().filter(|(_, old)| old.groups == 0).map(|(id, _)| *id).collect();
+        for id in unused {
+            self.release(id, rows);
+        }
+    }
+
+    /// One group less had it. Whether it is given up.
+    pub fn release(&mut self, id: RecordId, rows: &mut Rows) -> bool {
+        let Some(old) = self.by_id.get_mut(&id) else { return false };
+        old.groups = old.groups.saturating_sub(1);
+        if old.groups > 0 {
+            return false;
+        }
+        let Some(mut old) = self.by_id.remove(&id) else { return false };
+        if self.by_key.get(&old.key) == Some(&id) {
+            self.by_key.remove(&old.key);
+        }
+        rows.release_all(&old.members);
+        old.journal.clear(rows);
+        true
+    }
+}

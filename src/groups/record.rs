@@ -1,0 +1,187 @@
+//! A group as a record has it, and back.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::desires::{Client, Desire};
+use super::catchup::is_removal;
+use super::group::Group;
+use super::query::{Query, Spec};
+use super::schema::Resolved;
+use crate::changes::version::StateVersion;
+use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, QueryRecord, RecordId};
+use crate::cvr::replay::cookie;
+use crate::protocol::cookie::Cookie;
+use crate::views::view::ViewId;
+
+/// A view that a group had before the process started, and that no view of now stands for yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which life of which view.
+    pub id: RecordId,
+    /// Label since which the group had it.
+    pub since: Cookie,
+}
+
+/// Epoch whose labels are known, and how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// The epoch.
+    pub epoch: u64,
+    /// Last version that the history of that epoch is known up to.
+    pub head: StateVersion,
+    /// Last label that a record of the group has.
+    pub told: Cookie,
+}
+
+impl Seal {
+    /// Whether a label of this epoch stands for a state that is known. Labels of plain data are
+    /// in no record of the group: they follow from the batch.
+    pub fn covers(&self, label: Cookie) -> bool {
+        label.epoch() == self.epoch && label.major <= self.head.0 && (label <= self.told || label.step() == 0)
+    }
+}
+
+/// Results that were cleaned up that a record names: a group is written with each of them, and only
+/// tabs that were away when the server ended need them.
+const MAX_RESULTS_GONE: usize = 64;
+
+fn pair(cookie: Cookie) -> (u64, u64) {
+    (cookie.major, cookie.config)
+}
+
+/// Writes a group down. `id_of`: the record of each of its views; `schema`: its number.
+pub fn record(
+    group: &Group,
+    now: f64,
+    schema: u64,
+    id_of: impl Fn(ViewId) -> Option<RecordId>,
+) -> GroupRecord {
+    let views = group.views.iter().filter_map(|(view, (since, _))| Some((id_of(*view)?, *since)));
+    let held = group.held.iter().map(|held| (held.id, held.since));
+    GroupRecord {
+        id: group.id.to_string(),
+        schema,
+        user: group.user.clone(),
+        label: pair(group.label),
+        version: group.version.0,
+        floor: pair(group.floor.max(results_floor(group))),
+        clock: group.clock(now),
+        seals: group.seals.iter().map(|s| (s.epoch, s.head.0, s.told.major, s.told.config)).collect(),
+        clients: group.clients.iter().map(|(id, client)| client_record(id, client)).collect(),
+        queries: group
+            .queries
+            .iter()
+            .map(|(hash, query)| query_record(hash, query, query.current.and_then(&id_of)))
+            .collect(),
+        removed: group.removed_queries.iter().map(|(hash, label)| (hash.clone(), pair(*label))).collect(),
+        views: views.chain(held).map(|(id, since)| (id.epoch, id.number, pair(since))).collect(),
+        results: group.results.keys().cloned().collect(),
+        results_gone: results_gone(group).map(|(label, op)| (pair(*label), op.clone())).collect(),
+        results_going: group.pending_results.iter().filter(|op| is_removal(op)).cloned().collect(),
+    }
+}
+
+/// Results that were cleaned up of late: those that are there are told anew in any case.
+fn results_gone(group: &Group) -> impl Iterator<Item = &(Cookie, String)> {
+    let all = group.result_changes.iter().filter(|(_, op)| is_removal(op));
+    let count = all.clone().count();
+    all.skip(count.saturating_sub(MAX_RESULTS_GONE))
+}
+
+/// Label below which a tab may miss a result that was cleaned up, if the group is restored from its
+/// record.
+fn results_floor(group: &Group) -> Cookie {
+    let all = group.result_changes.iter().filter(|(_, op)| is_removal(op));
+    let count = all.clone().count();
+    let dropped = all.take(count.saturating_sub(MAX_RESULTS_GONE)).last();
+    dropped.map_or(Cookie { major: 0, config: 0 }, |(label, _)| *label)
+}
+
+fn client_record(id: &str, client: &Client) -> ClientRecord {
+    let desires = client.desires.iter().map(|(hash, desire)| DesireRecord {
+        hash: hash.clone(),
+        ttl: desire.ttl,
+        inactive: desire.inactive_since,
+        desired: desire.desired,
+        changed: pair(desire.changed),
+    });
+    ClientRecord { id: id.to_owned(), deleted: client.deleted, desires: desires.collect() }
+}
+
+fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecord {
+    let (name, text) = match &query.spec {
+        Spec::Named { name, args } => (Some(name.clone()), args.clone()),
+        Spec::Ast(text) => (None, text.clone()),
+    };
+    QueryRecord {
+        hash: hash.to_owned(),
+        name,
+        text,
+        failed: query.failed,
+        refusal_told: query.refusal_told,
+        got: query.got,
+        got_changed: pair(query.got_changed),
+        view: view.map(|id| (id.epoch, id.number)),
+    }
+}
+
+/// Makes a group of what was written down. Its views are what it held; none is a view of now yet.
+pub fn restore(record: GroupRecord, schema: Rc<Resolved>) -> Group {
+    let mut group = Group::new(record.id.as_str().into(), schema);
+    group.user = record.user;
+    group.label = cookie(record.label);
+    group.version = StateVersion(record.version);
+    group.floor = cookie(record.floor);
+    group.set_clock(record.clock);
+    let seal = |(epoch, head, major, config)| Seal {
+        epoch,
+        head: StateVersion(head),
+        told: Cookie { major, config },
+    };
+    group.seals = record.seals.into_iter().map(seal).collect();
+    group.clients = record.clients.into_iter().map(restore_client).collect();
+    group.queries = record.queries.into_iter().map(restore_query).collect();
+    group.removed_queries = record.removed.into_iter().map(|(hash, label)| (hash, cookie(label))).collect();
+    let held = record
+        .views
+        .into_iter()
+        .map(|(epoch, number, since)| Held { id: RecordId { epoch, number }, since: cookie(since) });
+    group.held = held.collect();
+    // What they were is not known, only that clients may have them.
+    group.result_changes =
+        record.results_gone.into_iter().map(|(label, op)| (cookie(label), op)).collect();
+    group.pending_results = record.results_going;
+    group.results = record.results.into_iter().map(|key| (key, String::new())).collect();
+    group
+}
+
+fn restore_client(record: ClientRecord) -> (String, Client) {
+    let desires = record.desires.into_iter().map(|desire| {
+        let restored = Desire {
+            ttl: desire.ttl,
+            inactive_since: desire.inactive,
+            desired: desire.desired,
+            changed: cookie(desire.changed),
+        };
+        (desire.hash, restored)
+    });
+    let client = Client { desires: desires.collect::<BTreeMap<_, _>>(), deleted: record.deleted };
+    (record.id, client)
+}
+
+fn restore_query(record: QueryRecord) -> (String, Query) {
+    let spec = match record.name {
+        Some(name) => Spec::Named { name, args: record.text },
+        None => Spec::Ast(record.text),
+    };
+    let query = Query {
+        failed: record.failed,
+        refusal_told: record.refusal_told,
+        got: record.got,
+        got_changed: cookie(record.got_changed),
+        recorded: record.view.map(|(epoch, number)| RecordId { epoch, number }),
+        ..Query::new(spec)
+    };
+    (record.hash, query)
+}

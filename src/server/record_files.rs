@@ -1,0 +1,266 @@
+//! The files of the record logs: their names, reading them at the start, and which core goes on
+//! with what (rule 24).
+//!
+//! A file is named by epoch, core and sequence, so that names in order are files in order. The
+//! number of cores may change between starts: groups belong to whichever core owns them now,
+//! with the views that they had.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::handover::owner;
+use crate::cvr::frame::Frames;
+use crate::cvr::record::{Record, RecordId};
+use crate::cvr::replay::{Group, Incarnation, Recovered, Replay};
+
+/// Ending of the files' names.
+const ENDING: &str = "records";
+
+/// Bits of a record's number below the core's.
+const CORE_SHIFT: u32 = 48;
+
+/// Marks numbers that a view got because it moved to another core.
+const MOVED: u64 = 1 << 47;
+
+/// Directory of the files, beside the replica.
+pub fn directory(replica: &Path) -> PathBuf {
+    let mut name = replica.as_os_str().to_owned();
+    name.push("-records");
+    name.into()
+}
+
+/// Name of a file.
+pub fn name(epoch: u64, core: usize, sequence: u64) -> String {
+    format!("{epoch:020}-{core:04}-{sequence:08}.{ENDING}")
+}
+
+/// Epoch, core and sequence of a file.
+fn parse(name: &str) -> Option<(u64, usize, u64)> {
+    let mut parts = name.strip_suffix(ENDING)?.strip_suffix('.')?.split('-');
+    let parsed = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(parsed)
+}
+
+/// All files, in order.
+fn list(directory: &Path) -> io::Result<Vec<((u64, usize, u64), PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(parsed) = entry.file_name().to_str().and_then(parse) {
+            files.push((parsed, entry.path()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Reads what there is, making the directory if there is none. One of each core. Blocks: call it
+/// before there are executors.
+pub fn read(directory: &Path, cores: usize) -> io::Result<Vec<Recovered>> {
+    std::fs::create_dir_all(directory)?;
+    let mut replay = Replay::default();
+    let mut bytes_read = 0;
+    for (_, path) in list(directory)? {
+        let bytes = std::fs::read(&path)?;
+        bytes_read += bytes.len();
+        if let Some(why) = read_file(&bytes, &mut replay) {
+            crate::info!(file = path.display().to_string(); "a record log ends early: {why}");
+        }
+    }
+    let recovered = replay.finish();
+    if bytes_read > 0 {
+        crate::info!(
+            bytes = bytes_read, groups = recovered.groups.len(), views = recovered.incarnations.len();
+            "records of client views were read"
+        );
+    }
+    Ok(split(recovered, cores))
+}
+
+/// Reads one file. Returns why it was not read to its end.
+fn read_file(bytes: &[u8], replay: &mut Replay) -> Option<String> {
+    let Some(mut frames) = Frames::of(bytes) else {
+        return Some("it has no beginning that this version knows".to_owned());
+    };
+    for payload in frames.by_ref() {
+        match Record::read(payload) {
+            Ok(record) => replay.apply(record),
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    let rest = frames.remainder();
+    (rest > 0).then(|| format!("its last {rest} bytes are no whole record"))
+}
+
+/// Removes files that are not needed any more: of earlier epochs, or of earlier files of one core.
+pub fn remove(directory: &Path, is_over: impl Fn(u64, usize, u64) -> bool) -> io::Result<()> {
+    for ((epoch, core, sequence), path) in list(directory)? {
+        if is_over(epoch, core, sequence) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives each core its groups, and the views that they had.
+fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
+    let Recovered { replica, head, identities, incarnations, groups, schemas } = recovered;
+    let incarnations: BTreeMap<RecordId, Incarnation> = incarnations.into_iter().map(|i| (i.id, i)).collect();
+    let mut by_core: Vec<Vec<Group>> = (0..cores).map(|_| Vec::new()).collect();
+    for group in groups {
+        by_core[owner(&group.record.id, cores)].push(group);
+    }
+    let of_core = |(core, mut groups): (usize, Vec<Group>)| {
+        let mut views = HashMap::new();
+        for group in &mut groups {
+            adopt(core, group, &incarnations, &mut views);
+        }
+        Recovered {
+            replica,
+            head,
+            identities: identities.clone(),
+            incarnations: views.into_values().collect(),
+            groups,
+            schemas: schemas.clone(),
+        }
+    };
+    by_core.into_iter().enumerate().map(of_core).collect()
+}
+
+/// Collects the views of a group. One of another core gets a number of this one: two cores
+/// could go on with it.
+fn adopt(
+    core: usize,
+    group: &mut Group,
+    incarnations: &BTreeMap<RecordId, Incarnation>,
+    views: &mut HashMap<RecordId, Incarnation>,
+) {
+    let mut renamed: HashMap<(u64, u64), (u64, u64)> = HashMap::new();
+    for (epoch, number, _) in &mut group.record.views {
+        let id = RecordId { epoch: *epoch, number: *number };
+        let Some(incarnation) = incarnations.get(&id) else { continue };
+        let new = moved(id, core, incarnations, views);
+        views.entry(new).or_insert_with(|| Incarnation { id: new, ..incarnation.clone() });
+        renamed.insert((*epoch, *number), (new.epoch, new.number));
+        (*epoch, *number) = (new.epoch, new.number);
+    }
+    for query in &mut group.record.queries {
+        query.view = query.view.and_then(|id| renamed.get(&id).copied());
+    }
+}
+
+fn moved(
+    id: RecordId,
+    core: usize,
+    incarnations: &BTreeMap<RecordId, Incarnation>,
+    views: &HashMap<RecordId, Incarnation>,
+) -> RecordId {
+    if id.number >> CORE_SHIFT == core as u64 {
+        return id;
+    }
+    let wanted = incarnations.get(&id).map(|incarnation| &incarnation.key);
+    let hash = xxhash_rust::xxh3::xxh3_64(&id.number.to_le_bytes());
+    let mut number = (core as u64) << CORE_SHIFT | MOVED | (hash & (MOVED - 1));
+    loop {
+        let new = RecordId { number, ..id };
+        // Another one's number, or this one, that an earlier group brought.
+        match views.get(&new) {
+            Some(other) if Some(&other.key) != wanted || other.members != incarnations[&id].members => {
+                number = (number & !(MOVED - 1)) | ((number + 1) & (MOVED - 1));
+            }
+            None if incarnations.contains_key(&new) => {
+                number = (number & !(MOVED - 1)) | ((number + 1) & (MOVED - 1));
+            }
+            _ => return new,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::changes::version::StateVersion;
+    use crate::cvr::record::GroupRecord;
+
+    fn group(id: &str, views: &[(u64, u64)]) -> Group {
+        let record = GroupRecord {
+            id: id.into(),
+            schema: 0,
+            user: None,
+            label: (1, 1),
+            version: 1,
+            floor: (0, 0),
+            clock: 0.0,
+            seals: vec![],
+            clients: vec![],
+            queries: vec![],
+            removed: vec![],
+            views: views.iter().map(|(e, n)| (*e, *n, (0, 0))).collect(),
+            results: vec![],
+            results_gone: vec![],
+            results_going: vec![],
+        };
+        Group { record, left: Default::default() }
+    }
+
+    fn view(epoch: u64, number: u64) -> Incarnation {
+        Incarnation {
+            id: RecordId { epoch, number },
+            key: Box::from(number.to_le_bytes()),
+            members: HashSet::from([(0, Box::from(*b"a"))]),
+            journal: Default::default(),
+            floor: StateVersion::ZERO,
+            at: StateVersion(1),
+        }
+    }
+
+    #[test]
+    fn names_in_order_are_files_in_order() {
+        let mut names = [name(10, 0, 1), name(9, 12, 1), name(9, 2, 10), name(9, 2, 9)];
+        names.sort();
+        let parsed: Vec<_> = names.iter().map(|name| parse(name)).collect();
+        assert_eq!(parsed, [Some((9, 2, 9)), Some((9, 2, 10)), Some((9, 12, 1)), Some((10, 0, 1))]);
+        assert_eq!(parse("zero.db-wal"), None);
+    }
+
+    #[test]
+    fn groups_keep_their_views_when_the_number_of_cores_changes() {
+        let of_core = |core: u64, n: u64| core << CORE_SHIFT | n;
+        let ids = [(3, of_core(0, 1)), (3, of_core(1, 1)), (3, of_core(2, 1))];
+        for cores in [1, 2, 5] {
+            let groups: Vec<Group> =
+                (0..20).map(|n| group(&format!("g{n}"), &[ids[n % 3], ids[(n + 1) % 3]])).collect();
+            let recovered = Recovered {
+                incarnations: ids.iter().map(|(e, n)| view(*e, *n)).collect(),
+                groups,
+                ..Recovered::default()
+            };
+            let split = split(recovered, cores);
+            let ids_of =
+                |part: &Recovered| part.groups.iter().map(|g| g.record.id.clone()).collect::<Vec<_>>();
+            let known: HashSet<String> = split.iter().flat_map(ids_of).collect();
+            assert_eq!((split.len(), known.len()), (cores, 20));
+            for (core, part) in split.iter().enumerate() {
+                let views: HashMap<RecordId, &Incarnation> =
+                    part.incarnations.iter().map(|i| (i.id, i)).collect();
+                assert_eq!(views.len(), part.incarnations.len());
+                for group in &part.groups {
+                    let n: usize = group.record.id[1..].parse().unwrap();
+                    let found: Vec<&[u8]> = group
+                        .record
+                        .views
+                        .iter()
+                        .map(|(epoch, number, _)| {
+                            assert_eq!((number >> CORE_SHIFT) as usize, core);
+                            &*views[&RecordId { epoch: *epoch, number: *number }].key
+                        })
+                        .collect();
+                    assert_eq!(found, [ids[n % 3].1.to_le_bytes(), ids[(n + 1) % 3].1.to_le_bytes()]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Writes what a core records, before what was sent meanwhile leaves (rule 23).
+//!
+//! One task per core. While a write is under way, what is recorded collects, and what is sent
+//! is held: the next write takes all of it (group commit). A disk that fails stops the core's
+//! groups, with a reason, until it takes a whole new file.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kelvin_io::append_file::AppendFile;
+use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::executor::{blocking, sleep, spawn, yield_now};
+
+use super::core::Core;
+use super::record_files;
+use crate::config::RecordMode;
+use crate::groups::recorder::{LogName, Output};
+use crate::groups::sink::Sink;
+use crate::protocol::error::{Kind, ProtocolError};
+
+/// Bytes that may wait to be written before the filling of a file pauses: what is live comes first.
+const MAX_FILLING: usize = 4 << 20;
+
+/// Time between attempts to begin a file on a disk that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Cores whose present file is complete, over the process.
+pub type Completed = Arc<AtomicUsize>;
+
+/// The record log of one core.
+pub struct Records {
+    mode: RecordMode,
+    directory: PathBuf,
+    cores: usize,
+    completed: Completed,
+    name: Cell<Option<LogName>>,
+    waiting: RefCell<Vec<Output>>,
+    waiting_bytes: Cell<usize>,
+    writing: Cell<bool>,
+    failed: Cell<bool>,
+    /// Number of the present file, and whether one was complete.
+    sequence: Cell<u64>,
+    was_complete: Cell<bool>,
+    signal: (Sender<()>, Receiver<()>),
+    fill: (Sender<()>, Receiver<()>),
+}
+
+impl Records {
+    /// Of a core; nothing is written before [`start`].
+    pub fn new(mode: RecordMode, directory: PathBuf, cores: usize, completed: Completed) -> Records {
+        Records {
+            mode,
+            directory,
+            cores,
+            completed,
+            name: Cell::new(None),
+            waiting: RefCell::default(),
+            waiting_bytes: Cell::new(0),
+            writing: Cell::new(false),
+            failed: Cell::new(false),
+            sequence: Cell::new(0),
+            was_complete: Cell::new(false),
+            signal: bounded(1),
+            fill: bounded(1),
+        }
+    }
+
+    /// Whether something is recorded.
+    pub fn is_on(&self) -> bool {
+        self.name.get().is_some()
+    }
+
+    /// Whether what is sent now has to wait for a write.
+    pub fn is_behind(&self) -> bool {
+        self.writing.get() || self.waiting_bytes.get() > 0
+    }
+
+    /// Why no groups are served at present, if they are not.
+    pub fn refusal(&self) -> Option<ProtocolError> {
+        self.failed.get().then(refusal)
+    }
+
+    /// Takes what has to be written.
+    pub fn push(&self, output: Output) {
+        let next = output.next.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        self.waiting_bytes.set(self.waiting_bytes.get() + (output.bytes.len() + next).max(1));
+        self.waiting.borrow_mut().push(output);
+        // A full queue means that the writer knows.
+        let _ = self.signal.0.try_send(());
+    }
+
+    /// The present file lacks something: it has to be filled.
+    pub fn wake_filling(&self) {
+        let _ = self.fill.0.try_send(());
+    }
+
+    fn take(&self) -> Vec<Output> {
+        self.waiting_bytes.set(0);
+        std::mem::take(&mut *self.waiting.borrow_mut())
+    }
+}
+
+fn refusal() -> ProtocolError {
+    ProtocolError::new(
+        Kind::Rehome,
+        "the server's disk does not take the records of client views; it serves again once there is room on it",
+    )
+}
+
+/// Begins to record. The groups that were restored must be there.
+pub fn start(core: &Rc<Core>, name: LogName) {
+    if core.records.mode == RecordMode::Off {
+        return;
+    }
+    core.records.name.set(Some(name));
+    core.with(|s| s.shared.recorder.start(name));
+    spawn(write(core.clone(), name)).detach();
+    spawn(fill(core.clone())).detach();
+    core.records.wake_filling();
+}
+
+async fn write(core: Rc<Core>, name: LogName) {
+    let mut file: Option<AppendFile> = None;
+    while core.records.signal.1.recv().await.is_ok() {
+        while core.records.is_behind() && !core.records.failed.get() {
+            core.records.writing.set(true);
+            let outputs = core.records.take();
+            core.cork.mark();
+            let result = write_some(&core.records, name, &mut file, outputs).await;
+            core.records.writing.set(false);
+            if let Err(error) = result {
+                file = None;
+                fail(&core, &error);
+                spawn(recover(core.clone())).detach();
+                break;
+            }
+            core.cork.release_marked(!core.records.is_behind());
+        }
+    }
+}
+
+async fn write_some(
+    records: &Records,
+    name: LogName,
+    file: &mut Option<AppendFile>,
+    outputs: Vec<Output>,
+) -> io::Result<()> {
+    let (mut bytes, mut complete) = (Vec::new(), None);
+    for output in outputs {
+        bytes.extend(output.bytes);
+        if let Some((sequence, first)) = output.next {
+            append(records, file, std::mem::take(&mut bytes)).await?;
+            if let Some(old) = file.take() {
+                old.close().await;
+            }
+            let path = records.directory.join(record_files::name(name.epoch, name.core, sequence));
+            *file = Some(AppendFile::create(&path).await?);
+            complete = None;
+            bytes = first;
+            records.sequence.set(sequence);
+        }
+        complete = if output.complete { Some(()) } else { complete };
+    }
+    append(records, file, bytes).await?;
+    if complete.is_some() {
+        // What the older files say must not be lost before this one is safe.
+        if let Some(file) = file {
+            file.sync().await?;
+        }
+        remove_older(records, name).await;
+    }
+    Ok(())
+}
+
+async fn append(records: &Records, file: &mut Option<AppendFile>, bytes: Vec<u8>) -> io::Result<()> {
+    let Some(file) = file.as_mut().filter(|_| !bytes.is_empty()) else { return Ok(()) };
+    file.append(bytes).await?;
+    if records.mode == RecordMode::Synced {
+        file.sync().await?;
+    }
+    Ok(())
+}
+
+/// Removes the files that the present one replaces. Those of earlier processes go when every core
+/// has written what it took over.
+async fn remove_older(records: &Records, name: LogName) {
+    let sequence = records.sequence.get();
+    let is_first = !records.was_complete.replace(true);
+    let done = match is_first {
+        true => records.completed.fetch_add(1, Ordering::AcqRel) + 1,
+        false => records.completed.load(Ordering::Acquire),
+    };
+    let (directory, all) = (records.directory.clone(), done >= records.cores);
+    let is_over = move |epoch: u64, core: usize, number: u64| {
+        (all && epoch < name.epoch) || (epoch == name.epoch && core == name.core && number < sequence)
+    };
+    let result = blocking(move || record_files::remove(&directory, is_over)).await;
+    if let Err(error) = result {
+        // They are read once more at the next start, which changes nothing.
+        crate::warn!(core = name.core; "an old record log could not be removed: {error}");
+    }
+}
+
+/// Stops serving: what was sent and waits is dropped, and clients are told to come back.
+fn fail(core: &Core, error: &io::Error) {
+    crate::error!(
+        core = core.index;
+        "the records of client views cannot be written to {}: {error}. Clients are sent away until they can: \
+         make room on the disk, or turn the records off with ZERO_CVR_LOG=off",
+        core.records.directory.display()
+    );
+    core.records.failed.set(true);
+    core.records.take();
+    core.cork.drop_held();
+    let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
+    sessions.iter().for_each(|outbox| outbox.fail(&refusal()));
+    core.cork.release_marked(true);
+}
+
+/// Tries to begin a new file until the disk takes it.
+async fn recover(core: Rc<Core>) {
+    loop {
+        sleep(RETRY).await;
+        let probe = core.records.directory.join(format!("probe-{:04}", core.index));
+        let tried = try_disk(&probe).await;
+        let _ = blocking(move || std::fs::remove_file(probe)).await;
+        if tried.is_ok() {
+            break;
+        }
+    }
+    crate::info!(core = core.index; "the disk takes records again: clients are served");
+    core.records.failed.set(false);
+    core.with(|s| s.restart_records());
+    core.records.wake_filling();
+}
+
+/// Room that must be there before clients are let in again.
+const PROBE: usize = 1 << 20;
+
+async fn try_disk(path: &std::path::Path) -> io::Result<()> {
+    let mut file = AppendFile::create(path).await?;
+    file.append(vec![0; PROBE]).await?;
+    file.sync().await?;
+    file.close().await;
+    Ok(())
+}
+
+/// Fills files, in slices beside everything else.
+async fn fill(core: Rc<Core>) {
+    while core.records.fill.1.recv().await.is_ok() {
+        let mut more = true;
+        while more && !core.records.failed.get() {
+            if core.records.waiting_bytes.get() > MAX_FILLING {
+                yield_now().await;
+                continue;
+            }
+            let turn = core.turn.lock().await;
+            let (pace, now) = (core.pace("filling a record log"), core.clock());
+            while more && !pace.is_over() {
+                more = core.with(|s| s.fill_records(now)).unwrap_or(false);
+            }
+            pace.end();
+            drop(turn);
+            yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A core that records, ends at any moment, and comes back.
+
+use kelvin::changes::faults::{self, Fault};
+use kelvin::groups::recorder::LogName;
+use kelvin::groups::restore::Restoration;
+
+use super::choices::Choices;
+use super::core::Core;
+use super::disk::{Disk, End};
+use super::replica::FIRST;
+use super::world::World;
+
+impl World {
+    /// Records from now on.
+    pub fn start_recording(&mut self, disk: Disk) {
+        self.disk = Some(disk);
+        self.name_log();
+    }
+
+    fn name_log(&mut self) {
+        let name = LogName { replica: FIRST, epoch: self.epoch, core: 0 };
+        self.core.syncer.shared.recorder.start(name);
+    }
+
+    /// Takes what has to be recorded. Between batches the present file is filled.
+    pub fn record(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.waiting_for(self.core.syncer.take_records(self.now));
+        if !self.core.is_busy() && self.core.syncer.is_filling() {
+            self.core.syncer.fill_records(self.now);
+            disk.waiting_for(self.core.syncer.take_records(self.now));
+        }
+    }
+
+    /// Writes what waits; what was sent meanwhile may go.
+    pub fn flush(&mut self) {
+        self.record();
+        let epoch = self.epoch;
+        let Some(disk) = &mut self.disk else { return };
+        disk.flush(epoch);
+        self.pipes.iter().for_each(|pipe| pipe.release());
+    }
+
+    /// The server ends, and another one begins on the same disk.
+    pub fn crash(&mut self, choices: &mut Choices, end: End) {
+        self.observe();
+        self.record();
+        self.log.push(format!("the server ends: {end:?}"));
+        let Some(disk) = &mut self.disk else { return };
+        disk.end(end, choices);
+        let recovered = disk.recover();
+        self.forget_connections();
+        self.epoch += u64::from(!faults::is_on(Fault::Epoch));
+        self.crashes += 1;
+        self.asts.clear();
+        let counts = self.core.counts;
+        let mut schema = self.schema.clone();
+        // The replica has its indexes still.
+        schema.catalogue = self.core.syncer.shared.catalogue.clone();
+        self.core = Core::new(&self.replica, &schema, self.epoch);
+        self.core.counts = counts;
+        let syncer = &mut self.core.syncer;
+        let restoration = Restoration::new(recovered, FIRST, &mut syncer.shared);
+        if let Some(mut restoration) = restoration {
+            while restoration.step(syncer, self.now) {}
+        }
+        self.name_log();
+    }
+
+    /// Every tab has read what it was sent, or has not; and then its socket is gone.
+    fn forget_connections(&mut self) {
+        for group in &mut self.groups {
+            for tab in &mut group.tabs {
+                tab.line = None;
+                tab.receiver.disconnected();
+            }
+        }
+        self.drop_owed();
+    }
+}
