@@ -43,6 +43,8 @@ pub enum Record {
     Schema(u64, String),
     /// A view is recorded from here on. Of one that is known already the journal starts over.
     Start(Start),
+    /// The rows of a view are of these identities from here on.
+    Identities(RecordId, Vec<NamedIdentity>),
     /// A delta from before: journal only.
     Journal(RecordId, RecordedDelta),
     /// Rows that the view holds.
@@ -91,6 +93,8 @@ pub struct Start {
     pub key: Vec<u8>,
     /// Its journal knows nothing from before.
     pub floor: StateVersion,
+    /// It is right at this version and not after it; `None`: it is at the head.
+    pub stale: Option<StateVersion>,
     /// Identities of its rows.
     pub identities: Vec<NamedIdentity>,
 }
@@ -226,6 +230,7 @@ mod kind {
     pub const LEFT: u8 = 12;
     pub const GROUP_GONE: u8 = 13;
     pub const CHECKPOINT: u8 = 14;
+    pub const IDENTITIES: u8 = 15;
 }
 
 impl Record {
@@ -242,7 +247,13 @@ impl Record {
                 of(kind::START, start.id, out);
                 bytes(&start.key, out);
                 number(start.floor.0, out);
+                // Versions are never zero once there is a replica.
+                number(start.stale.map_or(0, |since| since.0), out);
                 identities(&start.identities, out);
+            }
+            Record::Identities(id, list) => {
+                of(kind::IDENTITIES, *id, out);
+                identities(list, out);
             }
             Record::Journal(id, recorded) => {
                 of(kind::JOURNAL, *id, out);
@@ -305,8 +316,10 @@ impl Record {
                 id: read_id(input)?,
                 key: input.bytes()?.to_vec(),
                 floor: StateVersion(input.number()?),
+                stale: Some(StateVersion(input.number()?)).filter(|since| since.0 > 0),
                 identities: read_identities(input)?,
             }),
+            kind::IDENTITIES => Record::Identities(read_id(input)?, read_identities(input)?),
             kind::JOURNAL => Record::Journal(read_id(input)?, read_delta(input)?),
             kind::MEMBERS => Record::Members(read_id(input)?, read_rows(input)?),
             kind::COMPLETE => Record::Complete(read_id(input)?, input.number()?),
@@ -446,7 +459,13 @@ mod tests {
             results_gone: vec![((5, 1), "{}".into())],
             results_going: vec!["{}".into()],
         };
-        let start = Start { id, key: vec![1, 2], floor: StateVersion(9), identities: vec![identity.clone()] };
+        let start = Start {
+            id,
+            key: vec![1, 2],
+            floor: StateVersion(9),
+            stale: Some(StateVersion(8)),
+            identities: vec![identity.clone()],
+        };
         let left = LeftRecord {
             group: "g".into(),
             since: (1, 2),
@@ -458,6 +477,7 @@ mod tests {
             Record::Header(Header { replica: 1, epoch: 300, core: 0, sequence: 2, head: 8 }),
             Record::Schema(1, "{}".into()),
             Record::Start(start),
+            Record::Identities(id, vec![("issue".to_owned(), vec![])]),
             Record::Journal(id, delta(7)),
             Record::Members(id, vec![(0, vec![].into())]),
             Record::Complete(id, 1),

@@ -143,8 +143,13 @@ impl Replay {
                     coming: None,
                 };
                 let known = self.incarnations.entry(start.id).or_insert(new);
-                (known.log, known.stale) = (self.log, false);
+                (known.log, known.stale) = (self.log, start.stale.is_some());
+                known.incarnation.at = start.stale.unwrap_or(known.incarnation.at);
                 known.coming = Some((VecDeque::new(), start.floor));
+            }
+            Record::Identities(id, identities) => {
+                let list = self.intern_all(&identities);
+                self.lists.insert(id, list);
             }
             Record::Journal(id, delta) => {
                 let delta = self.resolve(id, &delta);

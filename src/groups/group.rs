@@ -91,6 +91,8 @@ pub struct Group {
     pub seals: Vec<Seal>,
     /// It has changed since it was written down.
     pub dirty: bool,
+    /// The core's version when it changed last.
+    pub noted_at: StateVersion,
     /// Whether last mutation ids and results have been read from the replica.
     pub attached: bool,
     /// Open connections.
@@ -153,6 +155,7 @@ impl Group {
             held: Vec::new(),
             seals: Vec::new(),
             dirty: false,
+            noted_at: StateVersion::ZERO,
             attached: false,
             connections: Vec::new(),
             clock: 0.0,

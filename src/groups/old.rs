@@ -1,15 +1,15 @@
 //! Views of before the process started, until views of now take their place (rule 24).
 //!
 //! A view that asks for the same takes over what such a one held and is read anew; the
-//! difference goes the usual way. What nobody asks for any more is what groups leave.
+//! difference goes the usual way. It stays here until every group that had it has come back: one
+//! whose query asks for something else now leaves what it held.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::changes::version::StateVersion;
 use crate::cvr::record::RecordId;
 use crate::views::journal::Journal;
 use crate::views::rows::{RowId, Rows};
-use crate::views::view::ViewId;
 
 /// A view of before. Holds a reference to each of its rows.
 pub struct Old {
@@ -30,7 +30,7 @@ pub struct Old {
 pub struct OldViews {
     by_id: HashMap<RecordId, Old>,
     by_key: HashMap<Box<[u8]>, RecordId>,
-    taken: HashMap<RecordId, ViewId>,
+    taken: HashSet<RecordId>,
 }
 
 impl OldViews {
@@ -48,14 +48,15 @@ impl OldViews {
         }
     }
 
-    /// One of them, if nobody has taken it.
+    /// One of them.
     pub fn get(&self, id: RecordId) -> Option<&Old> {
         self.by_id.get(&id)
     }
 
     /// All that nobody has taken, in order.
     pub fn ids(&self) -> Vec<RecordId> {
-        let mut ids: Vec<RecordId> = self.by_id.keys().copied().collect();
+        let free = self.by_id.keys().filter(|id| !self.taken.contains(*id));
+        let mut ids: Vec<RecordId> = free.copied().collect();
         ids.sort_unstable();
         ids
     }
@@ -65,17 +66,24 @@ impl OldViews {
         self.by_id.is_empty()
     }
 
-    /// Gives the one that asked for this to a view of now.
-    pub fn take(&mut self, key: &[u8], view: ViewId) -> Option<(RecordId, Old)> {
+    /// The one that asked for this, for a view of now to go on with: only one does.
+    pub fn take(&mut self, key: &[u8]) -> Option<(RecordId, &Old)> {
         let id = self.by_key.remove(key)?;
-        let old = self.by_id.remove(&id)?;
-        self.taken.insert(id, view);
-        Some((id, old))
+        self.taken.insert(id);
+        Some((id, self.by_id.get(&id)?))
     }
 
-    /// The view that took one over; it may be gone, and its number another one's.
-    pub fn taken_by(&self, id: RecordId) -> Option<ViewId> {
-        self.taken.get(&id).copied()
+    /// The view that went on with it is gone. Whether groups had it that have not come back.
+    pub fn give_back(&mut self, id: RecordId) -> bool {
+        self.taken.remove(&id);
+        let Some(old) = self.by_id.get(&id) else { return false };
+        self.by_key.entry(old.key.clone()).or_insert(id);
+        true
+    }
+
+    /// Whether a view of now goes on with it.
+    pub fn is_taken(&self, id: RecordId) -> bool {
+        self.taken.contains(&id)
     }
 
     /// Gives up those that no group had.

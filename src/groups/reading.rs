@@ -171,11 +171,25 @@ impl Syncer {
         self.lanes.remove(&request.view);
         let at = reading.at;
         match prior {
-            Some((prior, delta)) => drop(self.shared.views.rejoin(request.view, prior, state, delta, at)),
+            Some((prior, mut delta)) => {
+                let end = self.after_record(request.view, at);
+                delta.iter_mut().for_each(|delta| delta.end = end);
+                self.shared.views.rejoin(request.view, prior, state, delta, end);
+            }
             None => self.shared.views.hydrated(request.view, state, at),
         }
         self.keep_frames(reading, full, now);
         at < self.shared.version && !faults::is_on(Fault::Lane)
+    }
+
+    /// Version at which what was read counts. A view that was recorded may differ from its record at
+    /// the same version, in witnesses: whoever knows the record's version has to hear of that,
+    /// so it counts as later. No commit has such a version.
+    fn after_record(&self, view: ViewId, at: StateVersion) -> StateVersion {
+        match self.shared.views.get(view).map(|view| view.status) {
+            Some(Status::Recorded(since)) if at <= since => StateVersion(since.0 + 1),
+            _ => at,
+        }
     }
 
     /// Takes the result of a lane for a view that lives: the rows in encoded form. The state

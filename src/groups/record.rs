@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::desires::{Client, Desire};
 use super::catchup::is_removal;
+use super::desires::{Client, Desire};
 use super::group::Group;
 use super::query::{Query, Spec};
 use super::schema::Resolved;
@@ -149,8 +149,7 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>) -> Group {
         .map(|(epoch, number, since)| Held { id: RecordId { epoch, number }, since: cookie(since) });
     group.held = held.collect();
     // What they were is not known, only that clients may have them.
-    group.result_changes =
-        record.results_gone.into_iter().map(|(label, op)| (cookie(label), op)).collect();
+    group.result_changes = record.results_gone.into_iter().map(|(label, op)| (cookie(label), op)).collect();
     group.pending_results = record.results_going;
     group.results = record.results.into_iter().map(|key| (key, String::new())).collect();
     group

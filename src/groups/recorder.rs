@@ -90,8 +90,12 @@ pub struct Recorder {
     views: HashMap<ViewId, Writing>,
     /// Of these, those that are stale.
     stale: BTreeSet<ViewId>,
+    /// Views that go on with a record of before: their rows are named otherwise from now on.
+    adopted: Vec<ViewId>,
     dirty: Vec<Rc<str>>,
     gone: Vec<RecordId>,
+    /// Of these, those that are written as they were.
+    back: Vec<RecordId>,
     forgotten: Vec<Rc<str>>,
     schemas: HashSet<u64>,
     next_number: u64,
@@ -120,8 +124,10 @@ impl Default for Recorder {
             filling: None,
             views: HashMap::new(),
             stale: BTreeSet::new(),
+            adopted: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
+            back: Vec::new(),
             forgotten: Vec::new(),
             schemas: HashSet::new(),
             next_number: 1,
@@ -140,8 +146,7 @@ impl Recorder {
         self.name.is_some()
     }
 
-    /// A group has to be written anew.
-    pub fn note(&mut self, group: &mut Group) {
+    fn note(&mut self, group: &mut Group) {
         if !std::mem::replace(&mut group.dirty, true) {
             self.dirty.push(group.id.clone());
         }
@@ -154,10 +159,33 @@ impl Recorder {
         }
     }
 
-    /// A view is gone.
-    pub fn view_gone(&mut self, view: ViewId) {
+    /// A view goes on with a record of before, which was right at `at`.
+    pub fn adopt(&mut self, view: ViewId, id: RecordId, at: StateVersion) {
+        if !self.is_on() {
+            return;
+        }
+        self.views.insert(view, Writing { id, next: None, stale: Some(at) });
+        self.stale.insert(view);
+        self.adopted.push(view);
+        // It has not been written into this file: it is as what it is now.
+        if let Some(filling) = self.filling.as_mut().filter(|filling| filling.old.contains(&id)) {
+            filling.old.retain(|old| *old != id);
+            filling.views.push_back(view);
+        }
+    }
+
+    /// A view is gone. Returns its record.
+    pub fn view_gone(&mut self, view: ViewId) -> Option<RecordId> {
         self.stale.remove(&view);
-        self.gone.extend(self.views.remove(&view).map(|writing| writing.id));
+        Some(self.views.remove(&view)?.id)
+    }
+
+    /// A record goes on no more. `is_held`: what it was before the process started is needed still.
+    pub fn gone(&mut self, id: RecordId, is_held: bool) {
+        self.gone.push(id);
+        if is_held {
+            self.back.push(id);
+        }
     }
 
     /// A view of before is not needed any more.
@@ -268,6 +296,7 @@ impl Syncer {
             self.shared.recorder.head = self.shared.version;
             self.begin_records(name);
         }
+        self.record_adopted();
         self.record_batch(&changed, &stale);
         self.record_stale(stale);
         self.record_rejoined();
@@ -281,6 +310,9 @@ impl Syncer {
         for id in std::mem::take(&mut recorder.gone) {
             recorder.append(&Record::Gone(id));
         }
+        let back = std::mem::take(&mut recorder.back);
+        back.into_iter().for_each(|id| self.write_old(id));
+        let recorder = &mut self.shared.recorder;
         if recorder.filling.is_none() && recorder.size > TIMES * recorder.complete_size + SLACK {
             self.begin_records(name);
         }
@@ -310,6 +342,20 @@ impl Syncer {
         if let Some(name) = self.shared.recorder.name {
             self.shared.recorder.out = Output::default();
             self.begin_records(name);
+        }
+    }
+
+    fn record_adopted(&mut self) {
+        let shared = &mut self.shared;
+        for id in std::mem::take(&mut shared.recorder.adopted) {
+            let (Some(writing), Some(view)) = (shared.recorder.views.get(&id), shared.views.get(id)) else {
+                continue;
+            };
+            let rows = shared.rows.borrow();
+            let identities = Namer::of_view(view, &rows).identities(&shared.catalogue);
+            let record = Record::Identities(writing.id, identities);
+            drop(rows);
+            shared.recorder.append(&record);
         }
     }
 
@@ -385,9 +431,10 @@ impl Syncer {
         if let Some(view) = shared.views.get_mut(view) {
             view.record = None;
         }
-        for id in shared.interested.get(&view).into_iter().flatten() {
+        let groups: Vec<Rc<str>> = shared.interested.get(&view).into_iter().flatten().cloned().collect();
+        for id in &groups {
             if let Some(group) = self.groups.get_mut(id) {
-                shared.recorder.note(group);
+                shared.note(group);
             }
         }
     }
@@ -453,13 +500,10 @@ impl Syncer {
         let journal: Vec<RecordedDelta> =
             view.journal.since(StateVersion::ZERO).map(|delta| namer.delta(delta)).collect();
         drop(rows);
-        let start = Start { id: record, key: key.to_vec(), floor: view.journal.floor(), identities };
+        let start = Start { id: record, key: key.to_vec(), floor: view.journal.floor(), stale, identities };
         shared.recorder.append(&Record::Start(start));
         for delta in journal {
             shared.recorder.append(&Record::Journal(record, delta));
-        }
-        if let Some(since) = stale {
-            shared.recorder.append(&Record::Stale(record, since));
         }
     }
 
@@ -567,11 +611,15 @@ impl Syncer {
         named.extend(journal.since(StateVersion::ZERO).flat_map(Delta::rows));
         let namer = Namer::of_rows(&named, &rows);
         let identities = namer.identities(&shared.catalogue);
-        let mut records =
-            vec![Record::Start(Start { id, key: key.to_vec(), floor: journal.floor(), identities })];
+        let mut records = vec![Record::Start(Start {
+            id,
+            key: key.to_vec(),
+            floor: journal.floor(),
+            stale: Some(*at),
+            identities,
+        })];
         records
             .extend(journal.since(StateVersion::ZERO).map(|delta| Record::Journal(id, namer.delta(delta))));
-        records.push(Record::Stale(id, *at));
         for chunk in members.chunks(CHUNK) {
             records.push(Record::Members(id, chunk.iter().map(|id| namer.row(*id)).collect()));
         }
@@ -584,6 +632,7 @@ impl Syncer {
 impl Shared {
     /// A group has to be written anew.
     pub fn note(&mut self, group: &mut Group) {
+        group.noted_at = self.version;
         self.recorder.note(group);
     }
 }

@@ -119,9 +119,11 @@ impl Restoration {
         let RecordedGroup { record, left } = recorded;
         let schema = self.schema(record.schema, shared)?;
         let mut group = record::restore(record, schema);
+        // No label of another process is issued any more.
+        group.next_label(StateVersion(group.label.major), shared.epoch).ok()?;
         let is_known = |held: &Held| shared.old.get(held.id).is_some();
         if !group.held.iter().all(is_known) {
-            group.floor = group.floor.max(group.label);
+            group.floor = group.label;
             group.held.clear();
         }
         for held in &group.held {
@@ -158,8 +160,14 @@ impl Shared {
     /// Has a new view take over what one of before held that asked for the same.
     pub(super) fn adopt(&mut self, view: ViewId) {
         let Some(key) = self.views.key_of(view).map(Box::<[u8]>::from) else { return };
-        if let Some((id, old)) = self.old.take(&key, view) {
-            self.views.adopt(view, id, old.members, old.journal, old.at);
+        if let Some((id, old)) = self.old.take(&key) {
+            let mut rows = self.rows.borrow_mut();
+            old.members.iter().for_each(|row| rows.acquire(*row));
+            let journal = old.journal.copy(&mut rows);
+            drop(rows);
+            let at = old.at;
+            self.views.adopt(view, id, old.members.clone(), journal, at);
+            self.recorder.adopt(view, id, at);
         }
     }
 
@@ -168,20 +176,11 @@ impl Shared {
         recorded.is_some() && self.views.get(view).is_some_and(|view| view.record == recorded)
     }
 
-    /// All that tabs may hold because of a view of before, with a reference to each row; `None`:
-    /// that is not known any more.
-    fn rows_held(&self, id: RecordId, since: StateVersion) -> Option<Vec<RowId>> {
-        let (mut rows, journal) = match self.old.get(id) {
-            Some(old) => (old.members.clone(), &old.journal),
-            None => {
-                let view = self.views.get(self.old.taken_by(id)?).filter(|view| view.record == Some(id))?;
-                if !view.is_live() || !view.journal.reaches(since) {
-                    return None;
-                }
-                (view.state.sorted(), &view.journal)
-            }
-        };
-        rows.extend(journal.since(StateVersion::ZERO).flat_map(Delta::rows));
+    /// All that tabs may hold because of a view of before, with a reference to each row.
+    fn rows_held(&self, id: RecordId) -> Option<Vec<RowId>> {
+        let old = self.old.get(id)?;
+        let mut rows = old.members.clone();
+        rows.extend(old.journal.since(StateVersion::ZERO).flat_map(Delta::rows));
         rows.sort_unstable();
         rows.dedup();
         let mut numbers = self.rows.borrow_mut();
@@ -203,6 +202,7 @@ pub(super) fn resume_query(group: &mut Group, shared: &mut Shared, hash: &str, v
         (None, Some(at)) => {
             let held = group.held.swap_remove(at);
             group.views.insert(view, (held.since, 1));
+            release(shared, held.id);
         }
         (None, None) => return false,
     }
@@ -216,7 +216,7 @@ pub(super) fn resume_query(group: &mut Group, shared: &mut Shared, hash: &str, v
 /// whoever comes back. `label`: of the step that does.
 pub(super) fn leave_held(group: &mut Group, shared: &mut Shared, label: Cookie) {
     for held in std::mem::take(&mut group.held) {
-        match shared.rows_held(held.id, group.version) {
+        match shared.rows_held(held.id) {
             Some(rows) => group.left.push_back(LeftView { since: held.since, until: label, rows }),
             None => group.floor = group.floor.max(label),
         }
@@ -235,7 +235,7 @@ pub(super) fn forget_held(group: &mut Group, shared: &mut Shared) {
 
 fn release(shared: &mut Shared, id: RecordId) {
     let gone = shared.old.release(id, &mut shared.rows.borrow_mut());
-    if gone {
+    if gone && !shared.old.is_taken(id) {
         shared.recorder.old_gone(id);
     }
 }

@@ -65,7 +65,8 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
         && !resumes
         && group.pending_lmids.is_empty()
         && group.pending_results.is_empty();
-    group.version = shared.version;
+    let changed = after.iter().filter_map(|view| shared.views.get(*view)).map(|view| view.at).max();
+    group.version = shared.version.max(changed.unwrap_or(shared.version));
     if nothing {
         // Nobody at this label has to be told, but a tab that comes back from an earlier one
         // may hold rows that only the view which was left can name.
@@ -78,7 +79,12 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
         return Ok(0);
     }
     let previous = group.label;
-    let is_more_than_data = !moved.is_empty() || !group.pending_results.is_empty() || resumes || !provable;
+    let is_more_than_data = !moved.is_empty()
+        || !group.pending_results.is_empty()
+        || resumes
+        || !provable
+        // What was written of it comes after the batch: the batch does not vouch for it.
+        || group.noted_at == shared.version;
     let mut label = group.next_label(shared.version, shared.epoch)?;
     if is_more_than_data && label.step() == 0 {
         // Labels of plain data follow from the batch, and only they are the first of their version.
@@ -215,7 +221,12 @@ pub fn give_up(group: &Group, shared: &mut Shared, view: ViewId) {
         groups.remove(&group.id);
     }
     if shared.views.unsubscribe(view) {
-        shared.recorder.view_gone(view);
+        let record = shared.recorder.view_gone(view);
+        if let Some(id) = record {
+            // Groups that have not come back may need what it was.
+            let is_held = shared.old.give_back(id);
+            shared.recorder.gone(id, is_held);
+        }
         shared.interested.remove(&view);
         shared.fulls.remove(&view);
     }

@@ -75,6 +75,12 @@ impl Journal {
         }
     }
 
+    /// The same once more, with references of its own.
+    pub fn copy(&self, rows: &mut Rows) -> Journal {
+        self.deltas.iter().flat_map(Delta::rows).for_each(|id| rows.acquire(id));
+        Journal { deltas: self.deltas.clone(), keys: self.keys, floor: self.floor }
+    }
+
     /// Whether everything after `version` is still known.
     pub fn reaches(&self, version: StateVersion) -> bool {
         version >= self.floor

@@ -39,7 +39,7 @@ fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Br
         }
         _ => return Ok(()),
     };
-    if choices.percent(8) {
+    if choices.percent(8) && world.disk.is_none() {
         forge(world, choices, group, tab);
     }
     world.connect(choices, group, tab)
@@ -140,7 +140,9 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             }
         }
         95..98 => {
-            world.now += *choices.pick(&[10.0, 300.0, 2_500.0, 61_000.0, 400_000.0]);
+            let time: f64 = *choices.pick(&[10.0, 300.0, 2_500.0, 61_000.0, 400_000.0]);
+            // Where nothing may be lost nobody is away for long.
+            world.now += if world.disk.is_some() && !world.cuts { time.min(300.0) } else { time };
             world.core.syncer.tick(world.now);
         }
         _ if tabs > 1 => {

@@ -111,13 +111,15 @@ pub struct Receiver {
     open: Option<Poke>,
     /// Pokes taken since it connected.
     pub pokes: usize,
+    /// How often it was told to forget what it had.
+    pub clears: usize,
 }
 
 type Violation = String;
 
 impl Receiver {
     pub fn new(schema: Schema, store: Store) -> Receiver {
-        Receiver { schema, store, open: None, pokes: 0 }
+        Receiver { schema, store, open: None, pokes: 0, clears: 0 }
     }
 
     /// The connection is gone: a poke that has not ended is thrown away.
@@ -242,6 +244,7 @@ impl Receiver {
 
     fn row(&mut self, op: &Value) -> Result<(), Violation> {
         if op["op"] == "clear" {
+            self.clears += 1;
             // Everything that the same patch wrote before goes, too.
             self.store.rows.clear();
             self.store.got.clear();

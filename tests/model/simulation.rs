@@ -43,7 +43,7 @@ fn crash(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
     }
     match choices.below(100) {
         0 => world.crash(choices, End::Kill),
-        1 => world.crash(choices, End::PowerCut),
+        1 if world.cuts => world.crash(choices, End::PowerCut),
         _ => {}
     }
     Ok(())
@@ -57,6 +57,7 @@ pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
     let mut world = World::of(random_world::scenario(&mut choices), groups);
     world.watch();
     if crashes {
+        world.cuts = choices.percent(70);
         world.start_recording(Disk::new(choices.percent(30)));
     }
     let mut step = 0;
@@ -86,7 +87,14 @@ pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
     let digests = world.pipes.iter().map(|pipe| pipe.digest.get());
     let digest = digests.fold(0, |so_far, next| digest(so_far, &next.to_be_bytes()));
     let checked = world.watch.as_ref().map_or(0, |watch| watch.checked);
-    let (counts, crashes, resets) = (world.core.counts, world.crashes, world.resets);
+    let clears: usize = world.groups.iter().flat_map(|g| &g.tabs).map(|tab| tab.receiver.clears).sum();
+    let (counts, crashes, resets) = (world.core.counts, world.crashes, world.resets + clears);
+    if crashes > 0 && !world.cuts && resets > 0 {
+        return Err(Failure {
+            step,
+            message: format!("{resets} tabs started over\n{}", world.log.join("\n")),
+        });
+    }
     match world.end() {
         Ok(()) => Ok(Run { steps, checked, counts, crashes, resets, digest }),
         Err(message) => Err(Failure { step, message }),

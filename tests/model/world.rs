@@ -70,6 +70,8 @@ pub struct World {
     pub watch: Option<Watch>,
     /// Where the core records, if it does.
     pub disk: Option<Disk>,
+    /// The machine may lose its power.
+    pub cuts: bool,
     /// Epoch of the server.
     pub epoch: u64,
     /// Tabs that were told to start over, or to forget what they have.
@@ -125,6 +127,7 @@ impl World {
             asts,
             watch: None,
             disk: None,
+            cuts: false,
             epoch: EPOCH,
             resets: 0,
             crashes: 0,
