@@ -254,7 +254,8 @@ impl Replay {
         if let Some((before, _)) = self.groups.remove(&record.id) {
             left = before.left;
             for (epoch, number, since) in before.record.views {
-                let stays = record.views.iter().any(|(e, n, _)| (*e, *n) == (epoch, number));
+                // It may have left, and come again at once.
+                let stays = record.views.contains(&(epoch, number, since));
                 if stays || record.floor >= record.label {
                     continue;
                 }

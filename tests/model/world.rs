@@ -144,8 +144,8 @@ impl World {
 
     /// A transaction upstream reaches the replica.
     pub fn commit(&mut self, writes: Vec<Write>) {
-        self.note(|| format!("commit {writes:?}"));
         let commit = self.replica.commit(&writes);
+        self.note(|| format!("commit {} {writes:?}", commit.version.0));
         if let Some(watch) = &mut self.watch {
             watch.commit(commit.version.0, &writes);
         }
@@ -342,6 +342,7 @@ impl World {
     /// Does what is due for a group.
     pub fn work(&mut self, group: &Rc<str>) {
         self.observe();
+        self.log.push(format!("core at {}", self.core.syncer.shared.version.0));
         self.core.syncer.work(group, self.now);
         self.observe();
     }
