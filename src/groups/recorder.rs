@@ -371,11 +371,10 @@ impl Syncer {
         for id in changed {
             let Some(writing) = shared.recorder.views.get(id).filter(|w| w.stale.is_none()) else { continue };
             let Some(view) = shared.views.get(*id) else { continue };
-            if stale.iter().any(|(stale, _)| stale == id) {
-                continue;
-            }
+            // What comes after it became stale is told when it is at the head again.
+            let since = stale.iter().find(|(stale, _)| stale == id).map_or(end, |(_, since)| *since);
             let namer = Namer::of_view(view, &rows);
-            for delta in view.journal.since(from) {
+            for delta in view.journal.since(from).take_while(|delta| delta.end <= since) {
                 deltas.insert((writing.id, delta.end), namer.delta(delta));
             }
         }
