@@ -14,6 +14,10 @@ use std::rc::Rc;
 /// is back by then.
 pub const READ_FOR_NOBODY: f64 = 3_000.0;
 
+/// Wait after a query's time is over, in milliseconds: those whose time is over soon after go
+/// in the same poke.
+const EXPIRE_TOGETHER: f64 = 50.0;
+
 impl Syncer {
     /// Ends a group that cannot go on: its clients are told, its state is dropped.
     pub fn fail_group(&mut self, group_id: &Rc<str>, error: &ProtocolError) {
@@ -85,7 +89,7 @@ impl Syncer {
     /// nobody asked for.
     pub fn tick(&mut self, now: f64) {
         for (id, group) in &self.groups {
-            let expired = group.next_expiry(now).is_some_and(|left| left <= 0.0);
+            let expired = group.next_expiry(now).is_some_and(|left| left <= -EXPIRE_TOGETHER);
             let behind = group.connections.iter().any(|c| c.phase != Phase::Live && !c.sink.is_behind());
             if expired || behind {
                 self.due.insert(id.clone());
