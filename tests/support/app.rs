@@ -48,6 +48,20 @@ pub fn query(name: &str, args: Value) -> Query {
     Query { name: name.to_owned(), args, ttl: None }
 }
 
+/// Three items, two of them of x.
+pub const THREE: &str =
+    "INSERT INTO item VALUES ('a', 'x', 1, NULL), ('b', 'x', 1, NULL), ('c', 'y', 1, NULL)";
+
+/// All items.
+pub fn items() -> Query {
+    query("items", json!([]))
+}
+
+/// The items of an owner.
+pub fn of(owner: &str) -> Query {
+    query("itemsOf", json!([owner]))
+}
+
 impl Query {
     pub fn ttl(self, ttl: i64) -> Query {
         Query { ttl: Some(ttl), ..self }

@@ -272,3 +272,10 @@ fn change(set: &mut BTreeSet<String>, kind: &str, hash: &str) -> Broken {
     }
     Ok(())
 }
+
+/// Keys of the rows of a poke, sorted.
+pub fn keys(rows: &[(String, String)]) -> Vec<&str> {
+    let mut keys: Vec<&str> = rows.iter().map(|(_, key)| key.as_str()).collect();
+    keys.sort_unstable();
+    keys
+}
