@@ -1,6 +1,7 @@
 //! Connections and what they bring: checks, registration, changes of what clients want
 //! (`docs/spec/sync-protocol.md` §4.4, §7).
 
+use super::desires::Client;
 use super::execution::named;
 use super::group::{ConfigChange, Group};
 use super::schema;
@@ -127,19 +128,17 @@ impl Syncer {
             self.due.insert(arrival.group_id);
             return Err(error);
         }
+        let mut gone: Vec<String> = Vec::new();
         if let Some(active) = &init.active_clients {
             let active: HashSet<&String> = active.iter().collect();
-            let gone: Vec<String> = group
-                .clients
-                .iter()
-                .filter(|(id, c)| !c.deleted && **id != arrival.client_id && !active.contains(id))
-                .map(|(id, _)| id.clone())
-                .collect();
-            gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
+            let is_gone = |(id, c): &(&String, &Client)| {
+                !c.deleted && **id != arrival.client_id && !active.contains(id)
+            };
+            gone.extend(group.clients.iter().filter(is_gone).map(|(id, _)| id.clone()));
         }
-        for id in init.deleted.iter().flatten() {
-            group.delete_client(id, now, &mut change);
-        }
+        gone.extend(init.deleted.iter().flatten().cloned());
+        gone = distinct(&gone);
+        gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
         // A tab exactly at the group's label takes part in its steps from here on.
         let in_step = arrival.base_cookie.unwrap_or(ZERO) == group.label && group.label >= group.floor;
         group.connections.push(Connection {
@@ -157,8 +156,9 @@ impl Syncer {
             greet(group, &mut self.shared, arrival.id);
         }
         config_step(group, &mut self.shared, &change)?;
-        if let Some(ids) = init.deleted.as_ref().filter(|ids| !ids.is_empty()) {
-            acknowledge_deletions(group, ids);
+        // What `activeClients` alone implies is not acknowledged: nobody waits for it.
+        if init.deleted.as_ref().is_some_and(|ids| !ids.is_empty()) {
+            acknowledge_deletions(group, &gone);
         }
         self.due.insert(arrival.group_id);
         Ok(())
@@ -173,6 +173,8 @@ impl Syncer {
     ) -> Result<(), ProtocolError> {
         let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
         let mut change = ConfigChange::default();
+        // Another tab may have deleted it meanwhile.
+        group.register(&client, &mut change)?;
         let desired = group.desire(&client, ops, now, &mut change);
         // What was taken before a limit was reached has happened: the other tabs are told.
         config_step(group, shared, &change)?;
@@ -193,10 +195,12 @@ impl Syncer {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
         }
         let mut change = ConfigChange::default();
+        group.register(&client, &mut change)?;
+        let ids = distinct(ids);
         ids.iter().for_each(|id| group.delete_client(id, now, &mut change));
         config_step(group, shared, &change)?;
         if !ids.is_empty() {
-            acknowledge_deletions(group, ids);
+            acknowledge_deletions(group, &ids);
         }
         Ok(())
     }
@@ -229,6 +233,12 @@ fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {
     let end = shared.end_frame(&poke_id, &poke_id);
     connection.label = Some(label);
     connection.sink.send(&[start, end]);
+}
+
+/// Each id once, in order.
+fn distinct(ids: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    ids.iter().filter(|id| seen.insert(*id)).cloned().collect()
 }
 
 fn acknowledge_deletions(group: &Group, ids: &[String]) {
