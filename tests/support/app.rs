@@ -99,6 +99,8 @@ fn ast(name: &str, args: &Value) -> Result<Value, Value> {
         "pairs" => json!({"table": "pair", "orderBy": [["a", "asc"], ["b", "asc"]]}),
         "ticks" => json!({"table": "tick", "orderBy": [["id", "asc"]]}),
         "hidden" => json!({"table": "hidden", "orderBy": [["id", "asc"]]}),
+        // Whatever a test wants.
+        "spelled" => args[0].clone(),
         "noTable" => json!({"table": "nonesuch", "orderBy": [["id", "asc"]]}),
         "noColumn" => json!({"table": "item", "where": equals("nonesuch"), "orderBy": [["id", "asc"]]}),
         "noOrderColumn" => json!({"table": "item", "orderBy": [["nonesuch", "asc"]]}),
