@@ -4,7 +4,6 @@
 use super::desires::Client;
 use super::execution::named;
 use super::group::{ConfigChange, Group};
-use super::schema;
 use super::shared::Shared;
 use super::sink::{Connection, ConnectionId, Phase};
 use super::step::{ZERO, config_step};
@@ -49,7 +48,7 @@ impl Syncer {
     }
 
     pub(super) fn check_schema(&self, sent: &ClientSchema) -> Result<(), ProtocolError> {
-        schema::resolve(sent, &self.shared.catalogue).map(|_| ())
+        self.shared.schemas.check(sent, &self.shared.catalogue)
     }
 
     /// Whether nobody can have issued this cookie to the group (rule 21): it is of our
