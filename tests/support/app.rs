@@ -221,6 +221,13 @@ impl App {
         lock(&self.shared).mutate.script.extend(answers);
     }
 
+    /// Behaves from now on.
+    pub fn forget_script(&self) {
+        let mut state = lock(&self.shared);
+        state.query.script.clear();
+        state.mutate.script.clear();
+    }
+
     /// Lets calls go on that hang.
     pub fn release(&self) {
         lock(&self.shared).released += 1;
