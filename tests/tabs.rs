@@ -64,7 +64,7 @@ fn queries_that_came_and_went_while_a_tab_was_away() {
     let mut away = second(&tab, &[]);
     in_step(&mut tab, &mut away);
     away.vanish();
-    let mut other = second(&tab, &[y.clone()]);
+    let mut other = second(&tab, std::slice::from_ref(&y));
     tab.change(vec![x.del()]);
     tab.until("the end of x", |c| !c.store.got.contains(&x.hash()));
     // One that comes and goes altogether.

@@ -229,3 +229,26 @@ fn a_failure_leaves_what_is_there() {
     tab.until("a change", |c| c.store.row("item", "c").is_some_and(|r| r["n"] == 9));
     assert!(tab.store.got.contains(&items().hash()));
 }
+
+#[test]
+fn what_is_wanted_while_the_app_is_asked_is_asked_for_together() {
+    let stage = Stage::prepared(THREE, &[]);
+    let mut tab = stage.tab(&[items()]);
+    let calls = stage.app.queries().len();
+    stage.app.script_query([Answer::Hang]);
+    let queries: Vec<Query> = ["x", "y", "z", "v", "w"].map(of).to_vec();
+    tab.change(vec![queries[0].put()]);
+    stage.app.until_queries(calls + 1);
+    for query in &queries[1..] {
+        tab.change(vec![query.put()]);
+    }
+    // What is not wanted any more by then need not be asked for, and does no harm.
+    tab.change(vec![queries[4].del()]);
+    tab.round_trip();
+    stage.app.release();
+    tab.until_got(&queries[..4]);
+    tab.round_trip();
+    let calls = stage.app.queries().split_off(calls);
+    assert_eq!(calls.len(), 2, "{:?}", calls.iter().map(|c| c.names()).collect::<Vec<_>>());
+    assert_eq!(calls[0].names().len(), 1);
+}
