@@ -126,6 +126,8 @@ pub enum Answer {
     Slow(Duration),
     /// Does not answer until [`App::release`], then as it should.
     Hang,
+    /// Sends the request elsewhere.
+    Redirect(String),
     /// Closes the connection without an answer.
     Drop,
     /// Says that it is another user's.
@@ -317,6 +319,10 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                 (200, normal(None))
             }
             Answer::Drop => return,
+            Answer::Redirect(location) => match http::redirect(&mut stream, &location) {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             Answer::User(user) => (200, normal(Some(&user))),
             Answer::Legacy if mutate => {
                 let answer: Value = serde_json::from_str(&normal(None)).unwrap_or_default();
