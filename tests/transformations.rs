@@ -204,7 +204,8 @@ fn an_answer_that_is_none_is_told() {
     (refused["more"], refused["error"], refused["message"]) = (json!(1), json!("app"), Value::Null);
     refused.as_object_mut().expect("an object").remove("message");
     let body = json!({"kind": "QueryResponse", "more": 1, "queries": [newer, refused]});
-    stage.app.script_query([Answer::Text(body.to_string())]);
+    // Nor is the mark that some frameworks put before their text.
+    stage.app.script_query([Answer::Text(format!("\u{feff}{body}"))]);
     let mut tab = stage.client();
     tab.connect(&[items(), of("x")]);
     tab.until_got(&[items()]);
