@@ -8,13 +8,13 @@ use support::app::{THREE, items, schema};
 use support::client::Client;
 use support::stage::Stage;
 
-/// Runs a statement that changes a table, and one that has it noticed; the connection must be
-/// closed without an error, or the client would not come back.
+/// Runs a statement that changes a table, and one that has it noticed, and waits for the new
+/// replica; the connection must be closed without an error, or the client would not come back.
 fn change(stage: &mut Stage, tab: &mut Client, statement: &str) {
     stage.sql.run(statement);
     stage.sql.run("INSERT INTO item (id, owner, n) VALUES ('later', 'x', 1)");
     assert_eq!(tab.until_closed().0, None, "{statement}");
-    stage.server.until_ready(std::time::Duration::from_secs(20));
+    stage.server.until_log("epoch=2", "the replica is ready");
 }
 
 #[test]
