@@ -290,7 +290,9 @@ fn queries_that_cannot_be_run_fail_alone() {
         client.refused.iter().find(|e| e["name"] == name).cloned().unwrap_or_default()
     };
     assert_eq!(entry(&tab, "refused")["details"], json!({"code": 7}));
-    assert_eq!(entry(&tab, "unparsed")["error"], "parse");
+    let unparsed = entry(&tab, "unparsed");
+    assert_eq!(unparsed["error"], "parse");
+    assert_eq!((&unparsed["message"], &unparsed["details"]), (&json!("bad args"), &json!([1])));
     assert_eq!(entry(&tab, "noTable")["error"], "app");
     assert!(entry(&tab, "noTable")["message"].as_str().is_some_and(|m| m.contains("nonesuch")));
     // They can be asked for later just as well, and the good one goes on.

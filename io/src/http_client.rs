@@ -34,6 +34,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// hold its group's mutations for ever.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Headers, in lower case, that stay with the origin that they are meant for, as browsers do it.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
 /// Most redirects followed.
 const MAX_REDIRECTS: usize = 5;
 
@@ -82,7 +85,8 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// POSTs a JSON body. Redirects that keep the method are followed.
+    /// POSTs a JSON body. Redirects that keep the method are followed; another origin is not
+    /// told who the user is.
     pub async fn post(
         &self,
         url: &Url,
@@ -90,15 +94,17 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<FetchResponse, FetchError> {
         let request = async {
-            let mut url = url.clone();
+            let (mut url, mut headers) = (url.clone(), headers.to_vec());
             for _ in 0..=MAX_REDIRECTS {
-                let (response, location) = self.once(&url, headers, body.clone()).await?;
-                match location.filter(|_| matches!(response.status, 307 | 308)) {
-                    None => return Ok(response),
-                    Some(location) => {
-                        url = url.join(&location).map_err(|e| FetchError::Response(e.to_string()))?;
-                    }
+                let (response, location) = self.once(&url, &headers, body.clone()).await?;
+                let Some(location) = location.filter(|_| matches!(response.status, 307 | 308)) else {
+                    return Ok(response);
+                };
+                let next = url.join(&location).map_err(|e| FetchError::Response(e.to_string()))?;
+                if next.origin() != url.origin() {
+                    headers.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
                 }
+                url = next;
             }
             Err(FetchError::Response("too many redirects".to_owned()))
         };

@@ -94,7 +94,7 @@ impl Caller {
         let mut attempt = 1;
         loop {
             let failed = match self.client.post(&url, &headers, body.clone()).await {
-                Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer.body),
+                Ok(answer) if (200..300).contains(&answer.status) => return Ok(without_mark(answer.body)),
                 Ok(answer) => http_error(&url, answer.status, &answer.body),
                 Err(FetchError::Connection(what)) => {
                     CallError::internal("internal", format!("{url} cannot be reached: fetch failed: {what}"))
@@ -112,6 +112,11 @@ impl Caller {
             attempt += 1;
         }
     }
+}
+
+/// The text of an answer without the byte order mark that some frameworks put before it.
+fn without_mark(body: Bytes) -> Bytes {
+    if body.starts_with(b"\xef\xbb\xbf") { body.slice(3..) } else { body }
 }
 
 /// Time before retry n.

@@ -47,10 +47,10 @@ impl Context {
                 set(&mut out, name, value);
             }
         }
-        for (name, value) in &self.request_headers {
-            if allowed(&endpoint.allowed_request_headers, name) {
-                set(&mut out, name, value);
-            }
+        let forwarded = |(name, _): &&(String, String)| allowed(&endpoint.allowed_request_headers, name);
+        for (name, _) in self.request_headers.iter().filter(forwarded) {
+            let values = self.request_headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str());
+            set(&mut out, name, &values.collect::<Vec<_>>().join(", "));
         }
         set(&mut out, "content-type", "application/json");
         if let Some(key) = &endpoint.api_key {

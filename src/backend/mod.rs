@@ -4,5 +4,6 @@
 
 pub mod call;
 pub mod context;
+mod failure;
 pub mod push;
 pub mod transform;

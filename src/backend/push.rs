@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::call::CallError;
 use super::context::Context;
+use super::failure::Failure;
 use super::transform::present;
 use crate::groups::sink::ConnectionId;
 use crate::protocol::error::{Kind, ProtocolError};
@@ -79,16 +80,17 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Adds mutations; joins them to waiting ones of the same connection and identity.
+    /// Adds mutations; joins them to the last waiting ones of the connection, if those are of
+    /// the same identity. Joined to earlier ones they would overtake.
     pub fn push(&mut self, batch: Batch) {
         self.bytes += batch.bytes;
         let same = |waiting: &&mut Batch| {
-            waiting.connection == batch.connection
-                && waiting.context == batch.context
+            waiting.context == batch.context
                 && waiting.envelope["pushVersion"] == batch.envelope["pushVersion"]
                 && waiting.envelope["schemaVersion"] == batch.envelope["schemaVersion"]
         };
-        match self.waiting.iter_mut().find(same) {
+        let last = self.waiting.iter_mut().rev().find(|w| w.connection == batch.connection);
+        match last.filter(same) {
             Some(waiting) => {
                 waiting.mutations.extend(batch.mutations);
                 waiting.ids.extend(batch.ids);
@@ -127,28 +129,25 @@ struct Answer {
     #[serde(rename = "userID", default, deserialize_with = "present")]
     user_id: Option<Option<String>>,
     #[serde(default)]
-    mutations: Vec<MutationAnswer>,
-    #[serde(default)]
-    error: Option<String>,
-    #[serde(default)]
-    status: Option<u16>,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    origin: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    details: Option<Value>,
+    mutations: Option<Vec<MutationAnswer>>,
     #[serde(rename = "mutationIDs", default)]
     mutation_ids: Option<Vec<MutationId>>,
+    #[serde(default)]
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct MutationAnswer {
     id: MutationId,
+    result: MutationResult,
+}
+
+#[derive(Deserialize)]
+struct MutationResult {
     #[serde(default)]
-    result: Value,
+    error: Option<String>,
+    #[serde(default)]
+    details: Option<Value>,
 }
 
 #[derive(Deserialize, Clone)]
@@ -158,61 +157,100 @@ struct MutationId {
     id: u64,
 }
 
-/// Reads an answer to a request with these mutations.
+/// Reasons of the app for a request that failed as a whole.
+const REASONS: [&str; 5] = ["database", "parse", "oooMutation", "unsupportedPushVersion", "internal"];
+
+/// Outcomes of a mutation that are errors.
+const RESULT_ERRORS: [&str; 3] = ["app", "oooMutation", "alreadyProcessed"];
+
+/// Reads an answer to a request with these mutations. One that is not understood is an error:
+/// its mutations would be waited for without an end.
 pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<Outcome, CallError> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|e| {
-        CallError::internal("parse", format!("the mutate endpoint's answer is not as expected: {e}"))
-    })?;
-    if let Some(error) = failure(&answer) {
-        let listed: Vec<(String, u64)> = match &answer.mutation_ids {
-            Some(listed) => listed.iter().map(|m| (m.client_id.clone(), m.id)).collect(),
-            None => ids.to_vec(),
-        };
-        return Ok(Outcome { user_id: answer.user_id, errors: per_client(&error, &listed) });
+    // A list of values in the right order would be taken for the object.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(malformed("it is no object"));
     }
-    if answer.kind.is_some_and(|k| k != "MutateResponse") {
-        return Err(CallError::internal("parse", "the mutate endpoint's answer is of an unknown kind"));
+    let answer: Answer = read(body)?;
+    let failed = answer.kind.as_deref() == Some("PushFailed");
+    if !failed && let Some(mutations) = &answer.mutations {
+        return Ok(Outcome { user_id: answer.user_id, errors: too_early(mutations)? });
     }
-    // Results come back through replication. Only a legacy answer says here that a mutation
-    // came too early.
-    let early = answer.mutations.iter().find(|m| m.result["error"] == "oooMutation");
-    let errors = early.map(|early| {
-        let listed: Vec<(String, u64)> = answer
-            .mutations
-            .iter()
-            .filter(|m| m.id.client_id == early.id.client_id)
-            .map(|m| (m.id.client_id.clone(), m.id.id))
-            .collect();
-        let error = server_error("oooMutation", "mutations arrived out of order");
-        per_client(&error, &listed)
-    });
-    Ok(Outcome { user_id: answer.user_id, errors: errors.unwrap_or_default() })
+    let listed = answer.mutation_ids.map(|l| l.into_iter().map(|m| (m.client_id, m.id)).collect::<Vec<_>>());
+    let (error, listed) = match (failed, listed) {
+        (true, Some(listed)) => {
+            let failure: Failure = read(body)?;
+            let error = failure.accept(&REASONS);
+            (error.ok_or_else(|| malformed("unknown origin or reason of a failure"))?, listed)
+        }
+        (true, None) => return Err(malformed("a failure without mutationIDs")),
+        // Older libraries may leave the list out.
+        (false, listed) => {
+            let error = answer.error.ok_or_else(|| malformed("it holds no mutations"))?;
+            (legacy_failure(&error, body)?, listed.unwrap_or_else(|| ids.to_vec()))
+        }
+    };
+    Ok(Outcome { user_id: None, errors: per_client(&error, &listed) })
 }
 
-fn failure(answer: &Answer) -> Option<CallError> {
-    if answer.kind.as_deref() == Some("PushFailed") {
-        let origin = if answer.origin.as_deref() == Some("zeroCache") { "zeroCache" } else { "server" };
-        return Some(CallError {
-            reason: answer.reason.clone().unwrap_or_else(|| "internal".into()),
-            origin,
-            status: answer.status,
-            preview: None,
-            message: answer.message.clone().unwrap_or_else(|| "the mutate endpoint failed".into()),
-            details: answer.details.clone().map(Box::new),
-        });
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, CallError> {
+    serde_json::from_slice(body).map_err(|e| malformed(&e.to_string()))
+}
+
+fn malformed(what: &str) -> CallError {
+    CallError::internal("parse", format!("the mutate endpoint's answer is not as expected: {what}"))
+}
+
+/// Results come back through replication. Only a legacy answer says here that mutations came
+/// too early, each client's for itself.
+fn too_early(mutations: &[MutationAnswer]) -> Result<Vec<(String, ProtocolError)>, CallError> {
+    let mut errors: Vec<(String, ProtocolError)> = Vec::new();
+    for mutation in mutations {
+        let Some(error) = mutation.result.error.as_deref() else { continue };
+        if !RESULT_ERRORS.contains(&error) {
+            return Err(malformed(&format!("unknown error {error:?} of a mutation")));
+        }
+        let client = &mutation.id.client_id;
+        if error != "oooMutation" || errors.iter().any(|(c, _)| c == client) {
+            continue;
+        }
+        let of_client = mutations.iter().filter(|m| m.id.client_id == *client);
+        let listed: Vec<(String, u64)> = of_client.map(|m| (client.clone(), m.id.id)).collect();
+        let error = CallError {
+            details: mutation.result.details.clone().map(Box::new),
+            ..server_error("oooMutation", "mutations arrived out of order")
+        };
+        errors.extend(per_client(&error, &listed));
     }
-    let details = answer.details.as_ref().map(|d| d.as_str().map_or_else(|| d.to_string(), str::to_owned));
-    Some(match answer.error.as_deref()? {
-        "http" => CallError {
-            reason: "http".into(),
-            status: answer.status,
-            preview: details,
-            ..CallError::internal("http", "the mutate endpoint reported an HTTP failure")
-        },
+    Ok(errors)
+}
+
+fn legacy_failure(error: &str, body: &[u8]) -> Result<CallError, CallError> {
+    #[derive(Deserialize)]
+    struct Http {
+        status: u16,
+        details: String,
+    }
+    #[derive(Deserialize)]
+    struct Pusher {
+        details: String,
+    }
+    Ok(match error {
+        "http" => {
+            let http: Http = read(body)?;
+            CallError {
+                status: Some(http.status),
+                preview: Some(http.details),
+                ..CallError::internal("http", "the mutate endpoint reported an HTTP failure")
+            }
+        }
         "unsupportedPushVersion" => {
             server_error("unsupportedPushVersion", "the app does not support this push version")
         }
-        other => server_error("internal", details.as_deref().unwrap_or(other)),
+        "unsupportedSchemaVersion" => {
+            server_error("internal", "the app does not support this schema version")
+        }
+        "zeroPusher" => server_error("internal", &read::<Pusher>(body)?.details),
+        other => return Err(malformed(&format!("unknown error {other:?}"))),
     })
 }
 

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::call::CallError;
+use super::failure::Failure;
 use crate::groups::syncer::{Named, Transformed};
 use crate::zql::ast::{self, Strictness};
 
@@ -39,24 +40,22 @@ struct Answer<'a> {
     #[serde(rename = "userID", default, deserialize_with = "present")]
     user_id: Option<Option<String>>,
     #[serde(borrow, default)]
-    queries: Vec<&'a RawValue>,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    details: Option<Value>,
+    queries: Option<Vec<&'a RawValue>>,
 }
+
+/// Reasons of the app for a request that failed as a whole.
+const REASONS: [&str; 3] = ["database", "parse", "internal"];
 
 #[derive(Deserialize)]
 struct Entry<'a> {
     id: String,
-    #[serde(default)]
     name: String,
     #[serde(borrow, default)]
     ast: Option<&'a RawValue>,
     #[serde(default)]
     error: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
 }
 
 /// Tells an absent field from one that is null.
@@ -70,32 +69,29 @@ pub fn response(body: &[u8]) -> Result<Transformation, CallError> {
     if text.trim_start().starts_with('[') {
         return legacy(text);
     }
-    let answer: Answer = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
-    match answer.kind.as_str() {
-        "QueryResponse" => Ok(Transformation { user_id: answer.user_id, queries: entries(&answer.queries)? }),
-        "TransformFailed" => Err(refused(answer)),
-        other => Err(malformed(&format!("unknown kind {other:?}"))),
+    let answer: Answer = read(text)?;
+    match (answer.kind.as_str(), answer.queries) {
+        ("QueryResponse", Some(queries)) => {
+            Ok(Transformation { user_id: answer.user_id, queries: entries(&queries)? })
+        }
+        ("QueryResponse", None) => Err(malformed("it holds no queries")),
+        ("TransformFailed", _) => Err(refused(text)),
+        (other, _) => Err(malformed(&format!("unknown kind {other:?}"))),
     }
 }
 
+fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CallError> {
+    serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))
+}
+
 fn legacy(text: &str) -> Result<Transformation, CallError> {
-    let (kind, body): (&str, &RawValue) =
-        serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    let (kind, body): (&str, &RawValue) = read(text)?;
     match kind {
         "transformed" => {
-            let queries: Vec<&RawValue> =
-                serde_json::from_str(body.get()).map_err(|e| malformed(&e.to_string()))?;
+            let queries: Vec<&RawValue> = read(body.get())?;
             Ok(Transformation { user_id: None, queries: entries(&queries)? })
         }
-        "transformFailed" => {
-            let mut answer: Value =
-                serde_json::from_str(body.get()).map_err(|e| malformed(&e.to_string()))?;
-            if let Some(object) = answer.as_object_mut() {
-                object.insert("kind".into(), json!("TransformFailed"));
-            }
-            let text = answer.to_string();
-            Err(refused(serde_json::from_str(&text).map_err(|e| malformed(&e.to_string()))?))
-        }
+        "transformFailed" => Err(refused(body.get())),
         other => Err(malformed(&format!("unknown kind {other:?}"))),
     }
 }
@@ -105,12 +101,13 @@ fn entries(raw: &[&RawValue]) -> Result<Vec<(String, Transformed)>, CallError> {
 }
 
 fn entry(text: &str) -> Result<(String, Transformed), CallError> {
-    let entry: Entry = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    let entry: Entry = read(text)?;
     match (entry.ast, entry.error.as_deref()) {
-        (_, Some("app" | "parse")) => {
-            let error: Value = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
-            Ok((entry.id, Transformed::Refused(error)))
+        (_, Some("parse")) if entry.message.is_none() => {
+            Err(malformed(&format!("the error of query {:?} has no message", entry.name)))
         }
+        // Passed on to clients as it is.
+        (_, Some("app" | "parse")) => Ok((entry.id, Transformed::Refused(read(text)?))),
         (_, Some(other)) => Err(malformed(&format!("unknown error {other:?} of query {:?}", entry.name))),
         (Some(ast), None) => match ast::parse(ast.get(), Strictness::Tolerant) {
             Ok(ast) => Ok((entry.id, Transformed::Ast(Box::new(ast)))),
@@ -120,14 +117,12 @@ fn entry(text: &str) -> Result<(String, Transformed), CallError> {
     }
 }
 
-fn refused(answer: Answer) -> CallError {
-    CallError {
-        reason: answer.reason.unwrap_or_else(|| "internal".into()),
-        origin: "server",
-        status: None,
-        preview: None,
-        message: answer.message.unwrap_or_else(|| "the query endpoint failed".into()),
-        details: answer.details.map(Box::new),
+fn refused(text: &str) -> CallError {
+    match read::<Failure>(text) {
+        Ok(failure) => {
+            failure.accept(&REASONS).unwrap_or_else(|| malformed("unknown origin or reason of a failure"))
+        }
+        Err(malformed) => malformed,
     }
 }
 

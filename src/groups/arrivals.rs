@@ -1,9 +1,9 @@
 //! Connections and what they bring: checks, registration, changes of what clients want
 //! (`docs/spec/sync-protocol.md` §4.4, §7).
 
+use super::desires::Client;
 use super::execution::named;
 use super::group::{ConfigChange, Group};
-use super::schema;
 use super::shared::Shared;
 use super::sink::{Connection, ConnectionId, Phase, Resends};
 use super::step::{ZERO, config_step};
@@ -48,7 +48,7 @@ impl Syncer {
     }
 
     pub(super) fn check_schema(&self, sent: &ClientSchema) -> Result<(), ProtocolError> {
-        schema::resolve(sent, &self.shared.catalogue).map(|_| ())
+        self.shared.schemas.check(sent, &self.shared.catalogue)
     }
 
     /// Whether nobody can have issued this cookie to the group (rule 21): it is of our
@@ -131,19 +131,17 @@ impl Syncer {
             self.due.insert(arrival.group_id);
             return Err(error);
         }
+        let mut gone: Vec<String> = Vec::new();
         if let Some(active) = &init.active_clients {
             let active: HashSet<&String> = active.iter().collect();
-            let gone: Vec<String> = group
-                .clients
-                .iter()
-                .filter(|(id, c)| !c.deleted && **id != arrival.client_id && !active.contains(id))
-                .map(|(id, _)| id.clone())
-                .collect();
-            gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
+            let is_gone = |(id, c): &(&String, &Client)| {
+                !c.deleted && **id != arrival.client_id && !active.contains(id)
+            };
+            gone.extend(group.clients.iter().filter(is_gone).map(|(id, _)| id.clone()));
         }
-        for id in init.deleted.iter().flatten() {
-            group.delete_client(id, now, &mut change);
-        }
+        gone.extend(init.deleted.iter().flatten().cloned());
+        gone = distinct(&gone);
+        gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
         // A tab exactly at the group's label takes part in its steps from here on.
         let in_step = arrival.base_cookie.unwrap_or(ZERO) == group.label && group.label >= group.floor;
         group.connections.push(Connection {
@@ -162,8 +160,9 @@ impl Syncer {
             greet(group, &mut self.shared, arrival.id);
         }
         config_step(group, &mut self.shared, &change)?;
-        if let Some(ids) = init.deleted.as_ref().filter(|ids| !ids.is_empty()) {
-            acknowledge_deletions(group, ids);
+        // What `activeClients` alone implies is not acknowledged: nobody waits for it.
+        if init.deleted.as_ref().is_some_and(|ids| !ids.is_empty()) {
+            acknowledge_deletions(group, &gone);
         }
         self.due.insert(arrival.group_id);
         Ok(())
@@ -178,6 +177,8 @@ impl Syncer {
     ) -> Result<(), ProtocolError> {
         let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
         let mut change = ConfigChange::default();
+        // Another tab may have deleted it meanwhile.
+        group.register(&client, &mut change)?;
         let desired = group.desire(&client, ops, now, &mut change);
         // What was taken before a limit was reached has happened: the other tabs are told.
         config_step(group, shared, &change)?;
@@ -198,10 +199,12 @@ impl Syncer {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
         }
         let mut change = ConfigChange::default();
+        group.register(&client, &mut change)?;
+        let ids = distinct(ids);
         ids.iter().for_each(|id| group.delete_client(id, now, &mut change));
         config_step(group, shared, &change)?;
         if !ids.is_empty() {
-            acknowledge_deletions(group, ids);
+            acknowledge_deletions(group, &ids);
         }
         Ok(())
     }
@@ -238,6 +241,12 @@ fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {
     let end = shared.end_frame(&poke_id, &poke_id);
     connection.label = Some(label);
     connection.sink.send(&[start, end]);
+}
+
+/// Each id once, in order.
+fn distinct(ids: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    ids.iter().filter(|id| seen.insert(*id)).cloned().collect()
 }
 
 fn acknowledge_deletions(group: &Group, ids: &[String]) {

@@ -43,12 +43,13 @@ impl Desire {
         self.time_left(clock) <= 0.0
     }
 
-    /// Milliseconds until it counts no more; without end while it is wanted.
+    /// Milliseconds until it counts no more, negative afterwards; without end while it is
+    /// wanted.
     pub fn time_left(&self, clock: f64) -> f64 {
         match self.inactive_since {
             Some(since) => since + self.ttl - clock,
             None if self.desired => f64::INFINITY,
-            None => 0.0,
+            None => f64::NEG_INFINITY,
         }
     }
 }

@@ -9,7 +9,6 @@ use super::shared::Shared;
 use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
-use crate::protocol::downstream::transform_error;
 use crate::replica::catalogue::{Catalogue, TableId};
 use crate::views::registry::Source;
 use crate::views::task::Outcome;
@@ -146,11 +145,10 @@ impl Syncer {
         query.failed = true;
         query.transforming = None;
         self.shared.note(group);
-        let frame = kelvin_io::websocket::text_frame(&transform_error(&[error]));
         for connection in &group.connections {
             let wants = group.clients.get(&connection.client_id).and_then(|c| c.desires.get(hash));
             if wants.is_some_and(|d| d.desired) {
-                connection.sink.send(std::slice::from_ref(&frame));
+                connection.sink.refuse(std::slice::from_ref(&error));
             }
         }
         self.due.insert(group_id.clone());

@@ -343,20 +343,21 @@ impl Group {
         self.queries.keys().filter(|hash| expired(hash)).cloned().collect()
     }
 
-    /// Time until the next query may expire, in milliseconds; `None` if none will.
+    /// Time until the next query expires, in milliseconds, negative if one has; `None` if none
+    /// will.
     pub fn next_expiry(&self, now: f64) -> Option<f64> {
         let clock = self.clock(now);
         self.clock_runs_since?;
         // A query goes when the last client's time is over, not when the first one's is.
         let left = |hash: &String| {
             let desires = self.clients.values().filter_map(|c| c.desires.get(hash));
-            desires.map(|d| d.time_left(clock)).fold(0.0, f64::max)
+            desires.map(|d| d.time_left(clock)).fold(f64::NEG_INFINITY, f64::max)
         };
         let inactive = self.clients.values().flat_map(|c| &c.desires).filter(|(_, d)| !d.desired);
         inactive
             .filter(|(hash, _)| self.queries.contains_key(*hash))
             .map(|(hash, _)| left(hash))
-            .filter(|left| left.is_finite())
+            .filter(|left| *left < f64::INFINITY)
             .min_by(f64::total_cmp)
     }
 
@@ -468,6 +469,7 @@ mod tests {
         group.clock_runs_since = Some(0.0);
         assert_eq!(group.next_expiry(40.0), Some(60.0));
         assert_eq!(group.expired(100.0), ["1"]);
+        assert_eq!(group.next_expiry(130.0), Some(-30.0), "since when it is over");
     }
 
     #[test]

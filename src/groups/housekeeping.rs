@@ -31,6 +31,10 @@ fn resend(connection: &mut Connection, now: f64) {
     }
 }
 
+/// Wait after a query's time is over, in milliseconds: those whose time is over soon after go
+/// in the same poke.
+const EXPIRE_TOGETHER: f64 = 50.0;
+
 impl Syncer {
     /// Ends a group that cannot go on: its clients are told, its state is dropped.
     pub fn fail_group(&mut self, group_id: &Rc<str>, error: &ProtocolError) {
@@ -107,7 +111,7 @@ impl Syncer {
             group.connections.iter_mut().for_each(|connection| resend(connection, now));
         }
         for (id, group) in &self.groups {
-            let expired = group.next_expiry(now).is_some_and(|left| left <= 0.0);
+            let expired = group.next_expiry(now).is_some_and(|left| left <= -EXPIRE_TOGETHER);
             let behind = group.connections.iter().any(|c| c.phase != Phase::Live && !c.sink.is_behind());
             if expired || behind {
                 self.due.insert(id.clone());

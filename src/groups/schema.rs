@@ -51,42 +51,63 @@ const MAX_SHARED: usize = 64;
 
 /// Client schemas that groups have: most have the same one.
 #[derive(Default)]
-pub struct Schemas(Vec<Weak<Resolved>>);
+pub struct Schemas {
+    shared: Vec<Weak<Resolved>>,
+    own: Vec<String>,
+}
 
 impl Schemas {
+    /// Names the upstream schemas of this server's own tables, which concern no client.
+    pub fn set_own(&mut self, own: &[&str]) {
+        self.own = own.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// Checks a client schema.
+    pub fn check(&self, schema: &ClientSchema, catalogue: &Catalogue) -> Result<(), ProtocolError> {
+        resolve(schema, catalogue, &self.own).map(|_| ())
+    }
+
     /// Resolves a client schema, or finds it.
     pub fn resolve(
         &mut self,
         schema: &ClientSchema,
         catalogue: &Catalogue,
     ) -> Result<Rc<Resolved>, ProtocolError> {
-        if let Some(found) = self.0.iter().filter_map(Weak::upgrade).find(|known| known.schema == *schema) {
+        if let Some(found) =
+            self.shared.iter().filter_map(Weak::upgrade).find(|known| known.schema == *schema)
+        {
             return Ok(found);
         }
-        let keys = Rc::new(resolve(schema, catalogue)?);
+        let keys = Rc::new(resolve(schema, catalogue, &self.own)?);
         let resolved = Rc::new(Resolved { schema: schema.clone(), keys });
-        self.0.retain(|known| known.strong_count() > 0);
-        if self.0.len() < MAX_SHARED {
-            self.0.push(Rc::downgrade(&resolved));
+        self.shared.retain(|known| known.strong_count() > 0);
+        if self.shared.len() < MAX_SHARED {
+            self.shared.push(Rc::downgrade(&resolved));
         }
         Ok(resolved)
     }
 }
 
 /// Resolves a client schema. All problems are told at once, a line each.
-pub fn resolve(schema: &ClientSchema, catalogue: &Catalogue) -> Result<ClientKeys, ProtocolError> {
+fn resolve(
+    schema: &ClientSchema,
+    catalogue: &Catalogue,
+    own: &[String],
+) -> Result<ClientKeys, ProtocolError> {
     if catalogue.tables.is_empty() {
         return Err(ProtocolError::new(Kind::Internal, "no tables are replicated"));
     }
     let mut keys = HashMap::new();
     let mut problems = Vec::new();
     for name in schema.tables.keys() {
-        if catalogue.table(name).is_none() {
-            problems.push(missing_table(name, catalogue));
+        match catalogue.table(name) {
+            None => problems.push(missing_table(name, catalogue, own)),
+            Some(table) if !table.is_syncable() => problems.push(table_without_key(table)),
+            Some(_) => {}
         }
     }
     for (name, client) in &schema.tables {
-        if let Some(table) = catalogue.table(name)
+        if let Some(table) = catalogue.table(name).filter(|table| table.is_syncable())
             && let Some(key) = check_table(table, client, &mut problems)
         {
             keys.insert(table.id, key);
@@ -98,8 +119,9 @@ pub fn resolve(schema: &ClientSchema, catalogue: &Catalogue) -> Result<ClientKey
     Err(ProtocolError::new(Kind::SchemaVersionNotSupported, problems.join("\n")))
 }
 
-fn missing_table(name: &str, catalogue: &Catalogue) -> String {
-    let known = quoted(catalogue.tables.iter().filter(|t| t.is_syncable()).map(|t| t.name.as_str()));
+fn missing_table(name: &str, catalogue: &Catalogue, own: &[String]) -> String {
+    let of_app = |table: &&Table| table.is_syncable() && !own.contains(&table.schema);
+    let known = quoted(catalogue.tables.iter().filter(of_app).map(|t| t.name.as_str()));
     let mut text =
         format!("The table \"{name}\" does not exist upstream or is not replicated; synced tables: {known}.");
     if name.contains('.') {
@@ -111,15 +133,24 @@ fn missing_table(name: &str, catalogue: &Catalogue) -> String {
     text
 }
 
-fn check_table(table: &Table, client: &ClientTable, problems: &mut Vec<String>) -> Option<Vec<ColumnIndex>> {
-    if !table.is_syncable() {
-        problems.push(format!(
-            "The table \"{}\" cannot be synced: it needs a primary key or a unique index over NOT NULL \
-             columns of supported types.",
-            table.name
-        ));
-        return None;
+fn table_without_key(table: &Table) -> String {
+    let key = table.row_key.iter().map(|c| &table.columns[*c as usize]);
+    let unsupported: Vec<String> = key
+        .filter(|c| c.zero_type.is_none())
+        .map(|c| format!("\"{}\" ({})", c.name, c.upstream_type))
+        .collect();
+    let mut text = format!(
+        "The table \"{}\" cannot be synced: it needs a primary key or a unique index over NOT NULL columns of \
+         supported types.",
+        table.name
+    );
+    if !unsupported.is_empty() {
+        text.push_str(&format!(" Columns of its key with other types: {}.", unsupported.join(", ")));
     }
+    text
+}
+
+fn check_table(table: &Table, client: &ClientTable, problems: &mut Vec<String>) -> Option<Vec<ColumnIndex>> {
     let before = problems.len();
     for name in client.columns.keys() {
         check_known(table, name, problems);

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
@@ -18,6 +19,8 @@ pub trait Sink {
     /// Whether the socket has fallen so far behind that it must not be given more for now.
     /// It is caught up from its cookie when it has drained.
     fn is_behind(&self) -> bool;
+    /// Tells of refused queries, entries of `transformError`, as the client can read it.
+    fn refuse(&self, errors: &[Value]);
     /// Drops what is queued, sends the error, closes.
     fn fail(&self, error: &ProtocolError);
     /// Closes without an error: the client comes back by itself.

@@ -98,8 +98,10 @@ pub struct Syncer {
 }
 
 impl Syncer {
-    /// `schema`: the shard's schema upstream.
-    pub fn new(shared: Shared, schema: &str) -> Syncer {
+    /// `schema`: the shard's schema upstream, `{app}_{shard}`.
+    pub fn new(mut shared: Shared, schema: &str) -> Syncer {
+        let app = schema.rsplit_once('_').map_or(schema, |(app, _)| app);
+        shared.schemas.set_own(&[app, schema]);
         let tables = MutationTables::find(&shared.catalogue, schema);
         Syncer {
             shared,

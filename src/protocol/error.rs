@@ -97,6 +97,19 @@ impl ProtocolError {
     }
 }
 
+/// An entry of `transformError` as clients of this protocol version can read it (ruling 13):
+/// older ones know no `parse` and insist on details.
+pub fn refusal_for(protocol_version: u32, entry: &Value) -> Value {
+    let mut entry = entry.clone();
+    if protocol_version < FAILED_KINDS_SINCE {
+        entry["error"] = json!("app");
+        if entry.get("details").is_none() {
+            entry["details"] = entry["message"].clone();
+        }
+    }
+    entry
+}
+
 impl std::fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.kind.name(), self.message)

@@ -21,12 +21,13 @@ use kelvin_io::executor::{now, sleep, timeout, yield_now};
 use kelvin_io::sends::{Job, Sends};
 use kelvin_io::socket::WriteHalf;
 use kelvin_io::websocket::{close_frame, text_frame};
+use serde_json::Value;
 
 use super::cork::{Cork, MAX_COLLECTED};
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
 use crate::protocol::downstream;
-use crate::protocol::error::ProtocolError;
+use crate::protocol::error::{ProtocolError, refusal_for};
 
 /// Bytes that may wait before a connection counts as behind. Live pokes are small; this is
 /// several seconds of a busy view.
@@ -489,6 +490,12 @@ impl Sink for Outbox {
 
     fn is_behind(&self) -> bool {
         self.queued.get() + self.held_bytes.get() >= BEHIND
+    }
+
+    fn refuse(&self, errors: &[Value]) {
+        let version = self.protocol_version.get();
+        let entries: Vec<Value> = errors.iter().map(|entry| refusal_for(version, entry)).collect();
+        self.message(&downstream::transform_error(&entries));
     }
 
     fn fail(&self, error: &ProtocolError) {

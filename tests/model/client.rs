@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use kelvin::groups::sink::Sink;
+use kelvin::protocol::downstream::transform_error;
 use kelvin::protocol::error::{Kind, ProtocolError};
-use kelvin_io::websocket::payload_of;
+use kelvin_io::websocket::{payload_of, text_frame};
 use serde_json::Value;
 
 use super::schema::Schema;
@@ -36,6 +37,10 @@ impl Sink for Pipe {
 
     fn is_behind(&self) -> bool {
         self.behind.get()
+    }
+
+    fn refuse(&self, errors: &[Value]) {
+        self.send(&[text_frame(&transform_error(errors))]);
     }
 
     fn fail(&self, error: &ProtocolError) {

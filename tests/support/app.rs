@@ -48,6 +48,20 @@ pub fn query(name: &str, args: Value) -> Query {
     Query { name: name.to_owned(), args, ttl: None }
 }
 
+/// Three items, two of them of x.
+pub const THREE: &str =
+    "INSERT INTO item VALUES ('a', 'x', 1, NULL), ('b', 'x', 1, NULL), ('c', 'y', 1, NULL)";
+
+/// All items.
+pub fn items() -> Query {
+    query("items", json!([]))
+}
+
+/// The items of an owner.
+pub fn of(owner: &str) -> Query {
+    query("itemsOf", json!([owner]))
+}
+
 impl Query {
     pub fn ttl(self, ttl: i64) -> Query {
         Query { ttl: Some(ttl), ..self }
@@ -85,6 +99,8 @@ fn ast(name: &str, args: &Value) -> Result<Value, Value> {
         "pairs" => json!({"table": "pair", "orderBy": [["a", "asc"], ["b", "asc"]]}),
         "ticks" => json!({"table": "tick", "orderBy": [["id", "asc"]]}),
         "hidden" => json!({"table": "hidden", "orderBy": [["id", "asc"]]}),
+        // Whatever a test wants.
+        "spelled" => args[0].clone(),
         "noTable" => json!({"table": "nonesuch", "orderBy": [["id", "asc"]]}),
         "noColumn" => json!({"table": "item", "where": equals("nonesuch"), "orderBy": [["id", "asc"]]}),
         "noOrderColumn" => json!({"table": "item", "orderBy": [["nonesuch", "asc"]]}),
@@ -110,6 +126,8 @@ pub enum Answer {
     Slow(Duration),
     /// Does not answer until [`App::release`], then as it should.
     Hang,
+    /// Sends the request elsewhere.
+    Redirect(String),
     /// Closes the connection without an answer.
     Drop,
     /// Says that it is another user's.
@@ -205,6 +223,13 @@ impl App {
         lock(&self.shared).mutate.script.extend(answers);
     }
 
+    /// Behaves from now on.
+    pub fn forget_script(&self) {
+        let mut state = lock(&self.shared);
+        state.query.script.clear();
+        state.mutate.script.clear();
+    }
+
     /// Lets calls go on that hang.
     pub fn release(&self) {
         lock(&self.shared).released += 1;
@@ -294,6 +319,10 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                 (200, normal(None))
             }
             Answer::Drop => return,
+            Answer::Redirect(location) => match http::redirect(&mut stream, &location) {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             Answer::User(user) => (200, normal(Some(&user))),
             Answer::Legacy if mutate => {
                 let answer: Value = serde_json::from_str(&normal(None)).unwrap_or_default();

@@ -25,6 +25,9 @@ pub const WAIT: Duration = Duration::from_secs(20);
 const PING_AFTER: Duration = Duration::from_secs(5);
 const PONG_WITHIN: Duration = Duration::from_secs(5);
 
+/// Time in which a poke that must not come would have come.
+const QUIET: Duration = Duration::from_millis(300);
+
 /// How long one attempt to read blocks.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -492,6 +495,14 @@ impl Client {
             }
         }
         events
+    }
+
+    /// Checks that no poke comes.
+    pub fn quiet(&mut self, what: &str) {
+        self.round_trip();
+        let before = self.pokes.len();
+        self.settle(QUIET);
+        assert_eq!(self.pokes.len(), before, "{what}: {:?}", self.pokes.last());
     }
 
     /// Sends a ping and waits for its pong: everything sent before has been read by then.

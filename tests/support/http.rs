@@ -57,6 +57,12 @@ pub fn respond(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()
     stream.write_all(format!("{head}{body}").as_bytes())
 }
 
+/// Says that the request has to be made elsewhere.
+pub fn redirect(stream: &mut TcpStream, location: &str) -> io::Result<()> {
+    let head = format!("HTTP/1.1 307 x\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(head.as_bytes())
+}
+
 /// GETs a page: status and body. An error if nobody answers.
 pub fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::app::{App, TABLES, query};
+use super::app::{App, Query, TABLES, query};
 use super::client::Client;
 use super::postgres::Cluster;
 use super::server::Server;
@@ -67,6 +67,14 @@ impl Stage {
     /// A tab in a group of its own.
     pub fn client(&self) -> Client {
         Client::new(&self.server)
+    }
+
+    /// A tab in a group of its own that has these queries.
+    pub fn tab(&self, queries: &[Query]) -> Client {
+        let mut client = self.client();
+        client.connect(queries);
+        client.until_got(queries);
+        client
     }
 
     /// Somebody who sees a change every now and then, from now on.

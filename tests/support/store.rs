@@ -45,6 +45,8 @@ pub struct Store {
     pub lmids: BTreeMap<String, u64>,
     /// Results by client and mutation.
     pub results: BTreeMap<(String, u64), Value>,
+    /// Further tables that the client knows, with their keys.
+    pub known: BTreeMap<String, Vec<String>>,
     open: Option<Poke>,
 }
 
@@ -208,7 +210,7 @@ impl Store {
         }
         let table = op["tableName"].as_str().ok_or_else(|| format!("a row without table: {op}"))?;
         let named = if op["op"] == "put" { &op["value"] } else { &op["id"] };
-        let key: Vec<Value> = key_of(table)?.iter().map(|c| named[*c].clone()).collect();
+        let key: Vec<Value> = self.key_of(table)?.iter().map(|c| named[c.as_str()].clone()).collect();
         if !key.iter().all(|v| v.is_string() || v.is_number() || v.is_boolean()) {
             return Err(format!("a row of {table} with the key {key:?}: {op}"));
         }
@@ -227,6 +229,21 @@ impl Store {
         Ok(())
     }
 
+    /// Key columns, as [`super::app::schema`] names them.
+    fn key_of(&self, table: &str) -> Result<Vec<String>, String> {
+        let columns: &[&str] = match table {
+            "item" | "tick" => &["id"],
+            "pair" => &["a", "b"],
+            other => {
+                // Older clients throw on a table that their schema lacks.
+                let known = self.known.get(other).cloned();
+                return known
+                    .ok_or_else(|| format!("a row of the table {other}, which the client does not know"));
+            }
+        };
+        Ok(columns.iter().map(|c| (*c).to_owned()).collect())
+    }
+
     fn apply_result(&mut self, op: &Value) -> Broken {
         let put = op["op"] == "put";
         let id = if put { &op["mutation"]["id"] } else { &op["id"] };
@@ -240,16 +257,6 @@ impl Store {
             self.results.remove(&key);
         }
         Ok(())
-    }
-}
-
-/// Key columns, as [`super::app::schema`] names them.
-fn key_of(table: &str) -> Result<&'static [&'static str], String> {
-    match table {
-        "item" | "tick" => Ok(&["id"]),
-        "pair" => Ok(&["a", "b"]),
-        // Older clients throw on a table that their schema lacks.
-        other => Err(format!("a row of the table {other}, which the client does not know")),
     }
 }
 
@@ -271,4 +278,11 @@ fn change(set: &mut BTreeSet<String>, kind: &str, hash: &str) -> Broken {
         set.remove(hash);
     }
     Ok(())
+}
+
+/// Keys of the rows of a poke, sorted.
+pub fn keys(rows: &[(String, String)]) -> Vec<&str> {
+    let mut keys: Vec<&str> = rows.iter().map(|(_, key)| key.as_str()).collect();
+    keys.sort_unstable();
+    keys
 }
