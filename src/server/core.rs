@@ -18,6 +18,7 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, thread_cpu, yield_now};
 
 use super::cork::Cork;
+use super::gate::Gate;
 use super::handover::Handover;
 use super::lanes::Lanes;
 use super::outbox::Outbox;
@@ -91,6 +92,8 @@ pub struct Core {
     pub peers: Vec<Sender<Handover>>,
     /// Calls the app.
     pub caller: Caller,
+    /// Verifies tokens.
+    pub gate: Gate,
     /// Open connections of all groups, and those that have not joined one yet.
     pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
     /// Connections that were initialised, for the checks that are repeated.
@@ -155,6 +158,7 @@ impl Core {
         Rc::new(Core {
             index: parts.index,
             caller: Caller::new(parts.config.app.clone()),
+            gate: Gate::new(parts.config.clone()),
             config: parts.config,
             metrics: parts.metrics,
             status: parts.status,
