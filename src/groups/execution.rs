@@ -21,7 +21,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 impl Syncer {
-    /// Queries of a group that have to be transformed now; `all`: those that were, too.
+    /// Queries of a group that have to be transformed now; `all`: those that were, too. One that
+    /// is being asked about for the first time is not: if a second request took its place and
+    /// failed, the answer to the first would be lost.
     /// Queries that clients spelled out are transformed at once.
     pub fn transform(&mut self, group_id: &str, all: bool) -> (u64, Vec<Named>) {
         let Some(group) = self.groups.get_mut(group_id) else { return (0, Vec::new()) };
@@ -30,7 +32,9 @@ impl Syncer {
         let mut out = Vec::new();
         let mut spelled = Vec::new();
         for (hash, query) in &mut group.queries {
-            if !query.is_missing() && (!all || query.failed) {
+            let is_first_asked =
+                query.is_waiting() && query.pending.is_none() && query.transforming.is_some();
+            if !query.is_missing() && (!all || query.failed || is_first_asked) {
                 continue;
             }
             match named(hash, &query.spec) {
