@@ -24,6 +24,7 @@ use super::lanes::Lanes;
 use super::outbox::Outbox;
 use super::session::Session;
 use super::status::Status;
+use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
 use crate::backend::push::Queue;
 use crate::changes::commit::Commit;
@@ -92,6 +93,8 @@ pub struct Core {
     pub peers: Vec<Sender<Handover>>,
     /// Calls the app.
     pub caller: Caller,
+    /// Its answers of the last seconds.
+    pub answers: RefCell<Answers>,
     /// Verifies tokens.
     pub gate: Gate,
     /// Open connections of all groups, and those that have not joined one yet.
@@ -158,6 +161,7 @@ impl Core {
         Rc::new(Core {
             index: parts.index,
             caller: Caller::new(parts.config.app.clone()),
+            answers: RefCell::default(),
             gate: Gate::new(parts.config.clone()),
             config: parts.config,
             metrics: parts.metrics,

@@ -152,7 +152,9 @@ pub(super) async fn ask(
             "the query endpoint says that the connection is another user's",
         )),
         _ => {
-            session.validated_at.set(Some(core.clock()));
+            let now = core.clock();
+            session.validated_at.set(Some(now));
+            core.answers.borrow_mut().keep(session.id, revision, queries, &answer, now);
             Ok(Some(answer))
         }
     }
@@ -184,7 +186,12 @@ fn transform_missing(session: &Rc<Session>, all: bool) {
 pub(super) async fn transform_once(session: &Session, all: bool) -> Result<(), ProtocolError> {
     let core = &session.core;
     let group = &session.request.group_id;
-    let Some((serial, queries)) = core.with(|s| s.transform(group, all)) else { return Ok(()) };
+    let Some((serial, mut queries)) = core.with(|s| s.transform(group, all)) else { return Ok(()) };
+    if !all {
+        let revision = session.revision.get();
+        let known = core.answers.borrow().find(session.id, revision, &mut queries, core.clock());
+        give(core, group, Some(serial), known).await;
+    }
     let has_nothing_to_ask = queries.is_empty() && session.validated_at.get().is_some();
     let outcome = if has_nothing_to_ask || core.config.query.urls.is_empty() {
         Ok(())
