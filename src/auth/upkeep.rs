@@ -62,9 +62,13 @@ impl Upkeep {
         now: f64,
     ) -> Option<ConnectionId> {
         let interval = intervals.retransform?;
+        let ids = || open.iter().map(|c| c.id);
         // It stays the same for as long as it can: each change may change what the app answers.
-        let is_open = |id: &ConnectionId| open.iter().any(|c| c.id == *id);
-        self.background = self.background.filter(is_open).or_else(|| open.iter().map(|c| c.id).max());
+        self.background = match self.background {
+            Some(id) if ids().any(|open| open == id) => Some(id),
+            Some(_) => ids().max(),
+            None => ids().min(),
+        };
         if self.background.is_none() {
             self.retransform_at = None;
         }
@@ -125,8 +129,8 @@ mod tests {
         let mut upkeep = Upkeep::default();
         let mut at =
             |connections: &[(u64, f64)], now| upkeep.retransformation(&open(connections), EVERY, now);
-        assert_eq!(at(&[(1, 0.0)], 0.0), None);
-        assert_eq!(at(&[(1, 0.0), (2, 0.0), (3, 0.0)], 150.0), Some(ConnectionId(1)), "not the newest");
+        assert_eq!(at(&[(2, 0.0), (1, 0.0)], 0.0), None);
+        assert_eq!(at(&[(3, 0.0), (2, 0.0), (1, 0.0)], 150.0), Some(ConnectionId(1)), "the first");
         assert_eq!(at(&[(2, 0.0), (3, 0.0)], 150.0), Some(ConnectionId(3)), "the newest takes its place");
         assert_eq!(at(&[(2, 0.0), (3, 0.0), (4, 0.0)], 150.0), Some(ConnectionId(3)));
         assert_eq!(at(&[], 150.0), None);
