@@ -114,6 +114,8 @@ pub enum Answer {
     Drop,
     /// Says that it is another user's.
     User(Value),
+    /// Answers so after a while.
+    After(Duration, Box<Answer>),
     /// The shape of older server libraries.
     Legacy,
 }
@@ -312,8 +314,15 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                 transform(&body, user)
             }
         };
+        let answer = match answer {
+            Answer::After(time, answer) => {
+                std::thread::sleep(time);
+                *answer
+            }
+            other => other,
+        };
         let (status, text) = match answer {
-            Answer::Normal => (200, normal(None)),
+            Answer::Normal | Answer::After(..) => (200, normal(None)),
             Answer::Status(status, text) => (status, text.to_owned()),
             Answer::Text(text) => (200, text),
             Answer::Slow(time) => {
