@@ -238,3 +238,19 @@ fn what_was_answered_a_moment_ago_is_not_asked_for_again() {
     tab.until_got(std::slice::from_ref(&of));
     assert_eq!(stage.app.queries().len(), asked + 1, "it was too long ago");
 }
+
+#[test]
+fn what_one_tab_was_refused_another_that_wants_it_asks_for_itself() {
+    let stage = Stage::prepared(THREE, &[]);
+    let (mut first, mut second) = two(&stage, ["one", "two"]);
+    let calls = stage.app.queries_with("two").len();
+    let refusal = Box::new(Answer::Status(401, "expired"));
+    stage.app.rule_query("two", Some(Answer::After(Duration::from_millis(400), refusal)));
+    let of = query("itemsOf", json!(["x"]));
+    second.change(vec![of.put()]);
+    stage.app.until_queries_with("two", calls + 1);
+    first.change(vec![of.put()]);
+    first.round_trip();
+    assert_eq!(second.until_error()["status"], 401);
+    first.until_got(&[of]);
+}

@@ -1,10 +1,12 @@
 //! From the name of a query to the view that answers it: transformation, planning, lanes,
 //! refusals.
 
+use super::desires::Client;
 use super::group::Group;
 use super::query::Spec;
 use super::schema::ClientKeys;
 use super::shared::Shared;
+use super::sink::ConnectionId;
 use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
@@ -59,6 +61,18 @@ impl Syncer {
         for query in group.queries.values_mut().filter(|q| q.transforming == Some(serial)) {
             query.transforming = None;
         }
+    }
+
+    /// Connections that want a query which nobody is asking the app about.
+    pub fn unanswered(&self, group_id: &str) -> Vec<ConnectionId> {
+        let Some(group) = self.groups.get(group_id) else { return Vec::new() };
+        let is_missing = |hash: &String| {
+            let query = group.queries.get(hash);
+            query.is_some_and(|q| q.is_missing() && named(hash, &q.spec).is_some())
+        };
+        let wants = |client: &Client| client.desires.iter().any(|(hash, d)| d.desired && is_missing(hash));
+        let connections = group.connections.iter();
+        connections.filter(|c| group.clients.get(&c.client_id).is_some_and(wants)).map(|c| c.id).collect()
     }
 
     /// Takes the app's answer for one query. `serial`: that of the request; `None` for the

@@ -174,11 +174,26 @@ fn transform_missing(session: &Rc<Session>, all: bool) {
         while let Some(all) = session.ask_again.take().filter(|_| !session.outbox.has_ended()) {
             if let Err(error) = transform_once(&session, all).await {
                 session.fail(&error);
+                pass_on(&session.core, &session.request.group_id);
             }
         }
         session.asking.set(false);
     })
     .detach();
+}
+
+/// Others of the group may want what could not be asked for with the credentials of one: the next
+/// of them asks.
+fn pass_on(core: &Core, group: &str) {
+    let waiting = core.with(|s| s.unanswered(group)).unwrap_or_default();
+    let live = core.live.borrow();
+    let mut open = waiting.iter().filter_map(|id| live.get(id)?.upgrade()).filter(|s| !s.outbox.has_ended());
+    let next = open.next();
+    drop(open);
+    drop(live);
+    if let Some(session) = next {
+        transform_missing(&session, false);
+    }
 }
 
 /// Has queries transformed. An error is the app's refusal of the whole request. A connection with
