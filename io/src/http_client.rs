@@ -1,4 +1,4 @@
-//! HTTP requests to the app's endpoints: hyper over this crate's sockets, with a pool of
+//! HTTP requests to the app's endpoints and to others that settings name: hyper over this crate's sockets, with a pool of
 //! kept-alive connections per core.
 
 use std::cell::RefCell;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::Method;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use url::Url;
@@ -34,12 +35,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// hold its group's mutations for ever.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Headers, in lower case, that stay with the origin that they are meant for, as browsers do it.
-const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
-
-/// Most redirects followed.
-const MAX_REDIRECTS: usize = 5;
-
 /// Why a request got no answer.
 #[derive(Debug)]
 pub enum FetchError {
@@ -47,8 +42,8 @@ pub enum FetchError {
     Url(String),
     /// The connection failed: worth another try.
     Connection(String),
-    /// No answer in time.
-    Timeout,
+    /// No answer within this time.
+    Timeout(Duration),
     /// The answer is too large or malformed.
     Response(String),
 }
@@ -58,7 +53,7 @@ impl std::fmt::Display for FetchError {
         match self {
             FetchError::Url(what) => write!(f, "the URL cannot be used: {what}"),
             FetchError::Connection(what) => write!(f, "fetch failed: {what}"),
-            FetchError::Timeout => write!(f, "no answer within {} s", RESPONSE_TIMEOUT.as_secs()),
+            FetchError::Timeout(limit) => write!(f, "no answer within {} s", limit.as_secs()),
             FetchError::Response(what) => write!(f, "the answer cannot be read: {what}"),
         }
     }
@@ -77,6 +72,16 @@ pub struct FetchResponse {
 
 type Sender = SendRequest<Full<Bytes>>;
 
+/// What is asked of an origin.
+struct Question<'a> {
+    method: Method,
+    url: &'a Url,
+    headers: &'a [(String, String)],
+    body: Bytes,
+    /// Most bytes of the answer's body.
+    limit: usize,
+}
+
 /// Sends requests; one per core, cheap to clone.
 #[derive(Clone, Default)]
 pub struct HttpClient {
@@ -85,51 +90,43 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// POSTs a JSON body. Redirects that keep the method are followed; another origin is not
-    /// told who the user is.
+    /// POSTs a JSON body. Redirects are answers like others: only what the settings allow is
+    /// dialled, and told who the user is.
     pub async fn post(
         &self,
         url: &Url,
         headers: &[(String, String)],
         body: Bytes,
     ) -> Result<FetchResponse, FetchError> {
-        let request = async {
-            let (mut url, mut headers) = (url.clone(), headers.to_vec());
-            for _ in 0..=MAX_REDIRECTS {
-                let (response, location) = self.once(&url, &headers, body.clone()).await?;
-                let Some(location) = location.filter(|_| matches!(response.status, 307 | 308)) else {
-                    return Ok(response);
-                };
-                let next = url.join(&location).map_err(|e| FetchError::Response(e.to_string()))?;
-                if next.origin() != url.origin() {
-                    headers.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
-                }
-                url = next;
-            }
-            Err(FetchError::Response("too many redirects".to_owned()))
-        };
-        timeout(RESPONSE_TIMEOUT, request).await.unwrap_or(Err(FetchError::Timeout))
+        let question = Question { method: Method::POST, url, headers, body, limit: MAX_RESPONSE };
+        timeout(RESPONSE_TIMEOUT, self.once(&question))
+            .await
+            .unwrap_or(Err(FetchError::Timeout(RESPONSE_TIMEOUT)))
     }
 
-    async fn once(
-        &self,
-        url: &Url,
-        headers: &[(String, String)],
-        body: Bytes,
-    ) -> Result<(FetchResponse, Option<String>), FetchError> {
-        let origin = url.origin().ascii_serialization();
+    /// GETs a document of at most `limit` bytes within `time`, all told. Redirects are answers
+    /// like others: whoever is trusted is named by the URL and nothing else.
+    pub async fn get(&self, url: &Url, limit: usize, time: Duration) -> Result<FetchResponse, FetchError> {
+        let headers = [("accept".to_owned(), "application/json".to_owned())];
+        let question = Question { method: Method::GET, url, headers: &headers, body: Bytes::new(), limit };
+        match timeout(time, self.once(&question)).await {
+            Some(answer) => answer,
+            None => Err(FetchError::Timeout(time)),
+        }
+    }
+
+    async fn once(&self, question: &Question<'_>) -> Result<FetchResponse, FetchError> {
+        let origin = question.url.origin().ascii_serialization();
         // A kept connection may have been closed meanwhile: that is no failure of the app.
         if let Some(mut sender) = self.take_idle(&origin).await
-            && let Ok(response) = sender.send_request(build(url, headers, body.clone())?).await
+            && let Ok(response) = sender.send_request(build(question)?).await
         {
-            return self.finish(origin, sender, response).await;
+            return self.finish(origin, sender, response, question.limit).await;
         }
-        let mut sender = self.connect(url).await?;
-        let response = sender
-            .send_request(build(url, headers, body)?)
-            .await
-            .map_err(|e| FetchError::Connection(e.to_string()))?;
-        self.finish(origin, sender, response).await
+        let mut sender = self.connect(question.url).await?;
+        let response =
+            sender.send_request(build(question)?).await.map_err(|e| FetchError::Connection(e.to_string()))?;
+        self.finish(origin, sender, response, question.limit).await
     }
 
     async fn take_idle(&self, origin: &str) -> Option<Sender> {
@@ -146,10 +143,10 @@ impl HttpClient {
         origin: String,
         sender: Sender,
         response: hyper::Response<hyper::body::Incoming>,
-    ) -> Result<(FetchResponse, Option<String>), FetchError> {
+        limit: usize,
+    ) -> Result<FetchResponse, FetchError> {
         let status = response.status().as_u16();
-        let location = response.headers().get("location").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let body = Limited::new(response.into_body(), MAX_RESPONSE)
+        let body = Limited::new(response.into_body(), limit)
             .collect()
             .await
             .map_err(|e| FetchError::Response(e.to_string()))?
@@ -161,7 +158,7 @@ impl HttpClient {
                 kept.push(sender);
             }
         }
-        Ok((FetchResponse { status, body }, location))
+        Ok(FetchResponse { status, body })
     }
 
     async fn connect(&self, url: &Url) -> Result<Sender, FetchError> {
@@ -199,11 +196,8 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S) -> io
     Ok(sender)
 }
 
-fn build(
-    url: &Url,
-    headers: &[(String, String)],
-    body: Bytes,
-) -> Result<hyper::Request<Full<Bytes>>, FetchError> {
+fn build(question: &Question) -> Result<hyper::Request<Full<Bytes>>, FetchError> {
+    let url = question.url;
     let mut target = url.path().to_owned();
     if let Some(query) = url.query() {
         target.push('?');
@@ -213,11 +207,11 @@ fn build(
         Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
         None => url.host_str().unwrap_or_default().to_owned(),
     };
-    let mut request = hyper::Request::post(target).header("host", host);
-    for (name, value) in headers {
+    let mut request = hyper::Request::builder().method(&question.method).uri(target).header("host", host);
+    for (name, value) in question.headers {
         request = request.header(name, value);
     }
-    request.body(Full::new(body)).map_err(|e| FetchError::Url(e.to_string()))
+    request.body(Full::new(question.body.clone())).map_err(|e| FetchError::Url(e.to_string()))
 }
 
 /// Our streams as hyper wants them.

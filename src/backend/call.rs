@@ -99,7 +99,7 @@ impl Caller {
                 Err(FetchError::Connection(what)) => {
                     CallError::internal("internal", format!("{url} cannot be reached: fetch failed: {what}"))
                 }
-                Err(FetchError::Timeout) => {
+                Err(FetchError::Timeout(_)) => {
                     return Err(CallError::internal("timeout", format!("{url} did not answer in time")));
                 }
                 Err(e) => return Err(CallError::internal("internal", format!("{url}: {e}"))),

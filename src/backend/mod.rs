@@ -2,6 +2,7 @@
 //!
 //! Bodies and answers are made and read without any I/O; [`call`] performs a request.
 
+pub mod answers;
 pub mod call;
 pub mod context;
 mod failure;

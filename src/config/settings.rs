@@ -9,6 +9,7 @@ use super::app::App;
 use super::endpoint::Endpoint;
 use super::postgres::PostgresUrl;
 use super::secret::Secret;
+use crate::auth::key::Key;
 use crate::observe::log::{Format, Level};
 
 /// What a change that clients hear of waits for.
@@ -161,8 +162,8 @@ pub struct Auth {
 pub enum JwtKey {
     /// A symmetric key.
     Secret(Secret),
-    /// One JWK, as JSON.
-    Jwk(Secret),
+    /// One JWK.
+    Jwk(Box<Key>),
     /// A URL of a set of JWKs.
     JwksUrl(url::Url),
 }

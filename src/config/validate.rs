@@ -16,6 +16,7 @@ use super::table::{app, auth, databases, engine, legacy, network, observability,
 use super::value::Value;
 use super::values::Values;
 use super::{Facts, endpoints};
+use crate::auth::key::{Key, KeyError};
 use crate::observe::log::{Format, Level};
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -219,11 +220,14 @@ fn auth_of(values: &mut Values) -> Result<Auth> {
     let key = if let Some(text) = values.text(secret) {
         Some(JwtKey::Secret(Secret::new(text)))
     } else if let Some(text) = values.text(&auth::AUTH_JWK) {
-        if !serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|json| json.is_object()) {
-            let remedy = "Give one JSON Web Key, such as {\"kty\":\"RSA\", …}.";
-            return Err(values.bad(&auth::AUTH_JWK, &text, "is not a JSON object", remedy));
+        let jwk = serde_json::from_str(&text).map_err(|_| KeyError::Malformed);
+        match jwk.and_then(|jwk| Key::from_jwk(&jwk)) {
+            Ok(key) => Some(JwtKey::Jwk(Box::new(key))),
+            Err(problem) => {
+                let remedy = "Give the public JSON Web Key of the signer, such as {\"kty\":\"RSA\", …}.";
+                return Err(values.bad(&auth::AUTH_JWK, &text, &problem.to_string(), remedy));
+            }
         }
-        Some(JwtKey::Jwk(Secret::new(text)))
     } else if let Some(text) = values.text(&auth::AUTH_JWKS_URL) {
         web_url(values, &auth::AUTH_JWKS_URL, &text, &["http", "https"])?.map(JwtKey::JwksUrl)
     } else {

@@ -1,11 +1,13 @@
 //! From the name of a query to the view that answers it: transformation, planning, lanes,
 //! refusals.
 
+use super::desires::Client;
 use super::group::Group;
 use super::query::Spec;
 use super::restore::resume_query;
 use super::schema::ClientKeys;
 use super::shared::Shared;
+use super::sink::ConnectionId;
 use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
@@ -21,7 +23,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 impl Syncer {
-    /// Queries of a group that have to be transformed now; `all`: those that were, too.
+    /// Queries of a group that have to be transformed now; `all`: those that were, too. One that
+    /// is being asked about for the first time is not: if a second request took its place and
+    /// failed, the answer to the first would be lost.
     /// Queries that clients spelled out are transformed at once.
     pub fn transform(&mut self, group_id: &str, all: bool) -> (u64, Vec<Named>) {
         let Some(group) = self.groups.get_mut(group_id) else { return (0, Vec::new()) };
@@ -30,7 +34,9 @@ impl Syncer {
         let mut out = Vec::new();
         let mut spelled = Vec::new();
         for (hash, query) in &mut group.queries {
-            if !query.is_missing() && (!all || query.failed) {
+            let is_first_asked =
+                query.is_waiting() && query.pending.is_none() && query.transforming.is_some();
+            if !query.is_missing() && (!all || query.failed || is_first_asked) {
                 continue;
             }
             match named(hash, &query.spec) {
@@ -55,6 +61,18 @@ impl Syncer {
         for query in group.queries.values_mut().filter(|q| q.transforming == Some(serial)) {
             query.transforming = None;
         }
+    }
+
+    /// Connections that want a query which nobody is asking the app about.
+    pub fn unanswered(&self, group_id: &str) -> Vec<ConnectionId> {
+        let Some(group) = self.groups.get(group_id) else { return Vec::new() };
+        let is_missing = |hash: &String| {
+            let query = group.queries.get(hash);
+            query.is_some_and(|q| q.is_missing() && named(hash, &q.spec).is_some())
+        };
+        let wants = |client: &Client| client.desires.iter().any(|(hash, d)| d.desired && is_missing(hash));
+        let connections = group.connections.iter();
+        connections.filter(|c| group.clients.get(&c.client_id).is_some_and(wants)).map(|c| c.id).collect()
     }
 
     /// Takes the app's answer for one query. `serial`: that of the request; `None` for the

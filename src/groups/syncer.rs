@@ -44,7 +44,7 @@ pub const MAX_FULLS: usize = 8 << 20;
 pub(super) const SMALL_VIEW: usize = 1_000;
 
 /// A query to be transformed by the app.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Named {
     /// Its hash.
     pub hash: String,

@@ -8,6 +8,8 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::problem::problem;
+
 /// Oldest protocol version served.
 pub const MIN_PROTOCOL_VERSION: u32 = 30;
 /// Newest protocol version served.
@@ -165,7 +167,7 @@ fn decode_protocol(header: &str) -> Result<ProtocolHeader, String> {
     let bytes =
         LENIENT.decode(encoded).map_err(|e| format!("Error: Sec-WebSocket-Protocol is not base64: {e}"))?;
     serde_json::from_str(&String::from_utf8_lossy(&bytes))
-        .map_err(|e| format!("Error: Sec-WebSocket-Protocol is not the expected JSON: {e}"))
+        .map_err(|e| format!("Error: Sec-WebSocket-Protocol is not the expected JSON: {}", problem(&e)))
 }
 
 #[cfg(test)]

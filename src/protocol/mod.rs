@@ -8,4 +8,5 @@ pub mod cookie;
 pub mod downstream;
 pub mod error;
 pub mod lexi;
+mod problem;
 pub mod upstream;

@@ -8,6 +8,7 @@ use serde_json::Number;
 use serde_json::value::RawValue;
 
 use super::client_schema::ClientSchema;
+use super::problem::problem;
 
 /// Most query operations in one message.
 pub const MAX_QUERY_OPS: usize = 20_000;
@@ -260,7 +261,7 @@ struct Empty {}
 /// Reads one message.
 pub fn parse(message: &str) -> Result<Upstream<'_>, Invalid> {
     let (kind, body): (&str, &RawValue) =
-        serde_json::from_str(message).map_err(|e| format!("not a message: {e}"))?;
+        serde_json::from_str(message).map_err(|e| format!("not a message: {}", problem(&e)))?;
     let body = body.get();
     match kind {
         "initConnection" => init(read(body, kind)?).map(|i| Upstream::InitConnection(Box::new(i))),
@@ -293,7 +294,7 @@ fn read<'m, T: Deserialize<'m>>(body: &'m str, kind: &str) -> Result<T, Invalid>
     if !body.starts_with('{') {
         return Err(format!("invalid {kind} message: it must be an object"));
     }
-    serde_json::from_str(body).map_err(|e| format!("invalid {kind} message: {e}"))
+    serde_json::from_str(body).map_err(|e| format!("invalid {kind} message: {}", problem(&e)))
 }
 
 fn short(text: &str) -> String {

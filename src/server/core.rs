@@ -18,6 +18,7 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, thread_cpu, yield_now};
 
 use super::cork::Cork;
+use super::gate::Gate;
 use super::handover::Handover;
 use super::lanes::Lanes;
 use super::outbox::Outbox;
@@ -25,6 +26,7 @@ use super::record_files;
 use super::records::{self, Completed, Records};
 use super::session::Session;
 use super::status::Status;
+use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
 use crate::backend::push::Queue;
 use crate::changes::commit::Commit;
@@ -100,6 +102,10 @@ pub struct Core {
     pub peers: Vec<Sender<Handover>>,
     /// Calls the app.
     pub caller: Caller,
+    /// Its answers of the last seconds.
+    pub answers: RefCell<Answers>,
+    /// Verifies tokens.
+    pub gate: Gate,
     /// Open connections of all groups, and those that have not joined one yet.
     pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
     /// Connections that were initialised, for the checks that are repeated.
@@ -175,6 +181,8 @@ impl Core {
         Rc::new(Core {
             index: parts.index,
             caller: Caller::new(parts.config.app.clone()),
+            answers: RefCell::default(),
+            gate: Gate::new(parts.config.clone()),
             config: parts.config,
             metrics: parts.metrics,
             status: parts.status,

@@ -1,7 +1,10 @@
 //! Checks that are repeated while connections are open (`docs/spec/view-syncer.md` §11.6):
 //! each connection is validated anew with the app, and each group's queries are transformed
 //! anew. Only a refusal of identity ends a connection; other failures are tried again later.
+//!
+//! What is due when is decided by [`Upkeep`]; the checks of one group follow one another.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,64 +14,131 @@ use kelvin_io::executor::{sleep, spawn};
 use super::core::Core;
 use super::messages::{ask, transform_once};
 use super::session::Session;
+use crate::auth::upkeep::{Intervals, Upkeep, Validated};
+use crate::groups::sink::ConnectionId;
+use crate::protocol::error::ProtocolError;
+use crate::views::pace::Pace;
 
 /// Time between looks at what is due.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// A group with open connections.
+#[derive(Default)]
+struct Checked {
+    upkeep: RefCell<Upkeep>,
+    /// Its checks are being done.
+    busy: Cell<bool>,
+    /// Its connections as of this round.
+    sessions: RefCell<Vec<Rc<Session>>>,
+}
+
 /// Runs for as long as the core does.
 pub async fn run(core: Rc<Core>) {
-    if core.config.query.urls.is_empty() {
+    let auth = &core.config.auth;
+    let intervals = Intervals::new(auth.revalidate_interval, auth.retransform_interval);
+    let is_off = intervals.revalidate.is_none() && intervals.retransform.is_none();
+    if core.config.query.urls.is_empty() || is_off {
         return;
     }
-    // When each group was last transformed; groups without connections fall out.
-    let mut transformed: HashMap<String, f64> = HashMap::new();
+    let mut groups: HashMap<String, Rc<Checked>> = HashMap::new();
+    let mut pace = core.pace("looking after connections");
     loop {
+        pace.end();
         sleep(ROUND).await;
+        pace.begin();
         let sessions: Vec<Rc<Session>> =
             core.live.borrow().values().filter_map(std::rc::Weak::upgrade).collect();
-        let now = core.clock();
-        if let Some(interval) = core.config.auth.revalidate_interval {
-            sessions.iter().filter(|s| due(s.validated_at.get(), now, interval)).for_each(revalidate);
+        for session in sessions {
+            let id = &session.request.group_id;
+            let group = match groups.get(id) {
+                Some(group) => group,
+                None => groups.entry(id.clone()).or_default(),
+            };
+            group.sessions.borrow_mut().push(session);
+            if pace.due() {
+                pace.rest().await;
+            }
         }
-        if let Some(interval) = core.config.auth.retransform_interval {
-            transformed.retain(|group, _| sessions.iter().any(|s| s.request.group_id == *group));
-            for session in &sessions {
-                let last = transformed.entry(session.request.group_id.clone()).or_insert(now);
-                if due(*last, now, interval) {
-                    *last = now;
-                    retransform(session);
+        // Groups without connections fall out; those whose checks are under way are kept.
+        groups.retain(|_, group| group.busy.get() || !group.sessions.borrow().is_empty());
+        for group in groups.values() {
+            let sessions = group.sessions.take();
+            if !group.busy.get() && group.is_due(&sessions, intervals, core.clock()) {
+                group.busy.set(true);
+                let group = group.clone();
+                spawn(async move {
+                    group.check(&sessions, intervals).await;
+                    group.busy.set(false);
+                })
+                .detach();
+            }
+            if pace.due() {
+                pace.rest().await;
+            }
+        }
+    }
+}
+
+/// Those of the connections that the app has let in, and that have not ended.
+fn validated(sessions: &[Rc<Session>]) -> Vec<Validated> {
+    let open = sessions.iter().filter(|s| !s.outbox.has_ended());
+    open.filter_map(|s| s.validated_at.get().map(|at| Validated { id: s.id, at })).collect()
+}
+
+fn find(sessions: &[Rc<Session>], id: ConnectionId) -> Option<&Rc<Session>> {
+    sessions.iter().find(|s| s.id == id)
+}
+
+impl Checked {
+    fn is_due(&self, sessions: &[Rc<Session>], intervals: Intervals, now: f64) -> bool {
+        let open = validated(sessions);
+        let mut upkeep = self.upkeep.borrow_mut();
+        let retransform = upkeep.retransformation(&open, intervals, now).is_some();
+        retransform || !upkeep.revalidations(&open, intervals, now).is_empty()
+    }
+
+    async fn check(&self, sessions: &[Rc<Session>], intervals: Intervals) {
+        let Some(core) = sessions.first().map(|s| s.core.clone()) else { return };
+        let due = self.upkeep.borrow().revalidations(&validated(sessions), intervals, core.clock());
+        for session in due.into_iter().filter_map(|id| find(sessions, id)) {
+            if let Err(error) = refused(session, ask(session, &[]).await.map(drop)) {
+                crate::warn!("a connection was not validated anew: {}", error.message);
+                return self.upkeep.borrow_mut().defer(intervals.revalidate, core.clock());
+            }
+        }
+        loop {
+            let now = core.clock();
+            let chosen = self.upkeep.borrow_mut().retransformation(&validated(sessions), intervals, now);
+            let Some(session) = chosen.and_then(|id| find(sessions, id)) else { return };
+            let outcome = refused(session, transform_once(session, true).await);
+            let mut upkeep = self.upkeep.borrow_mut();
+            match outcome {
+                // The credentials of another connection are tried.
+                Ok(Refusal::Yes) => {}
+                Ok(Refusal::No) => return upkeep.retransformed(intervals, core.clock()),
+                Err(error) => {
+                    crate::warn!("queries were not transformed anew: {}", error.message);
+                    return upkeep.defer(intervals.retransform, core.clock());
                 }
             }
         }
     }
 }
 
-fn due(last: f64, now: f64, interval: Duration) -> bool {
-    now - last >= interval.as_secs_f64() * 1000.0
+/// Whether the app refused the identity of a connection.
+enum Refusal {
+    Yes,
+    No,
 }
 
-fn revalidate(session: &Rc<Session>) {
-    // Due again after an interval, whatever comes of it.
-    session.validated_at.set(session.core.clock());
-    let session = session.clone();
-    spawn(async move {
-        match ask(&session, &[]).await {
-            Ok(_) => {}
-            Err(error) if error.is_auth() => session.fail(&error),
-            Err(error) => crate::warn!("a connection was not validated anew: {}", error.message),
+/// Ends a connection whose identity the app refused. Returns errors that may pass.
+fn refused(session: &Session, outcome: Result<(), ProtocolError>) -> Result<Refusal, ProtocolError> {
+    match outcome {
+        Ok(()) => Ok(Refusal::No),
+        Err(error) if error.is_auth() => {
+            session.fail(&error);
+            Ok(Refusal::Yes)
         }
-    })
-    .detach();
-}
-
-fn retransform(session: &Rc<Session>) {
-    let session = session.clone();
-    spawn(async move {
-        match transform_once(&session, true).await {
-            Ok(()) => {}
-            Err(error) if error.is_auth() => session.fail(&error),
-            Err(error) => crate::warn!("queries were not transformed anew: {}", error.message),
-        }
-    })
-    .detach();
+        Err(error) => Err(error),
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::core::Core;
 use super::session::Session;
-use crate::auth::token;
+use crate::auth::token::succeed;
 use crate::backend::call::CallError;
 use crate::backend::push::{self, Batch, Cleanup};
 use crate::backend::transform::{self, Transformation};
@@ -58,7 +58,7 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
                 clean_up(session, Cleanup::Clients(&ids));
             }
         }
-        Upstream::UpdateAuth(token) => update_auth(session, token)?,
+        Upstream::UpdateAuth(token) => update_auth(session, &token).await?,
         Upstream::AckMutationResponses { client_id, id } => {
             clean_up(session, Cleanup::UpTo { client_id: &client_id, id });
         }
@@ -99,17 +99,18 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
     // Asking for the transformations is also what lets the app refuse the connection: no row
     // and no record before that (view-syncer §11.4).
     let asked = core.with(|s| s.prospective(&session.request.group_id, &body.desired)).unwrap_or_default();
-    let answer = if core.config.query.urls.is_empty() { None } else { Some(ask(session, &asked).await?) };
+    let is_answered = !core.config.query.urls.is_empty();
+    let answer = if is_answered { ask(session, &asked).await? } else { None };
     if session.outbox.has_ended() {
         return Ok(());
     }
     let clock = core.clock();
     core.with(|s| s.init(arrival(session), body, clock)).unwrap_or(Ok(()))?;
-    session.validated_at.set(clock);
+    session.validated_at.set(Some(clock));
     core.live.borrow_mut().insert(session.id, Rc::downgrade(session));
     if let Some(answer) = answer {
         give(core, &session.request.group_id, None, answer).await;
-    } else if !asked.is_empty() {
+    } else if !is_answered && !asked.is_empty() {
         crate::warn!("named queries stay without an answer: ZERO_QUERY_URL is not set");
     }
     transform_missing(session, false);
@@ -127,22 +128,35 @@ fn arrival(session: &Session) -> Arrival {
     }
 }
 
-/// Asks the app for transformations and checks whom it says it answered.
-pub(super) async fn ask(session: &Session, queries: &[Named]) -> Result<Transformation, ProtocolError> {
+/// Asks the app for transformations and checks whom it says it answered. `None`: the token that
+/// it was asked with was replaced meanwhile, and its answer, whatever it is, counts for nothing.
+pub(super) async fn ask(
+    session: &Session,
+    queries: &[Named],
+) -> Result<Option<Transformation>, ProtocolError> {
     let core = &session.core;
+    let revision = session.revision.get();
     let ids = || json!(queries.iter().map(|q| &q.hash).collect::<Vec<_>>());
     let failed = |e: CallError| e.to_protocol(Kind::TransformFailed, ("queryIDs", ids()));
     let context = session.query_context.borrow().clone();
     let began = now();
     let body = core.caller.post(&core.config.query, &context, transform::request(queries)).await;
     core.metrics.transform_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
+    if session.revision.get() != revision {
+        return Ok(None);
+    }
     let answer = transform::response(&body.map_err(failed)?).map_err(failed)?;
     match &answer.user_id {
         Some(user) if *user != session.request.user_id => Err(ProtocolError::new(
             Kind::Unauthorized,
             "the query endpoint says that the connection is another user's",
         )),
-        _ => Ok(answer),
+        _ => {
+            let now = core.clock();
+            session.validated_at.set(Some(now));
+            core.answers.borrow_mut().keep(session.id, revision, queries, &answer, now);
+            Ok(Some(answer))
+        }
     }
 }
 
@@ -160,6 +174,7 @@ fn transform_missing(session: &Rc<Session>, all: bool) {
         while let Some(all) = session.ask_again.take().filter(|_| !session.outbox.has_ended()) {
             if let Err(error) = transform_once(&session, all).await {
                 session.fail(&error);
+                pass_on(&session.core, &session.request.group_id);
             }
         }
         session.asking.set(false);
@@ -167,19 +182,41 @@ fn transform_missing(session: &Rc<Session>, all: bool) {
     .detach();
 }
 
-/// Has queries transformed. An error is the app's refusal of the whole request.
+/// Others of the group may want what could not be asked for with the credentials of one: the next
+/// of them asks.
+fn pass_on(core: &Core, group: &str) {
+    let waiting = core.with(|s| s.unanswered(group)).unwrap_or_default();
+    let live = core.live.borrow();
+    let mut open = waiting.iter().filter_map(|id| live.get(id)?.upgrade()).filter(|s| !s.outbox.has_ended());
+    let next = open.next();
+    drop(open);
+    drop(live);
+    if let Some(session) = next {
+        transform_missing(&session, false);
+    }
+}
+
+/// Has queries transformed. An error is the app's refusal of the whole request. A connection with
+/// a token that the app has not seen shows it, even if there is nothing to transform.
 pub(super) async fn transform_once(session: &Session, all: bool) -> Result<(), ProtocolError> {
     let core = &session.core;
     let group = &session.request.group_id;
-    let Some((serial, queries)) = core.with(|s| s.transform(group, all)) else { return Ok(()) };
-    let outcome = if queries.is_empty() || core.config.query.urls.is_empty() {
+    let Some((serial, mut queries)) = core.with(|s| s.transform(group, all)) else { return Ok(()) };
+    if !all {
+        let revision = session.revision.get();
+        let known = core.answers.borrow().find(session.id, revision, &mut queries, core.clock());
+        give(core, group, Some(serial), known).await;
+    }
+    let has_nothing_to_ask = queries.is_empty() && session.validated_at.get().is_some();
+    let outcome = if has_nothing_to_ask || core.config.query.urls.is_empty() {
         Ok(())
     } else {
         match ask(session, &queries).await {
-            Ok(answer) => {
+            Ok(Some(answer)) => {
                 give(core, group, Some(serial), answer).await;
                 Ok(())
             }
+            Ok(None) => Ok(()),
             Err(error) => Err(error),
         }
     };
@@ -200,18 +237,22 @@ async fn give(core: &Core, group: &str, serial: Option<u64>, answer: Transformat
     pace.end();
 }
 
-fn update_auth(session: &Rc<Session>, auth: String) -> Result<(), ProtocolError> {
-    if session.query_context.borrow().token.as_deref() == Some(auth.as_str()) {
+/// Takes another token (view-syncer §11.5). The app has to see it before the connection counts
+/// as let in again.
+async fn update_auth(session: &Rc<Session>, auth: &str) -> Result<(), ProtocolError> {
+    let next = session.core.gate.admit(Some(auth), session.request.user_id.as_deref()).await?;
+    // Somebody may have taken its place while keys were fetched.
+    if !session.is_current() {
         return Ok(());
     }
-    if auth.is_empty() {
-        return Err(ProtocolError::new(Kind::Unauthorized, "a token cannot be replaced by none"));
+    let token = succeed(session.token.borrow().as_ref(), next)?;
+    let Some(token) = token else { return Ok(()) };
+    for context in [&session.query_context, &session.push_context] {
+        context.borrow_mut().token = Some(token.expose().to_owned());
     }
-    let config = &session.core.config;
-    let endpoints = !config.query.urls.is_empty() && !config.mutate.urls.is_empty();
-    token::admit(&config.auth, endpoints, Some(&auth), session.request.user_id.as_deref())?;
-    session.query_context.borrow_mut().token = Some(auth.clone());
-    session.push_context.borrow_mut().token = Some(auth);
+    *session.token.borrow_mut() = Some(token);
+    session.revision.set(session.revision.get() + 1);
+    session.validated_at.set(None);
     transform_missing(session, true);
     Ok(())
 }
@@ -283,11 +324,25 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
                 };
                 push::per_client(&refused, &batch.ids)
             }
-            Ok(outcome) => outcome.errors,
+            Ok(outcome) => {
+                if outcome.errors.is_empty() {
+                    let_in(core, &batch);
+                }
+                outcome.errors
+            }
         };
         for (client, error) in errors {
             tell(core, group, &client, &error);
         }
+    }
+}
+
+/// The app has let in the connection that sent these mutations, if it still has the token that
+/// it had then.
+fn let_in(core: &Core, batch: &Batch) {
+    let session = core.live.borrow().get(&batch.connection).and_then(std::rc::Weak::upgrade);
+    if let Some(session) = session.filter(|s| *s.push_context.borrow() == batch.context) {
+        session.validated_at.set(Some(core.clock()));
     }
 }
 

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod batch;
 pub mod core;
 mod cork;
+pub mod gate;
 pub mod handover;
 pub mod inbox;
 pub mod lane;

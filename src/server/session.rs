@@ -23,7 +23,7 @@ use super::core::Core;
 use super::handover::Handover;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
-use crate::auth::token;
+use crate::auth::token::Token;
 use crate::backend::context::Context;
 use crate::config::Config;
 use crate::groups::sink::{ConnectionId, Sink};
@@ -51,10 +51,15 @@ pub struct Session {
     pub query_context: RefCell<Context>,
     /// What goes along to the mutate endpoint.
     pub push_context: RefCell<Context>,
+    /// The token that it was admitted with, or that has taken its place.
+    pub token: RefCell<Option<Token>>,
+    /// Counts tokens: what the app said of an older one counts for nothing (view-syncer §11.3).
+    pub revision: Cell<u64>,
     /// `initConnection` has been handled.
     pub initialised: Cell<bool>,
-    /// When the app last let the connection in, in milliseconds of the core.
-    pub validated_at: Cell<f64>,
+    /// When the app last let the connection in, in milliseconds of the core; `None`: it has not
+    /// seen the present token.
+    pub validated_at: Cell<Option<f64>>,
     /// The app is being asked for transformations that this connection wants.
     pub asking: Cell<bool>,
     /// They have to be asked for once more when that is done; `true`: all of them.
@@ -85,7 +90,7 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
     core.metrics.connection_accepted();
     let began = now();
     let Handover { stream, mut request, key, protocol, headers, rest } = handover;
-    let first = request.init_connection.take();
+    let (first, token) = (request.init_connection.take(), request.auth_token.take());
     let request = Rc::new(request);
     let peer = {
         let mut stream = stream.attach();
@@ -103,7 +108,7 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
             let writing = spawn(outbox.clone().write(move || {
                 drained.with(|s| s.drained(id));
             }));
-            if let Some(session) = admit(&core, id, request.clone(), headers, &outbox) {
+            if let Some(session) = admit(&core, id, request.clone(), token, headers, &outbox).await {
                 run(session, first, &mut reader, rest).await;
             }
             // What was queued last, an error or a close, still has to leave and to arrive.
@@ -121,27 +126,36 @@ pub async fn serve(core: Rc<Core>, handover: Handover) {
 }
 
 /// Checks everything that comes before `connected` (§4.1). `None`: refused, and told so.
-fn admit(
+async fn admit(
     core: &Rc<Core>,
     id: ConnectionId,
     request: Rc<ConnectRequest>,
+    token: Option<String>,
     headers: Vec<(String, String)>,
     outbox: &Rc<Outbox>,
 ) -> Option<Rc<Session>> {
-    let endpoints = !core.config.query.urls.is_empty() && !core.config.mutate.urls.is_empty();
-    let admitted =
-        token::admit(&core.config.auth, endpoints, request.auth_token.as_deref(), request.user_id.as_deref())
-            .and_then(|()| check_user(core, &request));
     if let Some(error) = core.records.refusal() {
         outbox.fail_with(&error, None);
         return None;
     }
-    if let Err(error) = admitted {
-        outbox.fail_with(&error, Some(CLOSE_AUTH));
+    let admitted = core.gate.admit(token.as_deref(), request.user_id.as_deref()).await;
+    drop(token);
+    let token = match admitted.and_then(|token| check_user(core, &request).map(|()| token)) {
+        Ok(token) => token,
+        Err(error) => {
+            crate::info!(
+                client = &request.client_id, group = &request.group_id, kind = error.kind.name();
+                "a connection was not admitted: {}", error.message
+            );
+            outbox.fail_with(&error, Some(CLOSE_AUTH));
+            return None;
+        }
+    };
+    // Only now: a bad token must not push a good connection out.
+    if !replace_previous(core, id, &request) {
+        outbox.close();
         return None;
     }
-    // Only now: a bad token must not push a good connection out.
-    replace_previous(core, id, &request);
     if let Err(why) = request.protocol_version() {
         outbox.fail_with(&ProtocolError::new(Kind::VersionNotSupported, why), None);
         return None;
@@ -160,7 +174,7 @@ fn admit(
         (!found.is_empty()).then(|| found.join("; "))
     };
     let context = Context {
-        token: request.auth_token.clone(),
+        token: token.as_ref().map(|token| token.expose().to_owned()),
         cookie: header("cookie"),
         origin: header("origin"),
         request_headers: forwarded(&core.config, &headers),
@@ -177,8 +191,10 @@ fn admit(
         outbox: outbox.clone(),
         query_context: RefCell::new(context.clone()),
         push_context: RefCell::new(context),
+        token: RefCell::new(token),
+        revision: Cell::new(0),
         initialised: Cell::new(false),
-        validated_at: Cell::new(core.clock()),
+        validated_at: Cell::new(None),
         asking: Cell::new(false),
         ask_again: Cell::new(None),
     }))
@@ -203,9 +219,13 @@ fn check_user(core: &Core, request: &ConnectRequest) -> Result<(), ProtocolError
 }
 
 /// Closes an older connection of the same client, without an error: that tab must not stop.
-/// It may still be without a group, or the app may be being asked about it.
-fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) {
+/// It may still be without a group, or the app may be being asked about it. `false`: this one is
+/// the older, and was only longer about its token.
+fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> bool {
     let tab = (request.group_id.clone(), request.client_id.clone());
+    if core.tabs.borrow().get(&tab).is_some_and(|newest| *newest > id) {
+        return false;
+    }
     let previous = core.tabs.borrow_mut().insert(tab, id);
     if let Some(previous) = previous {
         let clock = core.clock();
@@ -214,6 +234,7 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) {
             outbox.close();
         }
     }
+    true
 }
 
 async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, rest: Vec<u8>) {

@@ -132,6 +132,8 @@ pub enum Answer {
     Drop,
     /// Says that it is another user's.
     User(Value),
+    /// Answers so after a while.
+    After(Duration, Box<Answer>),
     /// The shape of older server libraries.
     Legacy,
 }
@@ -162,7 +164,19 @@ impl Call {
 #[derive(Default)]
 struct Endpoint {
     script: VecDeque<Answer>,
+    /// Comes before the script: what calls with a token get.
+    by_token: Vec<(String, Answer)>,
     calls: Vec<Call>,
+}
+
+impl Endpoint {
+    /// Takes note of a call and says what it gets.
+    fn call(&mut self, call: Call) -> Answer {
+        let token = call.request.header("authorization").map(|a| a.trim_start_matches("Bearer "));
+        let ruled = self.by_token.iter().find(|(t, _)| token == Some(t)).map(|(_, answer)| answer.clone());
+        self.calls.push(call);
+        ruled.or_else(|| self.script.pop_front()).unwrap_or(Answer::Normal)
+    }
 }
 
 #[derive(Default)]
@@ -216,6 +230,30 @@ impl App {
     /// What the next calls of `/query` get; afterwards it behaves.
     pub fn script_query(&self, answers: impl IntoIterator<Item = Answer>) {
         lock(&self.shared).query.script.extend(answers);
+    }
+
+    /// What calls of `/query` with this token get from now on; `None`: what others do.
+    pub fn rule_query(&self, token: &str, answer: Option<Answer>) {
+        let rules = &mut lock(&self.shared).query.by_token;
+        rules.retain(|(t, _)| t != token);
+        rules.extend(answer.map(|answer| (token.to_owned(), answer)));
+    }
+
+    /// Calls of `/query` with this token so far.
+    pub fn queries_with(&self, token: &str) -> Vec<Call> {
+        let bearer = format!("Bearer {token}");
+        let mut calls = self.queries();
+        calls.retain(|c| c.request.header("authorization") == Some(&bearer));
+        calls
+    }
+
+    /// Waits for this many calls of `/query` with the token.
+    pub fn until_queries_with(&self, token: &str, count: usize) {
+        let bearer = format!("Bearer {token}");
+        let has_token = |c: &&Call| c.request.header("authorization") == Some(&bearer);
+        self.wait(&format!("{count} calls with a token"), |s| {
+            (s.query.calls.iter().filter(has_token).count() >= count).then_some(())
+        });
     }
 
     /// What the next calls of `/mutate` get; afterwards it behaves.
@@ -289,8 +327,7 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
         let (answer, released) = {
             let mut state = lock(shared);
             let endpoint = if mutate { &mut state.mutate } else { &mut state.query };
-            endpoint.calls.push(Call { request, body: body.clone() });
-            let answer = endpoint.script.pop_front().unwrap_or(Answer::Normal);
+            let answer = endpoint.call(Call { request, body: body.clone() });
             shared.changed.notify_all();
             (answer, state.released)
         };
@@ -302,8 +339,15 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                 transform(&body, user)
             }
         };
+        let answer = match answer {
+            Answer::After(time, answer) => {
+                std::thread::sleep(time);
+                *answer
+            }
+            other => other,
+        };
         let (status, text) = match answer {
-            Answer::Normal => (200, normal(None)),
+            Answer::Normal | Answer::After(..) => (200, normal(None)),
             Answer::Status(status, text) => (status, text.to_owned()),
             Answer::Text(text) => (200, text),
             Answer::Slow(time) => {

@@ -470,6 +470,23 @@ impl Client {
         }
     }
 
+    /// Connects and is refused because of who it is: an error before anything else, and its
+    /// reason in the close.
+    pub fn until_refused(&mut self) -> Value {
+        let init = self.init_body(Vec::new());
+        self.open(Some(&init));
+        match (self.next(WAIT), self.next(WAIT)) {
+            (Some(Event::Error(error)), Some(Event::Closed(Some(3000), reason))) => {
+                assert!(
+                    error["message"].as_str().is_some_and(|m| m.starts_with(reason.trim_end_matches("..."))),
+                    "{reason}"
+                );
+                error
+            }
+            other => panic!("{}: it was not refused: {other:?}", self.id),
+        }
+    }
+
     /// Takes events until the connection is closed; an error is the test's failure.
     pub fn until_closed(&mut self) -> (Option<u16>, String) {
         let deadline = Instant::now() + WAIT;

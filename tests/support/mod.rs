@@ -5,6 +5,7 @@ pub mod app;
 pub mod client;
 pub mod frames;
 pub mod http;
+pub mod key_server;
 pub mod load;
 pub mod postgres;
 pub mod proxy;
@@ -15,6 +16,7 @@ pub mod sql;
 pub mod stage;
 pub mod store;
 pub mod tables;
+pub mod tokens;
 pub mod values;
 
 use std::future::Future;

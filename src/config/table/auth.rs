@@ -20,10 +20,10 @@ options! {
         "Symmetric key that JSON web tokens are signed with. At most one of secret, jwk and jwks-url.");
     AUTH_JWK = text("auth.jwk").secret().deprecated(COOKIES).doc(
         "Public key (a JWK, as JSON) that JSON web tokens are verified with.");
-    AUTH_JWKS_URL = text("auth.jwks-url").deprecated(COOKIES)
-        .missing("sets of keys are not fetched, so every token is refused; use ZERO_AUTH_JWK.")
-        .doc(
-        "URL of a set of such keys.");
+    AUTH_JWKS_URL = text("auth.jwks-url").deprecated(COOKIES).doc(
+        "URL of a set of such keys (a JWK set). It is fetched when the first token comes, again after 10 minutes, \
+         and when a token names a key that is not in it, at most every 30 seconds. When it cannot be fetched, the \
+         keys from before are used on. Redirects are not followed.");
     AUTH_ISSUER = text("auth.issuer").deprecated(COOKIES).doc("The iss claim that tokens must have.");
     AUTH_AUDIENCE = text("auth.audience").deprecated(COOKIES).doc("The aud claim that tokens must have.");
 }

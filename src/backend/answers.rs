@@ -1,0 +1,136 @@
+//! Answers of the app that may serve once more (`docs/spec/view-syncer.md` §8.2).
+//!
+//! A page that drops a query and wants it again a moment later need not have it transformed
+//! again. Nothing is shared between connections, nor between the tokens of one: only what
+//! the app has answered to exactly the same is used.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use super::transform::Transformation;
+use crate::groups::sink::ConnectionId;
+use crate::groups::syncer::{Named, Transformed};
+use crate::zql::ast::Ast;
+
+/// How long an answer may serve, in milliseconds. As the reference.
+pub const LIFETIME: f64 = 5_000.0;
+
+/// Most answers kept on a core. Beyond it the oldest go: they cost a request at most.
+pub const MAX_ANSWERS: usize = 1_000;
+
+/// Who asked, with which of its tokens, for what.
+type Question = (ConnectionId, u64, Named);
+
+/// The answers of a core.
+#[derive(Default)]
+pub struct Answers {
+    kept: HashMap<Rc<Question>, (f64, Box<Ast>)>,
+    /// Oldest first.
+    order: VecDeque<(f64, Rc<Question>)>,
+}
+
+impl Answers {
+    /// Keeps what the app answered to these questions. Refusals are not kept: users try again.
+    pub fn keep(
+        &mut self,
+        connection: ConnectionId,
+        revision: u64,
+        asked: &[Named],
+        answer: &Transformation,
+        now: f64,
+    ) {
+        for (hash, transformed) in &answer.queries {
+            if let (Transformed::Ast(ast), Some(named)) =
+                (transformed, asked.iter().find(|n| n.hash == *hash))
+            {
+                let question = Rc::new((connection, revision, named.clone()));
+                self.order.push_back((now, question.clone()));
+                self.kept.insert(question, (now, ast.clone()));
+            }
+        }
+        while self.order.front().is_some_and(|(at, _)| now - at >= LIFETIME || self.order.len() > MAX_ANSWERS)
+        {
+            if let Some((at, question)) = self.order.pop_front()
+                && self.kept.get(&question).is_some_and(|(kept, _)| *kept == at)
+            {
+                self.kept.remove(&question);
+            }
+        }
+    }
+
+    /// Takes out of `asked` what has been answered before, and returns the answers.
+    pub fn find(
+        &self,
+        connection: ConnectionId,
+        revision: u64,
+        asked: &mut Vec<Named>,
+        now: f64,
+    ) -> Transformation {
+        let mut queries = Vec::new();
+        asked.retain(|named| {
+            let question = (connection, revision, named.clone());
+            match self.kept.get(&question).filter(|(at, _)| now - at < LIFETIME) {
+                Some((_, ast)) => queries.push((named.hash.clone(), Transformed::Ast(ast.clone()))),
+                None => return true,
+            }
+            false
+        });
+        Transformation { user_id: None, queries }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zql::ast::{self, Strictness};
+
+    const TAB: ConnectionId = ConnectionId(1);
+
+    fn named(hash: &str, args: &str) -> Named {
+        Named { hash: hash.to_owned(), name: "q".to_owned(), args: args.to_owned() }
+    }
+
+    fn answered(answers: &mut Answers, hash: &str, now: f64) {
+        let ast = ast::parse(r#"{"table":"t"}"#, Strictness::Tolerant).expect("a query");
+        let queries = vec![
+            (hash.to_owned(), Transformed::Ast(Box::new(ast))),
+            ("refused".to_owned(), Transformed::Refused(serde_json::json!({}))),
+        ];
+        let answer = Transformation { user_id: None, queries };
+        answers.keep(TAB, 0, &[named(hash, "[]"), named("refused", "[]")], &answer, now);
+    }
+
+    fn is_known(answers: &Answers, tab: ConnectionId, revision: u64, query: Named, now: f64) -> bool {
+        let mut asked = vec![query];
+        let found = answers.find(tab, revision, &mut asked, now);
+        assert_eq!(found.queries.len() + asked.len(), 1);
+        asked.is_empty()
+    }
+
+    #[test]
+    fn only_the_same_question_with_the_same_token_is_answered_again() {
+        let mut answers = Answers::default();
+        answered(&mut answers, "a", 0.0);
+        assert!(is_known(&answers, TAB, 0, named("a", "[]"), 4_999.0));
+        assert!(!is_known(&answers, TAB, 0, named("a", "[]"), 5_000.0), "it is too old");
+        assert!(!is_known(&answers, TAB, 0, named("a", "[1]"), 1.0));
+        assert!(!is_known(&answers, TAB, 1, named("a", "[]"), 1.0), "another token");
+        assert!(!is_known(&answers, ConnectionId(2), 0, named("a", "[]"), 1.0), "another connection");
+        assert!(!is_known(&answers, TAB, 0, named("refused", "[]"), 1.0));
+    }
+
+    #[test]
+    fn answers_that_are_old_or_too_many_go() {
+        let mut answers = Answers::default();
+        answered(&mut answers, "a", 0.0);
+        answered(&mut answers, "a", 3_000.0);
+        answered(&mut answers, "b", 6_000.0);
+        assert!(is_known(&answers, TAB, 0, named("a", "[]"), 6_000.0), "the later of two");
+        answered(&mut answers, "b", 9_000.0);
+        assert_eq!((answers.kept.len(), answers.order.len()), (1, 2));
+        for n in 0..2 * MAX_ANSWERS {
+            answered(&mut answers, &n.to_string(), 9_000.0);
+        }
+        assert_eq!((answers.kept.len(), answers.order.len()), (MAX_ANSWERS, MAX_ANSWERS));
+    }
+}
