@@ -37,13 +37,13 @@ pub enum Fault {
     Alive,
     /// Rule 16: groups step while a view of theirs is read anew or replaced.
     Hold,
-    /// Rule 17: after a restart labels go on from the last one that was written down.
+    /// Rule 17: within one version a label is issued again and again.
     Labels,
     /// Rule 18: after a restart the epoch is the same.
     Epoch,
     /// Rule 19: a tab that was away is not told of the rows of views that were left meanwhile.
     Left,
-    /// Rule 20: a group whose views are not known any more is served from its history.
+    /// Rule 20: a group that gave its views up is served from its history.
     Floor,
     /// Rule 21: what a tab has that cannot be proved is not cleared.
     Clear,

@@ -15,6 +15,21 @@ pub struct RecordId {
     pub number: u64,
 }
 
+/// Bits of a record's number below the core's.
+const CORE_SHIFT: u32 = 48;
+
+impl RecordId {
+    /// The record with this number, of this core.
+    pub fn of_core(epoch: u64, core: usize, number: u64) -> RecordId {
+        RecordId { epoch, number: (core as u64) << CORE_SHIFT | (number & ((1 << CORE_SHIFT) - 1)) }
+    }
+
+    /// The core that gave the number.
+    pub fn core(self) -> usize {
+        (self.number >> CORE_SHIFT) as usize
+    }
+}
+
 /// A row as a record names it: the place of its identity in the view's list, and its key.
 pub type RecordedRow = (u16, Box<[u8]>);
 

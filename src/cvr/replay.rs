@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::record::{Batch, GroupRecord, Header, LeftRecord, NamedIdentity, Record, RecordId, RecordedDelta};
-use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 
@@ -368,18 +367,14 @@ fn seal(record: &mut GroupRecord, head: StateVersion, log: Log, views: &BTreeMap
         record.seals.remove(0);
     }
     let last = Cookie::label(head.0.max(told.major), log.0, MAX_STEP).max(told);
-    if !faults::is_on(Fault::Labels) {
-        record.label = (last.major, last.config);
-    }
+    record.label = (last.major, last.config);
     let of = |(epoch, number, _): &(u64, u64, _)| views.get(&RecordId { epoch: *epoch, number: *number });
     let version = record.views.iter().map(of).try_fold(head, |least, at| Some(least.min(*at?)));
     match version {
         Some(version) => record.version = version.0,
         None => {
             // A view is not known any more, and with it not what tabs hold.
-            if !faults::is_on(Fault::Floor) {
-                record.floor = record.label;
-            }
+            record.floor = record.label;
             record.views.clear();
         }
     }

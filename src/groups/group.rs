@@ -13,6 +13,7 @@ use super::record::{Held, Seal};
 use super::schema::Resolved;
 use super::shared::Shared;
 use super::sink::{Connection, ConnectionId};
+use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 use crate::protocol::downstream::QueryPatch;
@@ -174,7 +175,7 @@ impl Group {
         } else if self.label.epoch() < epoch {
             Cookie::label(self.label.major, epoch, 1)
         } else if self.label.step() < MAX_STEP {
-            Cookie { config: self.label.config + 1, ..self.label }
+            Cookie { config: self.label.config + u64::from(!faults::is_on(Fault::Labels)), ..self.label }
         } else {
             return Err(ProtocolError::new(
                 Kind::ClientNotFound,

@@ -6,6 +6,7 @@ use super::restore::forget_held;
 use super::sink::{Connection, Phase, Resends};
 use super::step::give_up;
 use super::syncer::*;
+use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
@@ -132,7 +133,9 @@ impl Syncer {
             if let Some(group) = self.groups.get_mut(&id) {
                 // Not even a cookie of this moment can be proved any more.
                 let _ = group.next_label(StateVersion(group.label.major), self.shared.epoch);
-                group.floor = group.label;
+                if !faults::is_on(Fault::Floor) {
+                    group.floor = group.label;
+                }
                 group.attached = false;
                 self.shared.note(group);
             }

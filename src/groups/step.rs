@@ -524,7 +524,10 @@ fn deliver(
 }
 
 fn receives(connection: &Connection, previous: Option<Cookie>) -> bool {
-    let in_step = previous == Some(connection.label.unwrap_or(ZERO)) || faults::is_on(Fault::Sockets);
+    if faults::is_on(Fault::Sockets) {
+        return connection.phase != Phase::CatchingUp;
+    }
+    let in_step = previous == Some(connection.label.unwrap_or(ZERO));
     connection.phase == Phase::Live && in_step && !connection.sink.is_behind()
 }
 

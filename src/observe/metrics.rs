@@ -122,6 +122,8 @@ metrics! {
         slot_lag_bytes: Gauge, "slot_lag_bytes", "Log that Postgres keeps for the replication slot.";
         sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync.";
         sync_total: Gauge, "initial_sync_rows_expected", "Rows that it expects.";
+        record_writes: Counter, "record_writes_total", "Writes to the logs of client view records.";
+        record_bytes: Counter, "record_bytes_total", "Bytes written to them.";
         nudges: Counter, "executor_nudges_total", "Times an executor that stood still was interrupted.";
         reconnects: Counter, "upstream_reconnects_total", "Times the replication stream was connected anew.";
         transforms: Counter, "transform_requests_total", "Calls of the query endpoint.";
@@ -255,6 +257,12 @@ impl Metrics {
     pub fn slice_done(&self, ran_ns: u64, cpu_ns: u64) {
         self.slice.record(ran_ns);
         self.slice_cpu.record(cpu_ns);
+    }
+
+    /// Client view records were written.
+    pub fn records_written(&self, bytes: usize) {
+        add(&self.record_writes, 1);
+        add(&self.record_bytes, bytes as u64);
     }
 
     /// The longest slice so far by the processor's time, in nanoseconds.

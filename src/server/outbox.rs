@@ -200,7 +200,6 @@ impl Outbox {
     }
 
     fn drop_queued(&self) {
-        self.drop_held();
         let mut queue = self.queue.borrow_mut();
         // The first frame may be half written.
         let keep = queue.front().cloned().filter(|_| self.partial.get());

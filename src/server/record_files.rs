@@ -17,9 +17,6 @@ use crate::cvr::replay::{Group, Incarnation, Recovered, Replay};
 /// Ending of the files' names.
 const ENDING: &str = "records";
 
-/// Bits of a record's number below the core's.
-const CORE_SHIFT: u32 = 48;
-
 /// Marks numbers that a view got because it moved to another core.
 const MOVED: u64 = 1 << 47;
 
@@ -36,14 +33,16 @@ pub fn name(epoch: u64, core: usize, sequence: u64) -> String {
 }
 
 /// Epoch, core and sequence of a file.
-fn parse(name: &str) -> Option<(u64, usize, u64)> {
+type Name = (u64, usize, u64);
+
+fn parse(name: &str) -> Option<Name> {
     let mut parts = name.strip_suffix(ENDING)?.strip_suffix('.')?.split('-');
     let parsed = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next().is_none().then_some(parsed)
 }
 
 /// All files, in order.
-fn list(directory: &Path) -> io::Result<Vec<((u64, usize, u64), PathBuf)>> {
+fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -156,21 +155,21 @@ fn moved(
     incarnations: &BTreeMap<RecordId, Incarnation>,
     views: &HashMap<RecordId, Incarnation>,
 ) -> RecordId {
-    if id.number >> CORE_SHIFT == core as u64 {
+    if id.core() == core {
         return id;
     }
     let wanted = incarnations.get(&id).map(|incarnation| &incarnation.key);
     let hash = xxhash_rust::xxh3::xxh3_64(&id.number.to_le_bytes());
-    let mut number = (core as u64) << CORE_SHIFT | MOVED | (hash & (MOVED - 1));
+    let mut number = hash;
     loop {
-        let new = RecordId { number, ..id };
+        let new = RecordId::of_core(id.epoch, core, MOVED | (number & (MOVED - 1)));
         // Another one's number, or this one, that an earlier group brought.
         match views.get(&new) {
             Some(other) if Some(&other.key) != wanted || other.members != incarnations[&id].members => {
-                number = (number & !(MOVED - 1)) | ((number + 1) & (MOVED - 1));
+                number = number.wrapping_add(1);
             }
             None if incarnations.contains_key(&new) => {
-                number = (number & !(MOVED - 1)) | ((number + 1) & (MOVED - 1));
+                number = number.wrapping_add(1);
             }
             _ => return new,
         }
@@ -228,7 +227,7 @@ mod tests {
 
     #[test]
     fn groups_keep_their_views_when_the_number_of_cores_changes() {
-        let of_core = |core: u64, n: u64| core << CORE_SHIFT | n;
+        let of_core = |core, n| RecordId::of_core(3, core, n).number;
         let ids = [(3, of_core(0, 1)), (3, of_core(1, 1)), (3, of_core(2, 1))];
         for cores in [1, 2, 5] {
             let groups: Vec<Group> =
@@ -254,7 +253,7 @@ mod tests {
                         .views
                         .iter()
                         .map(|(epoch, number, _)| {
-                            assert_eq!((number >> CORE_SHIFT) as usize, core);
+                            assert_eq!(RecordId { epoch: *epoch, number: *number }.core(), core);
                             &*views[&RecordId { epoch: *epoch, number: *number }].key
                         })
                         .collect();

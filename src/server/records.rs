@@ -26,6 +26,9 @@ use crate::protocol::error::{Kind, ProtocolError};
 /// Bytes that may wait to be written before the filling of a file pauses: what is live comes first.
 const MAX_FILLING: usize = 4 << 20;
 
+/// Pause of the filling.
+const WAIT: Duration = Duration::from_millis(1);
+
 /// Time between attempts to begin a file on a disk that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -87,8 +90,7 @@ impl Records {
 
     /// Takes what has to be written.
     pub fn push(&self, output: Output) {
-        let next = output.next.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        self.waiting_bytes.set(self.waiting_bytes.get() + (output.bytes.len() + next).max(1));
+        self.waiting_bytes.set(self.waiting_bytes.get() + output.len().max(1));
         self.waiting.borrow_mut().push(output);
         // A full queue means that the writer knows.
         let _ = self.signal.0.try_send(());
@@ -131,7 +133,9 @@ async fn write(core: Rc<Core>, name: LogName) {
             core.records.writing.set(true);
             let outputs = core.records.take();
             core.cork.mark();
+            let bytes = outputs.iter().map(Output::len).sum();
             let result = write_some(&core.records, name, &mut file, outputs).await;
+            core.metrics.records_written(bytes);
             core.records.writing.set(false);
             if let Err(error) = result {
                 file = None;
@@ -256,7 +260,7 @@ async fn fill(core: Rc<Core>) {
         let mut more = true;
         while more && !core.records.failed.get() {
             if core.records.waiting_bytes.get() > MAX_FILLING {
-                yield_now().await;
+                sleep(WAIT).await;
                 continue;
             }
             let turn = core.turn.lock().await;

@@ -39,7 +39,10 @@ options! {
         "Connection string of the Postgres that keeps client view records, so that several nodes share \
          them. May be behind a session pooler.");
     CVR_LOG = choice("cvr.log", &["written", "synced", "off"]).default("written").doc(
-        "Kelvin's own. Client view records are kept in files beside the replica, so that clients are sent only          what changed when the server was restarted. written: they survive a crash of the process before          clients hear of a change, and most of them a crash of the machine. synced: each change is on the disk before          clients hear of it. off: clients start anew after a restart.");
+        "Kelvin's own. Client view records are kept in files beside the replica, so that clients are sent only \
+         what changed when the server was restarted. written: what clients hear of survives a crash of the \
+         process, and nearly always one of the machine. synced: it is on the disk before they hear of it. \
+         off: clients start anew after a restart.");
     CVR_MAX_CONNS = whole("cvr.max-conns", 0, 1_000_000).default("30").not_yet(LOCAL_RECORDS).doc(
         "Largest number of connections to the CVR database, over all cores.");
     CVR_GARBAGE_COLLECTION_INACTIVITY_THRESHOLD_HOURS =
