@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::app::{Answer, Query, query};
@@ -180,11 +180,9 @@ fn a_log_that_is_torn_or_damaged_or_gone_costs_rows_but_never_rightness() {
         std::fs::write(&file, bytes).expect("other bytes");
         stage.server.start();
         return_to(&mut client);
-        match damage {
-            // The group itself is not known any more, and says so.
-            "half" => assert_eq!(client.until_error()["kind"], "ClientNotFound"),
-            _ => drop(caught_up(&mut client, |c| is_right(c, &json!(0)))),
-        }
+        let (_, cleared) = caught_up(&mut client, |c| is_right(c, &json!(0)));
+        // Its view is not known any more, so nothing that it holds can be believed.
+        assert!(cleared || damage != "half");
     }
 }
 
@@ -198,7 +196,11 @@ fn files_that_are_not_needed_any_more_are_removed() {
         stage.sql.run(&format!("UPDATE item SET n = {n} WHERE id = 'i3'"));
         let is_done = |c: &Client| c.store.row("item", "i3").is_some_and(|row| row["n"] == n);
         assert!(!caught_up(&mut client, is_done).1);
-        assert_eq!(files(&stage).len(), 2, "{:?}", files(&stage));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while files(&stage).len() > 2 {
+            assert!(Instant::now() < deadline, "left behind: {:?}", files(&stage));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

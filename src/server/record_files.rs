@@ -41,12 +41,17 @@ fn parse(name: &str) -> Option<Name> {
     parts.next().is_none().then_some(parsed)
 }
 
+/// A link to a device, say, could be read without end.
+fn is_file(entry: &std::fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_file())
+}
+
 /// All files, in order.
 fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        if let Some(parsed) = entry.file_name().to_str().and_then(parse) {
+        if let Some(parsed) = entry.file_name().to_str().and_then(parse).filter(|_| is_file(&entry)) {
             files.push((parsed, entry.path()));
         }
     }

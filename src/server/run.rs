@@ -32,6 +32,9 @@ const MAX_CONTROL: usize = 64;
 /// Wishes for indexes that may wait for core 0.
 const MAX_WISHES: usize = 64;
 
+/// How long a port may be in use that a process had that was killed.
+const PORT_WAIT: Duration = Duration::from_secs(1);
+
 /// How long closing frames may take to leave when the process stops.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -169,7 +172,7 @@ fn check(config: &Config) -> Result<(), String> {
         }
     }
     executor::probe().map_err(|e| e.to_string())?;
-    check_port_free(config.port).map_err(|e| match e.kind() {
+    free_port(config.port).map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => format!(
             "port {} is in use by another process: stop it, or choose another port with ZERO_PORT",
             config.port
@@ -180,6 +183,20 @@ fn check(config: &Config) -> Result<(), String> {
         _ => format!("port {} cannot be used: {e}", config.port),
     })?;
     check_directory(&config.replica_file)
+}
+
+/// Checks that a port can be used. One that was in use a moment ago is waited for: the kernel
+/// closes the sockets of a process that was killed a little after it has gone.
+fn free_port(port: u16) -> std::io::Result<()> {
+    let until = std::time::Instant::now() + PORT_WAIT;
+    loop {
+        match check_port_free(port) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < until => {
+                std::thread::sleep(PORT_WAIT / 20);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn check_directory(replica: &Path) -> Result<(), String> {
