@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::args::{Args, Flag};
 use super::change::Change;
 use super::common::Common;
-use super::connection::Away;
+use super::connection::{Away, Connection};
 use super::error::BenchError;
 use super::message::Search;
 use super::meter::{Meter, Pids, Usage};
@@ -265,11 +265,14 @@ impl Return {
     fn judge(&self, clients: usize, commits: u64, usage: &Usage) -> Measured {
         let (refused, started_over) = self.refusals();
         let unseen = clients - self.shown.len();
-        let short = |c: &&super::connection::Connection| c.seen >= self.last && c.counts.rows < commits;
+        let short = |c: &&Connection| c.seen >= self.last && c.counts.rows < commits;
         let verdict = if let Some(reason) = refused.first() {
             Verdict::NotFinished(format!("{} clients were refused, as with {reason:?}", refused.len()))
         } else if unseen > 0 {
-            Verdict::NotFinished(format!("{unseen} of {clients} clients were never shown the last commit"))
+            Verdict::NotFinished(format!(
+                "{unseen} of {clients} clients were never shown the last commit{}",
+                self.example()
+            ))
         } else if let Some(c) = self.swarm.connections.iter().find(short) {
             // A server that is fast because it sends less has not won anything.
             Verdict::NotFinished(format!("client {} was sent {} rows for {commits}", c.number, c.counts.rows))
@@ -278,6 +281,15 @@ impl Return {
         };
         let figures = self.figures(refused.len(), started_over, usage);
         Measured { figures, verdict, notes: vec![who_was_full(usage)] }
+    }
+
+    /// What came over one of the connections that are open and wait.
+    fn example(&self) -> String {
+        let waits = |c: &&Connection| c.seen < self.last && c.closed().is_none();
+        let one = self.swarm.connections.iter().find(waits);
+        one.map_or(String::new(), |c| {
+            format!(", as client {}: {} pokes, {} bytes", c.number, c.counts.pokes, c.counts.bytes)
+        })
     }
 
     fn figures(&self, refused: usize, started_over: usize, usage: &Usage) -> Vec<Figure> {
