@@ -141,6 +141,9 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     Task { task: glommio::spawn_local(async move { guarded.await.ok() }) }
 }
 
+/// The runtime counts whole milliseconds and rounds down: a timer may ring so much too early.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
 /// Waits for the given time.
 ///
 /// The runtime's timer registers itself each time it is polled, and forgets the registration
@@ -160,7 +163,7 @@ pub async fn sleep(duration: Duration) {
             return Poll::Pending;
         }
         drop(registered.take());
-        let (timer, _) = registered.insert((Timer::new(left), cx.waker().clone()));
+        let (timer, _) = registered.insert((Timer::new(left + TIMER_TICK), cx.waker().clone()));
         Pin::new(timer).poll(cx).map(|_| ())
     })
     .await
@@ -218,6 +221,25 @@ mod tests {
             (result, good)
         });
         assert_eq!(executor.unwrap().join().unwrap(), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_sleep_beside_a_busy_task_never_ends() {
+        let executor = start("test", None, || async {
+            let sleeping: Vec<_> =
+                (0..500).map(|i| spawn(sleep(Duration::from_micros(20_000 + i * 137)))).collect();
+            // The executor looks at its timers all the time, not only when the next is due.
+            let until = now() + Duration::from_secs(1);
+            while now() < until {
+                yield_now().await;
+            }
+            let mut ended = 0;
+            for task in sleeping {
+                ended += usize::from(timeout(Duration::from_millis(1), task).await.is_some());
+            }
+            ended
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), 500);
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub fn ast(name: &str, args: &Value) -> Result<Value, String> {
             Ok(json!({"table": "issues", "limit": limit, "orderBy": [["created_at", "desc"]]}))
         }
         "issue.board" => Ok(board(text(arg, "projectID")?, arg["limit"].as_u64().unwrap_or(BOARD_LIMIT))),
+        "issue.project" => {
+            let limit = arg["limit"].as_u64().ok_or("limit is not a number")?;
+            let order = [["updated_at", "desc"]];
+            Ok(json!({"table": "issues", "where": equals("project_id", text(arg, "projectID")?),
+                      "limit": limit, "orderBy": order}))
+        }
         "issue.byID" => Ok(json!({"table": "issues", "where": equals("id", text(arg, "id")?)})),
         "issue.thread" => {
             let comments = related("id", "issue_id", json!({"table": "comments", "alias": "comments"}));
@@ -97,6 +103,7 @@ mod tests {
         let all = [
             Query::recent(7),
             Query::board(3),
+            Query::project(3, 20),
             Query::label("l1"),
             Query::issue("i1"),
             Query::thread("i1"),

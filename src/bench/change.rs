@@ -1,4 +1,4 @@
-//! What the commits of `bench fanout` and `bench live` change.
+//! What the commits of `bench fanout`, `bench live` and `bench reconnect` change.
 
 use super::error::BenchError;
 use super::schedule::marker_text;
@@ -9,20 +9,31 @@ const NUM_MAX: u64 = 1_000_000_000;
 
 /// The change that a commit makes.
 pub struct Change {
-    /// The issue that is updated: the newest, so that it is in every window.
-    id: String,
+    /// The issues that are updated, one after another: the newest, so that they are in every window.
+    ids: Vec<String>,
     insert: bool,
 }
 
 impl Change {
     /// Finds the newest issue; removes what an earlier run has inserted.
     pub fn prepare(sql: &mut Sql, insert: bool) -> Result<Change, BenchError> {
+        Change::newest(sql, 1, insert)
+    }
+
+    /// Finds so many of the newest issues: each commit changes the next of them.
+    pub fn in_turn(sql: &mut Sql, issues: u64) -> Result<Change, BenchError> {
+        Change::newest(sql, issues, false)
+    }
+
+    fn newest(sql: &mut Sql, issues: u64, insert: bool) -> Result<Change, BenchError> {
         sql.execute("delete from issues where id like 'kf%'")?;
-        let rows = sql.rows("select id from issues order by created_at desc, id limit 1")?;
-        let id = rows.into_iter().next().and_then(|r| r.into_iter().next().flatten());
-        let id =
-            id.ok_or_else(|| BenchError::Failed("there are no issues: run `kelvin bench seed`".to_owned()))?;
-        Ok(Change { id: id.replace('\'', "''"), insert })
+        let rows = sql.rows(&format!("select id from issues order by created_at desc, id limit {issues}"))?;
+        let ids: Vec<String> =
+            rows.into_iter().flatten().flatten().map(|id| id.replace('\'', "''")).collect();
+        if (ids.len() as u64) < issues {
+            return Err(BenchError::Failed("there are too few issues: run `kelvin bench seed`".to_owned()));
+        }
+        Ok(Change { ids, insert })
     }
 
     /// The statement of the commit with this marker.
@@ -36,7 +47,8 @@ impl Change {
                 num = marker % NUM_MAX
             )
         } else {
-            format!("update issues set title = '{text}', rev = rev + 1 where id = '{}'", self.id)
+            let id = &self.ids[(marker % self.ids.len() as u64) as usize];
+            format!("update issues set title = '{text}', rev = rev + 1 where id = '{id}'")
         }
     }
 }
@@ -48,8 +60,17 @@ mod tests {
     #[test]
     fn markers_have_a_fixed_length() {
         for insert in [true, false] {
-            let change = Change { id: "i1".to_owned(), insert };
+            let change = Change { ids: vec!["i1".to_owned()], insert };
             assert!(change.sql(7).contains("kelvin-bench:0000000000007"), "{insert}");
         }
+    }
+
+    #[test]
+    fn each_issue_is_changed_before_one_is_again() {
+        let change = Change { ids: ["i1", "i2", "i3"].map(str::to_owned).into(), insert: false };
+        let mut changed: Vec<String> = (7..10).map(|marker| change.sql(marker)).collect();
+        changed.iter_mut().for_each(|text| *text = text.split_off(text.len() - 4));
+        changed.sort_unstable();
+        assert_eq!(changed, ["'i1'", "'i2'", "'i3'"]);
     }
 }

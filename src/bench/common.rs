@@ -117,8 +117,15 @@ impl Common {
 
 /// The command as it can be repeated: without what names only this run of it.
 fn command_line(words: impl Iterator<Item = String>) -> String {
-    const OF_THIS_RUN: [&str; 6] =
-        ["--json", "--server-pid", "--postgres-pid", "--backend-pid", "--commit", "--started"];
+    const OF_THIS_RUN: [&str; 7] = [
+        "--json",
+        "--server-pid",
+        "--postgres-pid",
+        "--backend-pid",
+        "--commit",
+        "--started",
+        "--restart-command",
+    ];
     let mut out = String::from("kelvin");
     let mut words = words.peekable();
     while let Some(word) = words.next() {

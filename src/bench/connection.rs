@@ -5,9 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::frame::{CLOSE, CONTROL_MAX, FrameParser, PING, PONG, Piece, TEXT, client_frame};
-use super::handshake::{Target, Upgrade, upgrade};
+use super::handshake::{Identity, Opening, Target, Upgrade, upgrade};
 use super::message::{Message, MessageReader, Needles, Poke, Search};
-use super::query::Query;
 
 /// Most that the answer to the upgrade may be long, in bytes.
 const HEAD_MAX: usize = 16 << 10;
@@ -65,9 +64,19 @@ impl Counts {
     }
 }
 
+/// A client without a connection: what its tab keeps meanwhile.
+#[derive(Clone, Debug)]
+pub struct Away {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it has.
+    pub cookie: String,
+}
+
 /// One client of one group.
 pub struct Connection {
     socket: TcpStream,
+    identity: Identity,
     state: State,
     frames: FrameParser,
     messages: MessageReader,
@@ -84,16 +93,22 @@ pub struct Connection {
     pub got_at: Option<Instant>,
     /// The greatest marker that it has been shown.
     pub seen: u64,
+    /// What it has: the cookie of its last poke.
+    pub cookie: String,
     /// What came so far.
     pub counts: Counts,
 }
 
 impl Connection {
-    /// Connects, and sends the upgrade request with the queries.
-    pub fn open(target: &Target, queries: &[Query]) -> io::Result<Connection> {
+    /// Connects, and sends the upgrade request.
+    pub fn open(target: &Target, identity: Identity, opening: Opening<'_>) -> io::Result<Connection> {
         let mut socket = TcpStream::connect(target.address)?;
         socket.set_nodelay(true)?;
-        let mut upgrade = upgrade(target, queries);
+        let mut upgrade = upgrade(target, &identity, opening);
+        let (missing, cookie) = match opening {
+            Opening::First(queries) => (queries.iter().map(|q| q.id).collect(), String::new()),
+            Opening::Again(cookie) => (Vec::new(), cookie.to_owned()),
+        };
         let first_message = upgrade.first_message.take();
         let now = Instant::now();
         // A fresh socket's buffer takes more than the longest request.
@@ -101,6 +116,7 @@ impl Connection {
         socket.set_nonblocking(true)?;
         Ok(Connection {
             socket,
+            identity,
             state: State::Upgrading { upgrade, head: Vec::new() },
             frames: FrameParser::default(),
             messages: MessageReader::new(),
@@ -110,11 +126,17 @@ impl Connection {
             quiet_since: now,
             ping_sent: None,
             number: 0,
-            missing: queries.iter().map(|q| q.id).collect(),
+            missing,
             got_at: None,
             seen: 0,
+            cookie,
             counts: Counts::default(),
         })
+    }
+
+    /// Drops the socket without a goodbye, as a network does.
+    pub fn leave(self) -> Away {
+        Away { identity: self.identity, cookie: self.cookie }
     }
 
     /// The socket, to register it.
@@ -222,6 +244,7 @@ impl Connection {
                 self.quiet_since = now;
                 self.counts.pokes += 1;
                 self.counts.rows += poke.rows;
+                self.cookie.clone_from(&poke.cookie);
                 if !poke.got.is_empty() && !self.missing.is_empty() {
                     self.missing.retain(|q| !poke.got.contains(q));
                     if self.missing.is_empty() {

@@ -66,6 +66,30 @@ pub fn random_id() -> String {
     out
 }
 
+/// Who a client is, as long as its tab lives.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    client: String,
+    group: String,
+    profile: String,
+}
+
+impl Identity {
+    /// A new client in a group of its own.
+    pub fn fresh() -> Identity {
+        Identity { client: random_id(), group: random_id(), profile: format!("p{}", random_id()) }
+    }
+}
+
+/// What a client has when it connects.
+#[derive(Clone, Copy, Debug)]
+pub enum Opening<'a> {
+    /// Nothing; it wants these queries.
+    First(&'a [Query]),
+    /// All that belongs to this cookie. The server knows what it wants.
+    Again(&'a str),
+}
+
 /// The upgrade of one connection: what to send, and what must come back.
 pub struct Upgrade {
     /// The request.
@@ -76,15 +100,20 @@ pub struct Upgrade {
     protocol: String,
 }
 
-/// The upgrade request of a new client in a new group that wants these queries.
-pub fn upgrade(target: &Target, queries: &[Query]) -> Upgrade {
-    let puts: Vec<Value> = queries.iter().map(Query::put).collect();
-    let client = random_id();
-    let init = json!(["initConnection", {
-        "desiredQueriesPatch": puts,
-        "clientSchema": client_schema(),
-        "activeClients": [client],
-    }]);
+/// The upgrade request of a client.
+pub fn upgrade(target: &Target, identity: &Identity, opening: Opening<'_>) -> Upgrade {
+    let Identity { client, group, profile } = identity;
+    let (init, cookie) = match opening {
+        Opening::First(queries) => {
+            let puts: Vec<Value> = queries.iter().map(Query::put).collect();
+            let schema = client_schema();
+            (json!({"desiredQueriesPatch": puts, "clientSchema": schema, "activeClients": [client]}), "")
+        }
+        // The schema goes with an empty cookie only.
+        Opening::Again(cookie) => (json!({"desiredQueriesPatch": [], "activeClients": [client]}), cookie),
+    };
+    let init = json!(["initConnection", init]);
+    let cookie = utf8_percent_encode(cookie, NON_ALPHANUMERIC);
     let mut protocol = subprotocol(&json!({ "initConnectionMessage": init }));
     let mut first_message = None;
     if protocol.len() > HEADER_MAX {
@@ -97,12 +126,10 @@ pub fn upgrade(target: &Target, queries: &[Query]) -> Upgrade {
     }
     let key = generate_key();
     let request = format!(
-        "GET {}/sync/v{PROTOCOL_VERSION}/connect?clientID={client}&clientGroupID={}&baseCookie=&ts=1.5&lmid=0\
-         &wsid={}&profileID=p{} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {}/sync/v{PROTOCOL_VERSION}/connect?clientID={client}&clientGroupID={group}&baseCookie={cookie}\
+         &ts=1.5&lmid=0&wsid={}&profileID={profile} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n",
         target.base,
-        random_id(),
-        random_id(),
         random_id(),
         target.host,
     );
@@ -169,9 +196,10 @@ mod tests {
     #[test]
     fn a_long_first_message_is_sent_later() {
         let target = Target::parse("ws://127.0.0.1:4848").unwrap();
-        assert!(upgrade(&target, &[Query::recent(1)]).first_message.is_none());
+        let first = |queries: &[Query]| upgrade(&target, &Identity::fresh(), Opening::First(queries));
+        assert!(first(&[Query::recent(1)]).first_message.is_none());
         let many: Vec<Query> = (0..200).map(Query::board).collect();
-        let later = upgrade(&target, &many);
+        let later = first(&many);
         assert!(later.request.len() < 1024);
         let message: Value = serde_json::from_str(&later.first_message.unwrap()).unwrap();
         assert_eq!(message[1]["desiredQueriesPatch"].as_array().unwrap().len(), 200);
@@ -179,9 +207,30 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_is_the_same_and_names_its_cookie_and_nothing_that_the_server_knows() {
+        let target = Target::parse("ws://127.0.0.1:4848").unwrap();
+        let identity = Identity::fresh();
+        let text = |opening| String::from_utf8(upgrade(&target, &identity, opening).request).unwrap();
+        let part = |text: &str, name: &str| {
+            let from = text.find(&format!("{name}=")).unwrap();
+            text[from..].split(['&', ' ']).next().unwrap().to_owned()
+        };
+        let (first, again) = (text(Opening::First(&[Query::recent(1)])), text(Opening::Again("4l1tc8:0b")));
+        for name in ["clientID", "clientGroupID", "profileID"] {
+            assert_eq!(part(&first, name), part(&again, name));
+        }
+        assert_ne!(part(&first, "wsid"), part(&again, "wsid"));
+        assert_eq!(part(&first, "baseCookie"), "baseCookie=");
+        assert_eq!(part(&again, "baseCookie"), "baseCookie=4l1tc8%3A0b");
+        let message =
+            json!(["initConnection", {"desiredQueriesPatch": [], "activeClients": [identity.client]}]);
+        assert!(again.contains(&subprotocol(&json!({ "initConnectionMessage": message }))));
+    }
+
+    #[test]
     fn answers() {
         let target = Target::parse("ws://127.0.0.1:4848").unwrap();
-        let up = upgrade(&target, &[]);
+        let up = upgrade(&target, &Identity::fresh(), Opening::First(&[]));
         let good = format!(
             "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {}\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
             up.accept, up.protocol

@@ -24,6 +24,9 @@ pub enum Search {
     Queries,
     /// The greatest marker.
     Marker,
+    /// What a client is shown that comes back: row operations, the greatest marker, and
+    /// whether it has to start over.
+    Return,
     /// Nothing: only count.
     Nothing,
 }
@@ -35,7 +38,12 @@ pub struct Needles {
     got: Needle,
     hash: Needle,
     cancel: Needle,
+    clear: Needle,
+    cookie: Needle,
 }
+
+/// Text before a poke's cookie. Cookies hold nothing that JSON would escape.
+const COOKIE_TEXT: &str = "\"cookie\":\"";
 
 impl Needles {
     /// Prepares the searches.
@@ -46,6 +54,8 @@ impl Needles {
             got: Needle::new("\"gotQueriesPatch\"", 0),
             hash: Needle::new("\"hash\":\"kb", HASH_DIGITS),
             cancel: Needle::new("\"cancel\":true", 0),
+            clear: Needle::new("\"op\":\"clear\"", 0),
+            cookie: Needle::new(COOKIE_TEXT, 0),
         }
     }
 }
@@ -59,6 +69,10 @@ pub struct Poke {
     pub rows: u64,
     /// Hashes of queries that became got.
     pub got: Vec<u64>,
+    /// All that the client had was cleared.
+    pub cleared: bool,
+    /// What the client has from now on.
+    pub cookie: String,
 }
 
 /// A message that is complete.
@@ -156,12 +170,18 @@ impl MessageReader {
 
     fn search(&mut self, piece: &Piece<'_>, search: Search, needles: &Needles) {
         let MessageReader { tail, poke, names_got, .. } = self;
-        if search == Search::Marker {
+        if matches!(search, Search::Marker | Search::Return) {
             tail.each(piece.bytes, &needles.marker, |_, v| {
                 poke.marker = poke.marker.max(decimal(v).unwrap_or(0));
             });
-        } else {
+        }
+        if matches!(search, Search::Queries | Search::Return) {
             tail.each(piece.bytes, &needles.row, |_, _| poke.rows += 1);
+        }
+        if search == Search::Return {
+            tail.each(piece.bytes, &needles.clear, |_, _| poke.cleared = true);
+        }
+        if search == Search::Queries {
             let mut from = if *names_got { Some(isize::MIN) } else { None };
             if from.is_none() {
                 tail.each(piece.bytes, &needles.got, |at, _| from = from.or(Some(at)));
@@ -186,12 +206,18 @@ impl MessageReader {
                 self.poke.marker = 0;
                 self.poke.rows = 0;
                 self.poke.got.clear();
+                self.poke.cleared = false;
                 Message::Other
             }
             Kind::End => {
                 let mut cancelled = false;
                 Tail::default().each(&self.text, &needles.cancel, |_, _| cancelled = true);
-                if cancelled { Message::Other } else { Message::Poke(&self.poke) }
+                if cancelled {
+                    return Message::Other;
+                }
+                self.poke.cookie.clear();
+                self.poke.cookie.push_str(cookie(&self.text, needles));
+                Message::Poke(&self.poke)
             }
             Kind::Connected => Message::Connected,
             Kind::Pong => Message::Pong,
@@ -199,6 +225,17 @@ impl MessageReader {
             Kind::Part | Kind::Other | Kind::Unknown => Message::Other,
         }
     }
+}
+
+/// The cookie in the end of a poke; empty: there is none.
+fn cookie<'a>(end: &'a [u8], needles: &Needles) -> &'a str {
+    let mut found = "";
+    Tail::default().each(end, &needles.cookie, |at, _| {
+        let rest = end.get(at as usize + COOKIE_TEXT.len()..).unwrap_or_default();
+        let length = memchr::memchr(b'"', rest).unwrap_or(0);
+        found = std::str::from_utf8(&rest[..length]).unwrap_or("");
+    });
+    found
 }
 
 fn kind(prefix: &[u8; PREFIX]) -> Kind {
@@ -235,6 +272,12 @@ mod tests {
         out
     }
 
+    fn poke(marker: u64, rows: u64, got: &str, cleared: bool, cookie: &str) -> String {
+        format!(
+            "Poke(Poke {{ marker: {marker}, rows: {rows}, got: {got}, cleared: {cleared}, cookie: {cookie:?} }})"
+        )
+    }
+
     const POKE: [&str; 4] = [
         r#"["pokeStart",{"pokeID":"0b","baseCookie":null}]"#,
         r#"["pokePart",{"pokeID":"0b","desiredQueriesPatches":{"c":[{"op":"put","hash":"kb00000000000000ee"}]},"gotQueriesPatch":[{"op":"put","hash":"kb00000000000000ff"}],"rowsPatch":[{"op":"put","tableName":"issues","value":{"title":"kelvin-bench:0000000000007"}}]}]"#,
@@ -246,9 +289,24 @@ mod tests {
     fn a_poke_in_every_cut() {
         for step in [1, 3, 7, 11, 64, 1000] {
             let queries = read(&POKE, step, Search::Queries);
-            assert_eq!(queries[3], "Poke(Poke { marker: 0, rows: 2, got: [255] })", "step {step}");
+            assert_eq!(queries[3], poke(0, 2, "[255]", false, "0b"), "step {step}");
             let marker = read(&POKE, step, Search::Marker);
-            assert_eq!(marker[3], "Poke(Poke { marker: 7, rows: 0, got: [] })", "step {step}");
+            assert_eq!(marker[3], poke(7, 0, "[]", false, "0b"), "step {step}");
+            let back = read(&POKE, step, Search::Return);
+            assert_eq!(back[3], poke(7, 2, "[]", false, "0b"), "step {step}");
+        }
+    }
+
+    #[test]
+    fn starting_over_is_seen_in_every_cut_and_only_in_its_poke() {
+        let clear = r#"["pokePart",{"pokeID":"0b","rowsPatch":[{"op":"clear"}]}]"#;
+        // A row that only speaks of it.
+        let row = r#"["pokePart",{"pokeID":"0b","rowsPatch":[{"op":"put","tableName":"issues","value":{"title":"{\"op\":\"clear\"}"}}]}]"#;
+        let end = r#"["pokeEnd",{"pokeID":"0b","cookie":"4l1tc8:0b"}]"#;
+        for step in [1, 3, 11, 1000] {
+            let got = read(&[POKE[0], clear, end, POKE[0], row, end], step, Search::Return);
+            assert_eq!(got[2], poke(0, 0, "[]", true, "4l1tc8:0b"), "step {step}");
+            assert_eq!(got[5], poke(0, 1, "[]", false, "4l1tc8:0b"), "step {step}");
         }
     }
 
@@ -259,7 +317,7 @@ mod tests {
         for step in [1, 9, 1000] {
             assert_eq!(read(&[POKE[0], POKE[1], end], step, Search::Marker)[2], "Other");
             let after = read(&[&[POKE[0], POKE[1], end][..], &empty].concat(), step, Search::Marker);
-            assert_eq!(after[4], "Poke(Poke { marker: 0, rows: 0, got: [] })");
+            assert_eq!(after[4], poke(0, 0, "[]", false, "0b"));
         }
     }
 

@@ -70,6 +70,12 @@ impl Meter {
         Meter { pids, before, generator_s: process_cpu_s(), cores: Cores::now(), begun: Instant::now() }
     }
 
+    /// Counts this process as the server: it has only begun, so all of its CPU counts.
+    pub fn server_began(&mut self, pid: u32) {
+        self.pids.server = Some(pid);
+        self.before[0] = Some(TreeUsage::default());
+    }
+
     /// Ends it.
     pub fn stop(self) -> Usage {
         let wall = self.begun.elapsed();

@@ -37,6 +37,7 @@ mod page;
 mod procfs;
 mod query;
 mod quiet;
+mod reconnect;
 mod responder;
 mod round;
 mod schedule;
@@ -45,6 +46,7 @@ mod self_test;
 mod slices;
 mod sql;
 mod statistics;
+mod successor;
 mod swarm;
 mod watched;
 mod window;
@@ -112,6 +114,13 @@ const COMMANDS: &[Command] = &[
         flags: &[common::FLAGS, round::FLAGS, live::FLAGS],
         positional: None,
         run: live::run,
+    },
+    Command {
+        name: "reconnect",
+        about: "all clients lose their connections and come back with their cookies: seconds until all are up to date",
+        flags: &[common::FLAGS, reconnect::FLAGS],
+        positional: None,
+        run: reconnect::run,
     },
     Command {
         name: "idle",

@@ -54,7 +54,8 @@ impl NullServer {
     }
 }
 
-fn accept(socket: &mut TcpStream) -> io::Result<()> {
+/// Answers the upgrade of one client.
+pub fn accept(socket: &mut TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut head = Vec::new();
     let mut buffer = [0; 4096];

@@ -51,20 +51,42 @@ fn tree(parents: &HashMap<u32, u32>, root: u32) -> Vec<u32> {
     out
 }
 
-/// What a process tree has used so far; `None` when the process is gone.
-pub fn usage(root: u32) -> Option<TreeUsage> {
+/// Every process there is.
+fn stats() -> HashMap<u32, Stat> {
     let mut stats = HashMap::new();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         // A process may end while it is looked at.
         if let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|t| parse_stat(&t)) {
             stats.insert(pid, stat);
         }
     }
+    stats
+}
+
+fn below(stats: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
+    tree(&stats.iter().map(|(pid, s)| (*pid, s.parent)).collect(), root)
+}
+
+/// A process and everything below it; none when it is gone.
+pub fn processes(root: u32) -> Vec<u32> {
+    let stats = stats();
+    if stats.contains_key(&root) { below(&stats, root) } else { Vec::new() }
+}
+
+/// Whether a process is there and has not ended. One that has ended stays until its parent waits for it.
+pub fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rfind(") ").and_then(|at| stat.as_bytes().get(at + 2).copied());
+    state.is_some_and(|state| !matches!(state, b'Z' | b'X'))
+}
+
+/// What a process tree has used so far; `None` when the process is gone.
+pub fn usage(root: u32) -> Option<TreeUsage> {
+    let stats = stats();
     stats.get(&root)?;
-    let parents = stats.iter().map(|(pid, s)| (*pid, s.parent)).collect();
     let mut sum = TreeUsage::default();
-    for pid in tree(&parents, root) {
+    for pid in below(&stats, root) {
         let Some(stat) = stats.get(&pid) else { continue };
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         sum.cpu_s += stat.ticks as f64 / rustix::param::clock_ticks_per_second() as f64;

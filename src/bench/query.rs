@@ -42,6 +42,11 @@ impl Query {
         Query::new("issue.board", json!({ "projectID": format!("p{project}") }))
     }
 
+    /// The issues of a project that were changed last.
+    pub fn project(project: u64, limit: u64) -> Query {
+        Query::new("issue.project", json!({ "projectID": format!("p{project}"), "limit": limit }))
+    }
+
     /// One issue.
     pub fn issue(id: &str) -> Query {
         Query::new("issue.byID", json!({ "id": id }))

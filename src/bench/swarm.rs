@@ -1,14 +1,15 @@
 //! Many connections on one thread: one epoll loop, one read buffer.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
-use super::connection::{Connection, Counts};
+use super::connection::{Away, Connection, Counts};
 use super::error::BenchError;
-use super::handshake::Target;
+use super::handshake::{Identity, Opening, Target};
 use super::message::{Needles, Poke, Search};
 use super::query::Query;
 
@@ -31,6 +32,11 @@ pub struct Swarm {
     open_writes: bool,
     /// What is looked for in pokes.
     pub search: Search,
+    /// A connection that closes is noted in `closed`, and the others go on. Otherwise it is
+    /// the end of the run.
+    pub lenient: bool,
+    /// Numbers of the connections that were closed.
+    pub closed: Vec<usize>,
     /// The connections, in the order in which they were added.
     pub connections: Vec<Connection>,
 }
@@ -45,6 +51,8 @@ impl Swarm {
             next_tick: Instant::now(),
             open_writes: false,
             search,
+            lenient: false,
+            closed: Vec::new(),
             connections: Vec::new(),
         })
     }
@@ -54,14 +62,28 @@ impl Swarm {
         if self.connections.len() >= CONNECTIONS_MAX {
             return Err(BenchError::Usage(format!("at most {CONNECTIONS_MAX} connections")));
         }
-        let mut connection = Connection::open(target, queries)
-            .map_err(|e| BenchError::NotFinished(format!("connecting to {}: {e}", target.host)))?;
+        Connection::open(target, Identity::fresh(), Opening::First(queries))
+            .and_then(|connection| self.register(connection))
+            .map_err(|e| BenchError::NotFinished(format!("connecting to {}: {e}", target.host)))
+    }
+
+    /// Opens a connection of a client that was connected before.
+    pub fn come_back(&mut self, target: &Target, away: &Away) -> io::Result<()> {
+        let connection = Connection::open(target, away.identity.clone(), Opening::Again(&away.cookie))?;
+        self.register(connection)
+    }
+
+    /// Drops all the connections at once, as a network does.
+    pub fn leave(self) -> Vec<Away> {
+        self.connections.into_iter().map(Connection::leave).collect()
+    }
+
+    fn register(&mut self, mut connection: Connection) -> io::Result<()> {
         connection.number = self.connections.len();
         let index = epoll::EventData::new_u64(self.connections.len() as u64);
         // Edge-triggered: level-triggered, the kernel would look at each socket a second time
         // to see that it has been read empty.
-        epoll::add(&self.epoll, connection.socket(), index, epoll::EventFlags::IN | epoll::EventFlags::ET)
-            .map_err(|e| BenchError::at("epoll", e))?;
+        epoll::add(&self.epoll, connection.socket(), index, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
         self.connections.push(connection);
         Ok(())
     }
@@ -93,10 +115,8 @@ impl Swarm {
             // A read that does not fill the buffer has emptied the socket; what comes after it
             // is a new edge.
             while connection.readable(&mut self.buffer, self.search, &self.needles, on_poke) == READ_BUFFER {}
-            if let Some(reason) = connection.closed() {
-                return Err(BenchError::NotFinished(format!("client {index}: {reason}")));
-            }
             self.open_writes |= connection.wants_to_write();
+            self.look_whether_closed(index)?;
         }
         // Rare: a first message larger than the socket's buffer. The next tick writes on.
         if self.open_writes {
@@ -108,15 +128,25 @@ impl Swarm {
     fn tick(&mut self, now: Instant) -> Result<(), BenchError> {
         self.next_tick = now + TICK;
         self.open_writes = false;
-        for (index, connection) in self.connections.iter_mut().enumerate() {
+        for index in 0..self.connections.len() {
+            let connection = &mut self.connections[index];
             connection.tick(now);
             if connection.wants_to_write() {
                 connection.writable();
                 self.open_writes |= connection.wants_to_write();
             }
-            if let Some(reason) = connection.closed() {
-                return Err(BenchError::NotFinished(format!("client {index}: {reason}")));
-            }
+            self.look_whether_closed(index)?;
+        }
+        Ok(())
+    }
+
+    fn look_whether_closed(&mut self, index: usize) -> Result<(), BenchError> {
+        let Some(reason) = self.connections[index].closed() else { return Ok(()) };
+        if !self.lenient {
+            return Err(BenchError::NotFinished(format!("client {index}: {reason}")));
+        }
+        if !self.closed.contains(&index) {
+            self.closed.push(index);
         }
         Ok(())
     }
