@@ -133,8 +133,8 @@ fn a_query_that_means_something_else_after_the_restart_leaves_no_rows_behind() {
     stage.sql.run("UPDATE item SET owner = 'p' WHERE n > 100");
     let mine = query("itemsOf", json!(["o"]));
     let mut client = stage.client();
-    client.connect(&[mine.clone()]);
-    client.until_got(&[mine.clone()]);
+    client.connect(std::slice::from_ref(&mine));
+    client.until_got(std::slice::from_ref(&mine));
     client.round_trip();
     stage.server.kill();
     let other = query("itemsOf", json!(["p"]));
