@@ -218,7 +218,8 @@ fn a_disk_that_is_full_sends_clients_away_and_serves_them_again_when_it_is_not()
     let directory = first.parent().expect("its directory").to_owned();
     stage.server.kill();
     // The files that the next process begins are where nothing can be written.
-    let epoch: u64 = first.file_name().and_then(|n| n.to_str()).expect("a name")[..20].parse().expect("an epoch");
+    let epoch: u64 =
+        first.file_name().and_then(|n| n.to_str()).expect("a name")[..20].parse().expect("an epoch");
     let trap = directory.join(format!("{:020}-0000-00000001.records", epoch + 1));
     std::os::unix::fs::symlink("/dev/full", &trap).expect("a link");
     stage.server.start();
