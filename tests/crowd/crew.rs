@@ -22,7 +22,7 @@ const AWAY: u64 = 40;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Longest time until all tabs hold what they should, once nobody writes.
-const SETTLE: Duration = Duration::from_secs(25);
+const SETTLE: Duration = Duration::from_secs(12);
 
 /// Time between two looks at whether they do.
 const LOOK: Duration = Duration::from_millis(100);
@@ -77,8 +77,11 @@ impl Crew {
         loop {
             self.listen(true, None);
             if look <= Instant::now() {
-                let Some(lack) = self.groups.iter().find_map(&lacks) else { return };
-                assert!(Instant::now() < deadline, "waited in vain for {what}: {lack}");
+                let lacking: Vec<String> = self.groups.iter().filter_map(&lacks).collect();
+                if lacking.is_empty() {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "waited in vain for {what}:\n{}", lacking.join("\n"));
                 look = Instant::now() + LOOK;
             }
             std::thread::sleep(PAUSE);
