@@ -90,6 +90,8 @@ pub struct Recorder {
     views: HashMap<ViewId, Writing>,
     /// Of these, those that are stale.
     stale: BTreeSet<ViewId>,
+    /// Views that were read anew and are not at the core's version yet.
+    behind: BTreeSet<ViewId>,
     /// Views that go on with a record of before: their rows are named otherwise from now on.
     adopted: Vec<ViewId>,
     dirty: Vec<Rc<str>>,
@@ -124,6 +126,7 @@ impl Default for Recorder {
             filling: None,
             views: HashMap::new(),
             stale: BTreeSet::new(),
+            behind: BTreeSet::new(),
             adopted: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
@@ -174,9 +177,21 @@ impl Recorder {
         }
     }
 
+    /// A view was read anew, of a version before the core's. What it missed comes with batches that
+    /// have been written already: it is told with the rest of what it differs in (rule 24).
+    pub fn falls_behind(&mut self, view: ViewId) {
+        self.behind.insert(view);
+    }
+
+    /// A view that was read anew is at the core's version.
+    pub fn keeps_up(&mut self, view: ViewId) {
+        self.behind.remove(&view);
+    }
+
     /// A view is gone. Returns its record.
     pub fn view_gone(&mut self, view: ViewId) -> Option<RecordId> {
         self.stale.remove(&view);
+        self.behind.remove(&view);
         Some(self.views.remove(&view)?.id)
     }
 
@@ -397,8 +412,10 @@ impl Syncer {
     /// Views that were read anew are at the head again.
     fn record_rejoined(&mut self) {
         let shared = &self.shared;
-        let is_live = |id: &ViewId| shared.views.get(*id).is_some_and(View::is_live);
-        let back: Vec<ViewId> = shared.recorder.stale.iter().copied().filter(is_live).collect();
+        let recorder = &shared.recorder;
+        let is_back =
+            |id: &ViewId| shared.views.get(*id).is_some_and(View::is_live) && !recorder.behind.contains(id);
+        let back: Vec<ViewId> = recorder.stale.iter().copied().filter(is_back).collect();
         back.into_iter().for_each(|id| self.record_rejoin(id));
     }
 
