@@ -1,7 +1,7 @@
 # The commands of the project; each is a script that can be read.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench soak
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -17,3 +17,6 @@ lint: ## format, clippy, licences
 
 bench: ## Kelvin and zero-cache side by side
 	@scripts/bench
+
+soak: ## the server killed fifty times under load, three ways
+	@scripts/soak

@@ -85,6 +85,22 @@ fn after_a_kill_a_client_is_sent_only_what_changed() {
 }
 
 #[test]
+fn a_process_that_nobody_came_back_to_passes_on_what_was_known() {
+    for milliseconds in [0, 50, 500] {
+        let (mut stage, mut client) = settled(&[]);
+        stage.server.kill();
+        stage.sql.run(CHANGES);
+        stage.server.start();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        stage.server.kill();
+        stage.server.start();
+        return_to(&mut client);
+        let (operations, cleared) = caught_up(&mut client, |c| is_right(c, &json!(0)));
+        assert_eq!((operations, cleared), (CHANGED, false), "killed after {milliseconds} ms");
+    }
+}
+
+#[test]
 fn a_stop_in_good_order_and_another_number_of_cores_cost_no_more() {
     let (mut stage, mut client) = settled(&[("NUM_SYNC_WORKERS", "1")]);
     for (n, cores) in [(10, "3"), (20, "2")] {

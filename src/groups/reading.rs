@@ -179,7 +179,11 @@ impl Syncer {
             None => self.shared.views.hydrated(request.view, state, at),
         }
         self.keep_frames(reading, full, now);
-        at < self.shared.version && !faults::is_on(Fault::Lane)
+        let is_behind = at < self.shared.version && !faults::is_on(Fault::Lane);
+        if is_behind {
+            self.shared.recorder.falls_behind(request.view);
+        }
+        is_behind
     }
 
     /// Version at which what was read counts. A view that was recorded may differ from its record at
@@ -260,6 +264,7 @@ impl Syncer {
 
     /// A view has joined at the core's version, or is stale again already.
     pub fn lane_joined(&mut self, id: ViewId) {
+        self.shared.recorder.keeps_up(id);
         let views = &mut self.shared.views;
         let Some(view) = views.get_mut(id) else { return };
         view.overtaken = if view.is_stale() { view.overtaken + 1 } else { 0 };

@@ -72,7 +72,11 @@ pub fn record(
         queries: group
             .queries
             .iter()
-            .map(|(hash, query)| query_record(hash, query, query.current.and_then(&id_of)))
+            .map(|(hash, query)| {
+                // Of one that nobody has come back to: what it had from a process before this one.
+                let view = query.current.and_then(&id_of).or(query.recorded);
+                query_record(hash, query, view)
+            })
             .collect(),
         removed: group.removed_queries.iter().map(|(hash, label)| (hash.clone(), pair(*label))).collect(),
         views: views.chain(held).map(|(id, since)| (id.epoch, id.number, pair(since))).collect(),

@@ -75,6 +75,8 @@ pub struct Recorder {
     pub(super) views: HashMap<ViewId, Writing>,
     /// Of these, those that are stale.
     pub(super) stale: BTreeSet<ViewId>,
+    /// Views that were read anew and are not at the core's version yet.
+    pub(super) behind: BTreeSet<ViewId>,
     /// Views that go on with a record of before: their rows are named otherwise from now on.
     pub(super) adopted: Vec<ViewId>,
     pub(super) dirty: Vec<Rc<str>>,
@@ -109,6 +111,7 @@ impl Default for Recorder {
             filling: None,
             views: HashMap::new(),
             stale: BTreeSet::new(),
+            behind: BTreeSet::new(),
             adopted: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
@@ -159,9 +162,21 @@ impl Recorder {
         }
     }
 
+    /// A view was read anew, of a version before the core's. What it missed comes with batches that
+    /// have been written already: it is told with the rest of what it differs in (rule 24).
+    pub fn falls_behind(&mut self, view: ViewId) {
+        self.behind.insert(view);
+    }
+
+    /// A view that was read anew is at the core's version.
+    pub fn keeps_up(&mut self, view: ViewId) {
+        self.behind.remove(&view);
+    }
+
     /// A view is gone. Returns its record.
     pub fn view_gone(&mut self, view: ViewId) -> Option<RecordId> {
         self.stale.remove(&view);
+        self.behind.remove(&view);
         Some(self.views.remove(&view)?.id)
     }
 

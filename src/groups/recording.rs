@@ -149,8 +149,10 @@ impl Syncer {
     /// Views that were read anew are at the head again.
     fn record_rejoined(&mut self) -> Vec<ViewId> {
         let shared = &self.shared;
-        let is_live = |id: &ViewId| shared.views.get(*id).is_some_and(View::is_live);
-        let back: Vec<ViewId> = shared.recorder.stale.iter().copied().filter(is_live).collect();
+        let recorder = &shared.recorder;
+        let is_back =
+            |id: &ViewId| shared.views.get(*id).is_some_and(View::is_live) && !recorder.behind.contains(id);
+        let back: Vec<ViewId> = recorder.stale.iter().copied().filter(is_back).collect();
         back.iter().for_each(|id| self.record_rejoin(*id));
         back
     }

@@ -211,22 +211,33 @@ impl Client {
 
     /// Opens the socket, with or without `initConnection` in the header.
     pub fn open(&mut self, init: Option<&Value>) {
+        self.try_open(init).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// The same with a server that may not be there.
+    pub fn try_open(&mut self, init: Option<&Value>) -> Result<(), String> {
         self.wsid = unique("ws");
         let header = protocol(init, self.token.as_deref());
         let target = self.target();
-        self.open_raw(&target, Some(&header));
+        self.try_open_raw(&target, Some(&header))
     }
 
     /// Opens the socket with any target and header.
     pub fn open_raw(&mut self, target: &str, header: Option<&str>) {
-        let socket = upgrade(self.port, target, header, &self.headers);
-        self.socket = Some(socket.unwrap_or_else(|e| panic!("{target}: {e}")));
+        self.try_open_raw(target, header).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    fn try_open_raw(&mut self, target: &str, header: Option<&str>) -> Result<(), String> {
+        let socket =
+            upgrade(self.port, target, header, &self.headers).map_err(|e| format!("{target}: {e}"))?;
+        self.socket = Some(socket);
         self.store.disconnected();
         self.pokes.clear();
         self.refused.clear();
         self.deleted.clear();
         self.last_poke = Instant::now();
         self.pinged = None;
+        Ok(())
     }
 
     /// Waits for `connected`, which must be the first message.
@@ -262,9 +273,14 @@ impl Client {
     /// Sends mutations; returns the number of the last one.
     pub fn push(&mut self, mutations: Vec<Value>) -> u64 {
         let last = mutations.last().and_then(|m| m["id"].as_u64()).unwrap_or(0);
-        self.send(json!(["push", {"clientGroupID": self.group, "mutations": mutations, "pushVersion": 1,
-                                  "timestamp": 1, "requestID": unique("request")}]));
+        self.send(self.push_message(mutations));
         last
+    }
+
+    /// The message that sends mutations.
+    pub fn push_message(&self, mutations: Vec<Value>) -> Value {
+        json!(["push", {"clientGroupID": self.group, "mutations": mutations, "pushVersion": 1,
+                        "timestamp": 1, "requestID": unique("request")}])
     }
 
     /// Makes one mutation and sends it.
@@ -280,6 +296,11 @@ impl Client {
     pub fn send_text(&mut self, text: String) {
         let sent = self.socket.as_mut().expect("connected").send(Message::text(text));
         sent.unwrap_or_else(|e| panic!("{}: sending failed: {e}", self.id));
+    }
+
+    /// Sends to a server that may not be there any more: reading tells.
+    pub fn try_send(&mut self, message: Value) {
+        let _ = self.socket.as_mut().expect("connected").send(Message::text(message.to_string()));
     }
 
     /// The socket itself, for what no client does.

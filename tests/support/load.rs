@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -47,8 +48,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts one writer per connection.
+    /// Starts one writer per connection, each as fast as it can.
     pub fn start(connections: Vec<Sql>) -> Load {
+        Load::paced(connections, Duration::ZERO)
+    }
+
+    /// Starts one writer per connection, which pause between transactions.
+    pub fn paced(connections: Vec<Sql>, pause: Duration) -> Load {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let writer = |(number, mut sql): (usize, Sql)| {
             let (stop, done) = (stop.clone(), done.clone());
@@ -57,6 +63,9 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     sql.run(&transaction(&mut dice, number));
                     done.fetch_add(1, Ordering::Relaxed);
+                    if !pause.is_zero() {
+                        std::thread::sleep(pause);
+                    }
                 }
             })
         };
@@ -69,7 +78,7 @@ impl Load {
         let until = self.done.load(Ordering::Relaxed) + count;
         while self.done.load(Ordering::Relaxed) < until {
             assert!(self.threads.iter().all(|t| !t.is_finished()), "a writer failed");
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -12,6 +12,11 @@ impl Random {
         Random(seed)
     }
 
+    /// Another one, for another thread.
+    pub fn fork(&mut self) -> Random {
+        Random(self.next())
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
