@@ -13,6 +13,7 @@ use kelvin::changes::commit::Commit;
 use kelvin::changes::faults::{self, Fault};
 use kelvin::changes::version::StateVersion;
 use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
+use kelvin::groups::recorder::Output;
 use kelvin::groups::shared::Shared;
 use kelvin::groups::syncer::Syncer;
 use kelvin::replica::reader::{ReadError, Reader};
@@ -56,6 +57,8 @@ struct Half {
 pub struct Core {
     pub syncer: Syncer,
     pub counts: Counts,
+    /// What was recorded in the middle of something.
+    pub recorded: Vec<Output>,
     queue: VecDeque<Arc<Commit>>,
     /// The queue overflowed: what the commits changed is not known.
     lost: bool,
@@ -79,6 +82,7 @@ impl Core {
         Core {
             syncer: Syncer::new(shared, "test_0"),
             counts: Counts::default(),
+            recorded: Vec::new(),
             queue: VecDeque::new(),
             lost: false,
             recent: Vec::new(),
@@ -285,7 +289,12 @@ impl Core {
             return self.syncer.frames_done(&begun.reading, begun.assembly, now);
         }
         let (reading, found) = prepare(&mut self.syncer, begun);
-        if self.syncer.lane_done(&reading, found, now) {
+        let is_behind = self.syncer.lane_done(&reading, found, now);
+        // What is recorded is taken after every call, and this is one.
+        if is_behind {
+            self.recorded.extend(self.syncer.take_records(now));
+        }
+        if is_behind {
             self.bring_forward(request.view, reading.at);
         }
         self.syncer.lane_joined(request.view);

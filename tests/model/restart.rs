@@ -25,6 +25,7 @@ impl World {
     /// Takes what has to be recorded. Between batches the present file is filled.
     pub fn record(&mut self) {
         let Some(disk) = &mut self.disk else { return };
+        self.core.recorded.drain(..).for_each(|output| disk.waiting_for(Some(output)));
         disk.waiting_for(self.core.syncer.take_records(self.now));
         if !self.core.is_busy() && self.core.syncer.is_filling() {
             self.core.syncer.fill_records(self.now);
