@@ -126,8 +126,13 @@ impl Outbox {
     /// The same for a frame. One that waits answers all pings so far: a client that sends
     /// them without reading must not fill the memory.
     pub fn urgent_frame(&self, frame: Bytes) {
-        if self.queued.get() == 0 || self.closing.get() || self.broken.get() {
-            return self.send(&[frame]);
+        if self.closing.get() || self.broken.get() {
+            return;
+        }
+        if self.queued.get() == 0 {
+            // It tells nothing that is recorded, so it need not be held; and what is held has no
+            // bound against a client that sends one ping after the other.
+            return self.deliver(&[frame]);
         }
         let first = usize::from(self.partial.get());
         let mut queue = self.queue.borrow_mut();
