@@ -33,7 +33,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// As the server has it: memory depends on it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: kelvin_io::allocator::Counting = kelvin_io::allocator::Counting::new();
 
 /// Rounds of which the lowest time is taken.
 const ROUNDS: usize = 10;

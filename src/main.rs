@@ -1,9 +1,9 @@
 //! The command line, nothing else.
 
-use mimalloc::MiMalloc;
+use kelvin_io::allocator::Counting;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Counting = Counting::new();
 
 fn main() {
     let mut args = std::env::args_os().skip(1).peekable();

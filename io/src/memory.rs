@@ -1,7 +1,9 @@
-//! How the process takes memory from the system, and gives it back after a peak.
+//! How much memory the process may have, and has; and how it gives back what it does not need.
 //!
 //! Hydrating a thousand views at once, or the first copy of the data, needs memory for seconds
 //! that nobody needs for hours afterwards; allocators keep it unless they are told.
+
+use std::path::Path;
 
 /// Returns what this thread's heap holds and does not use, and what SQLite's allocator
 /// does. Takes milliseconds after a large peak: call it when the core has nothing to do.
@@ -20,4 +22,121 @@ pub fn give_back() {
 pub fn only_small_pages() {
     // SAFETY: the call changes how later pages are given out, and reads no memory of ours.
     let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Memory of the process that the system cannot take back without ending it, in bytes: what is
+/// in memory and not backed by a file. 0 where the system does not say.
+pub fn held() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|field| field.parse::<usize>().ok());
+    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    resident.saturating_sub(shared) * page_size()
+}
+
+/// The most memory that the process can have, in bytes: what the machine has, or less where a
+/// control group or a limit of the process says so. `None`: nothing says.
+pub fn limit() -> Option<usize> {
+    let limits = [machine(), control_group(Path::new("/sys/fs/cgroup")), resource_limit(libc::RLIMIT_DATA)];
+    limits.into_iter().flatten().min()
+}
+
+fn page_size() -> usize {
+    // SAFETY: the call reads a constant of the system.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4_096)
+}
+
+fn machine() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+/// The smallest limit of the process's control group and those above it, in either version of the
+/// interface.
+fn control_group(root: &Path) -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    control_group_of(root, &text)
+}
+
+fn control_group_of(root: &Path, memberships: &str) -> Option<usize> {
+    let mut smallest: Option<usize> = None;
+    for line in memberships.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (base, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            _ if controllers.split(',').any(|c| c == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        // Within a container the path may be the host's: then only the top is there.
+        let own = base.join(path.trim_start_matches('/'));
+        for directory in own.ancestors().take_while(|d| d.starts_with(&base)).chain([base.as_path()]) {
+            let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+            if let Ok(limit) = text.trim().parse::<usize>() {
+                smallest = Some(smallest.map_or(limit, |s| s.min(limit)));
+            }
+        }
+    }
+    smallest
+}
+
+fn resource_limit(which: libc::__rlimit_resource_t) -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the answer.
+    let result = unsafe { libc::getrlimit(which, &mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as usize)
+}
+
+/// Lets the process have as many open files as it may, and returns how many these are. Each
+/// connection is one.
+pub fn raise_open_files() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the answer, and then a valid argument; a refusal
+    // changes nothing.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return 0;
+        }
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 {
+            limit = raised;
+        }
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_process_touches_is_held() {
+        let before = held();
+        let touched = vec![7u8; 64 << 20];
+        assert!(held() >= before + (48 << 20), "{before} {}", held());
+        drop(touched);
+    }
+
+    #[test]
+    fn the_smallest_limit_on_the_way_up_counts() {
+        let root = std::env::temp_dir().join(format!("kelvin-cgroup-{}", std::process::id()));
+        let own = root.join("a/b");
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::write(own.join("memory.max"), "max\n").unwrap();
+        std::fs::write(root.join("a/memory.max"), "1073741824\n").unwrap();
+        assert_eq!(control_group_of(&root, "0::/a/b\n"), Some(1 << 30));
+        assert_eq!(control_group_of(&root, "0::/elsewhere\n"), None);
+        std::fs::create_dir_all(root.join("memory/c")).unwrap();
+        std::fs::write(root.join("memory/c/memory.limit_in_bytes"), "4096\n").unwrap();
+        assert_eq!(control_group_of(&root, "5:cpu,memory:/c\n4:pids:/c\n0::/a/b\n"), Some(4_096));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn the_machine_has_some_memory() {
+        assert!(limit().is_some_and(|bytes| bytes > 64 << 20));
+    }
 }

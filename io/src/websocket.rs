@@ -122,6 +122,11 @@ impl FrameReader {
         FrameReader { buffer: first_bytes, start: 0, partial: None, limit }
     }
 
+    /// Bytes that are kept for a message that is not whole yet.
+    pub fn waiting(&self) -> usize {
+        self.buffer.capacity() + self.partial.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// Takes more bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.start == self.buffer.len() {

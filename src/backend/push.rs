@@ -111,6 +111,11 @@ impl Queue {
     pub fn is_full(&self) -> bool {
         self.bytes > MAX_QUEUED
     }
+
+    /// Bytes of its mutations.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// What the app said of a request.

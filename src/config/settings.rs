@@ -36,6 +36,8 @@ pub struct Config {
     pub record_mode: RecordMode,
     /// The database for the change log.
     pub change: Pool,
+    /// Memory that the process may use, in bytes; `None`: a part of what it can have.
+    pub memory_budget: Option<usize>,
     /// The SQLite replica; relative to the working directory.
     pub replica_file: PathBuf,
     /// TCP port for clients and health. 0 lets the system choose.

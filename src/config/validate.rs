@@ -51,6 +51,7 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
             Some("synced") => RecordMode::Synced,
             _ => RecordMode::Written,
         },
+        memory_budget: values.whole(&engine::MEMORY_BUDGET_MB).map(|mib| to_usize(mib) << 20),
         cvr: pool(values, &databases::CVR_DB, &databases::CVR_MAX_CONNS, &upstream.db)?,
         change: pool(values, &databases::CHANGE_DB, &databases::CHANGE_MAX_CONNS, &upstream.db)?,
         upstream,

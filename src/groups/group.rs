@@ -380,6 +380,21 @@ impl Group {
         self.idle_since = (!connected).then_some(now);
     }
 
+    /// Ends the time of queries that no client wants any more. Whether that changed anything.
+    pub fn expire_unwanted(&mut self) -> bool {
+        let is_wanted =
+            |hash: &str| self.clients.values().filter_map(|c| c.desires.get(hash)).any(|d| d.desired);
+        let unwanted: Vec<&String> = self.queries.keys().filter(|hash| !is_wanted(hash)).collect();
+        let mut changed = false;
+        for client in self.clients.values_mut() {
+            for hash in &unwanted {
+                let ended = client.desires.get_mut(*hash).filter(|d| d.ttl > 0.0);
+                changed |= ended.map(|desire| desire.ttl = 0.0).is_some();
+            }
+        }
+        changed
+    }
+
     /// A connection of the group.
     pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.connections.iter_mut().find(|c| c.id == id)
@@ -401,6 +416,12 @@ impl Group {
     /// Whether a view that the group has is being read anew.
     pub fn has_stale(&self, shared: &Shared) -> bool {
         self.views.keys().any(|id| shared.views.get(*id).is_some_and(View::is_stale))
+    }
+
+    /// Whether it holds, or waits for, anything that a retired group does not.
+    pub fn has_views(&self) -> bool {
+        let is_used = |query: &Query| query.current.is_some() || query.pending.is_some();
+        !self.held.is_empty() || self.queries.values().any(is_used)
     }
 
     /// Whether some query that clients believe to have, or wait for, has no answer yet.

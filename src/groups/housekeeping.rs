@@ -77,17 +77,40 @@ impl Syncer {
         }
     }
 
+    /// Gives up all views of a group that nobody is connected to. It stays known: its clients are
+    /// sent everything anew when they come back, and need not start over.
+    pub(super) fn retire(&mut self, id: &Rc<str>) {
+        self.release_views(id);
+        let Some(group) = self.groups.get_mut(id) else { return };
+        // Not even a cookie of this moment can be proved any more.
+        let _ = group.next_label(StateVersion(group.label.major), self.shared.epoch);
+        if !faults::is_on(Fault::Floor) {
+            group.floor = group.label;
+        }
+        group.attached = false;
+        self.shared.note(group);
+    }
+
     /// Drops encoded views beyond the budget, oldest first, but none that a group still waits
     /// for.
     pub(super) fn trim_fulls(&mut self) {
+        self.trim_fulls_to(MAX_FULLS);
+    }
+
+    /// Drops all encoded views that no group waits for.
+    pub fn drop_encoded(&mut self) {
+        self.trim_fulls_to(0);
+    }
+
+    fn trim_fulls_to(&mut self, most: usize) {
         let mut total: usize = self.shared.fulls.values().map(|f| f.size).sum();
-        if total <= MAX_FULLS {
+        if total <= most {
             return;
         }
         let mut oldest: Vec<(f64, ViewId)> = self.full_since.iter().map(|(v, since)| (*since, *v)).collect();
         oldest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         for (_, view) in oldest {
-            if total <= MAX_FULLS {
+            if total <= most {
                 return;
             }
             if self.is_awaited(view) {
@@ -121,25 +144,10 @@ impl Syncer {
         let idle: Vec<Rc<str>> = self
             .groups
             .iter()
-            .filter(|(_, g)| {
-                g.idle_since.is_some_and(|since| now - since >= LINGER)
-                    && (!g.held.is_empty()
-                        || g.queries.values().any(|q| q.current.is_some() || q.pending.is_some()))
-            })
+            .filter(|(_, g)| g.idle_since.is_some_and(|since| now - since >= LINGER) && g.has_views())
             .map(|(id, _)| id.clone())
             .collect();
-        for id in idle {
-            self.release_views(&id);
-            if let Some(group) = self.groups.get_mut(&id) {
-                // Not even a cookie of this moment can be proved any more.
-                let _ = group.next_label(StateVersion(group.label.major), self.shared.epoch);
-                if !faults::is_on(Fault::Floor) {
-                    group.floor = group.label;
-                }
-                group.attached = false;
-                self.shared.note(group);
-            }
-        }
+        idle.iter().for_each(|id| self.retire(id));
         self.give_up_readings(now);
         self.forget_oldest_groups();
         let over = |since: &f64| now - since >= KEEP_FULL;

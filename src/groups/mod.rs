@@ -21,6 +21,7 @@ mod recording;
 pub mod restore;
 pub mod schema;
 pub mod shared;
+mod shedding;
 pub mod sink;
 pub mod step;
 mod stream;

@@ -124,6 +124,11 @@ metrics! {
         sync_total: Gauge, "initial_sync_rows_expected", "Rows that it expects.";
         record_writes: Counter, "record_writes_total", "Writes to the logs of client view records.";
         record_bytes: Counter, "record_bytes_total", "Bytes written to them.";
+        memory_in_use: Gauge, "memory_in_use_bytes", "Memory that is allocated.";
+        memory_held: Gauge, "memory_held_bytes", "Memory that the system has given, beside pages of files.";
+        memory_budget: Gauge, "memory_budget_bytes", "Memory that the server may use.";
+        load_refusals: Counter, "overload_refusals_total", "Connections not let in for want of room.";
+        load_shed: Counter, "overload_groups_shed_total", "Client groups whose views were given up for want of memory.";
         nudges: Counter, "executor_nudges_total", "Times an executor that stood still was interrupted.";
         reconnects: Counter, "upstream_reconnects_total", "Times the replication stream was connected anew.";
         transforms: Counter, "transform_requests_total", "Calls of the query endpoint.";
@@ -322,6 +327,23 @@ impl Metrics {
     /// The replica's write-ahead log has this size.
     pub fn set_replica_wal_bytes(&self, bytes: u64) {
         set(&self.wal_bytes, bytes);
+    }
+
+    /// Memory of the process in bytes.
+    pub fn set_memory(&self, in_use: usize, held: usize, budget: usize) {
+        set(&self.memory_in_use, in_use as u64);
+        set(&self.memory_held, held as u64);
+        set(&self.memory_budget, budget as u64);
+    }
+
+    /// A connection was not let in for want of room.
+    pub fn refused_for_load(&self) {
+        add(&self.load_refusals, 1);
+    }
+
+    /// Views of so many groups were given up for want of memory.
+    pub fn shed_for_load(&self, groups: usize) {
+        add(&self.load_shed, groups as u64);
     }
 
     /// `bytes` more of it were made durable.

@@ -16,6 +16,7 @@ pub enum Kind {
     PushFailed,
     Rehome,
     SchemaVersionNotSupported,
+    ServerOverloaded,
     TransformFailed,
     Unauthorized,
     VersionNotSupported,
@@ -35,6 +36,7 @@ impl Kind {
             Kind::PushFailed => "PushFailed",
             Kind::Rehome => "Rehome",
             Kind::SchemaVersionNotSupported => "SchemaVersionNotSupported",
+            Kind::ServerOverloaded => "ServerOverloaded",
             Kind::TransformFailed => "TransformFailed",
             Kind::Unauthorized => "Unauthorized",
             Kind::VersionNotSupported => "VersionNotSupported",
@@ -62,6 +64,12 @@ impl ProtocolError {
         let mut fields = Map::new();
         fields.insert("origin".into(), json!("zeroCache"));
         ProtocolError { kind, message: message.into(), fields }
+    }
+
+    /// This server has no room at the moment: the client comes back after some time, in
+    /// milliseconds. A client waits five seconds in any case.
+    pub fn overloaded(message: impl Into<String>, after: u64) -> ProtocolError {
+        ProtocolError::new(Kind::ServerOverloaded, message).with("minBackoffMs", json!(after))
     }
 
     /// Adds or replaces a field of the body.

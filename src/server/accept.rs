@@ -2,6 +2,7 @@
 //! owns their client group.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_lite::AsyncWriteExt;
 use kelvin_io::executor::{sleep, spawn};
@@ -12,21 +13,58 @@ use kelvin_io::websocket::{CLOSE_PROTOCOL_ERROR, close_frame};
 use super::core::Core;
 use super::handover::{Handover, owner};
 use super::pages;
+use super::rate::Rate;
 use crate::protocol::connect;
 
 /// Wait after a failed accept: out of file descriptors, most likely.
-const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How long a peer that was refused may go on sending.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Connections that a core accepts in a second: a handshake costs up to a tenth of a millisecond,
+/// and those that are connected come first.
+const ACCEPTS_PER_SECOND: f64 = 4_000.0;
+
+/// Connections whose request is being read, or that have another before them on a page's connection. Each
+/// may have as much memory as a request's head.
+const MAX_HANDSHAKES: usize = 1_024;
+
+/// Wait when there are so many.
+const HANDSHAKE_WAIT: Duration = Duration::from_millis(5);
+
+/// A connection whose request is being read; counted for as long as it lives.
+struct Handshake(Rc<Core>);
+
+impl Handshake {
+    fn new(core: &Rc<Core>) -> Handshake {
+        core.handshakes.set(core.handshakes.get() + 1);
+        Handshake(core.clone())
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.set(self.0.handshakes.get() - 1);
+    }
+}
 
 /// Accepts for ever.
 pub async fn run(core: Rc<Core>, listener: Listener) {
+    let mut rate = Rate::new(ACCEPTS_PER_SECOND, ACCEPTS_PER_SECOND);
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let core = core.clone();
-                spawn(async move { serve(&core, stream).await }).detach();
+                let handshake = Handshake::new(&core);
+                spawn(async move { serve(&handshake.0, stream).await }).detach();
+                // Whoever comes too soon waits in the kernel's queue.
+                let wait = rate.take(1.0, core.clock());
+                if wait > 0.0 {
+                    sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
+                }
+                while core.handshakes.get() >= MAX_HANDSHAKES {
+                    sleep(HANDSHAKE_WAIT).await;
+                }
             }
             Err(error) => {
                 crate::warn!(core = core.index; "a connection could not be accepted: {error}");

@@ -17,11 +17,14 @@ use std::time::{Duration, Instant};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, thread_cpu, yield_now};
 
+use super::budget::Budget;
 use super::cork::Cork;
 use super::gate::Gate;
 use super::handover::Handover;
+use super::inbox::Inbound;
 use super::lanes::Lanes;
 use super::outbox::Outbox;
+use super::overload;
 use super::record_files;
 use super::records::{self, Completed, Records};
 use super::session::Session;
@@ -128,6 +131,14 @@ pub struct Core {
     pub lanes: Lanes,
     /// What is written down.
     pub records: Records,
+    /// Memory of the process.
+    pub budget: Arc<Budget>,
+    /// What clients have sent and is not handled.
+    pub inbound: Rc<Inbound>,
+    /// Most connections of this core.
+    pub most_connections: usize,
+    /// Requests of connections that are being read.
+    pub handshakes: Cell<usize>,
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
@@ -170,6 +181,10 @@ pub struct Parts {
     pub recovered: Recovered,
     /// Cores whose record log is complete.
     pub completed: Completed,
+    /// Memory of the process.
+    pub budget: Arc<Budget>,
+    /// Most connections of this core.
+    pub most_connections: usize,
 }
 
 impl Core {
@@ -198,6 +213,10 @@ impl Core {
             cork: Rc::new(Cork::new()),
             lanes: Lanes::new(parts.index),
             records,
+            budget: parts.budget,
+            inbound: Rc::default(),
+            most_connections: parts.most_connections,
+            handshakes: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),
@@ -458,6 +477,7 @@ async fn tick(core: Rc<Core>) {
             kelvin_io::memory::give_back();
             peak = false;
         }
+        overload::shed(&core);
         let now = core.clock();
         if let Some(question) = core.status.views_wanted(core.index) {
             let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
@@ -471,6 +491,9 @@ async fn tick(core: Rc<Core>) {
             core.metrics.set_queries(queries);
             core.metrics.set_views(syncer.shared.views.len());
         });
+        if core.index == 0 {
+            core.metrics.set_memory(core.budget.in_use(), core.budget.held(), core.budget.bytes());
+        }
     }
 }
 

@@ -12,12 +12,21 @@ use super::outbox::Outbox;
 /// Bytes of one poke up to which it is collected. What is larger costs its copy anyway.
 pub const MAX_COLLECTED: usize = 32 << 10;
 
+/// Bytes that may wait before a connection counts as behind. Live pokes are small; this is several
+/// seconds of a busy view.
+const BEHIND: usize = 1 << 20;
+
+/// The same while memory is tight: many slow sockets must not be what fills it.
+const BEHIND_TIGHT: usize = 64 << 10;
+
 /// Sockets of a core that something waits for.
 pub struct Cork {
     closed: Cell<bool>,
     waiting: RefCell<Vec<Rc<Outbox>>>,
     /// What is sent has to wait for a record.
     held: Cell<bool>,
+    /// Memory is tight: less may wait for a socket.
+    tight: Cell<bool>,
     holding: RefCell<Vec<Rc<Outbox>>>,
     /// `None`: the kernel has no such thing, or it failed; each socket is then written by itself.
     ring: RefCell<Option<Sends>>,
@@ -31,9 +40,20 @@ impl Cork {
             closed: Cell::new(false),
             waiting: RefCell::default(),
             held: Cell::new(false),
+            tight: Cell::new(false),
             holding: RefCell::default(),
             ring,
         }
+    }
+
+    /// Whether memory is tight.
+    pub fn set_tight(&self, tight: bool) {
+        self.tight.set(tight);
+    }
+
+    /// Bytes that may wait for one socket before its connection counts as behind.
+    pub fn behind(&self) -> usize {
+        if self.tight.get() { BEHIND_TIGHT } else { BEHIND }
     }
 
     /// From now on what is sent is held.

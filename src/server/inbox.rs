@@ -12,11 +12,29 @@ use futures_lite::future::poll_fn;
 const MAX_MESSAGES: usize = 256;
 const MAX_BYTES: usize = 4 << 20;
 
-/// The queue between the task that reads a socket and the one that handles its messages.
+/// Most bytes that a core has of messages that came and were not handled, whole or in part, over all
+/// its connections; and what each connection may have in any case. Together the connections could
+/// otherwise take their number times the largest message.
+pub const MAX_INBOUND: usize = 64 << 20;
+const FAIR: usize = 64 << 10;
+
+/// Bytes that came to a core and were not handled.
 #[derive(Default)]
+pub struct Inbound(Cell<usize>);
+
+impl Inbound {
+    fn change(&self, from: usize, to: usize) {
+        self.0.set(self.0.get() - from + to);
+    }
+}
+
+/// The queue between the task that reads a socket and the one that handles its messages.
 pub struct Inbox {
+    core: Rc<Inbound>,
     messages: RefCell<VecDeque<String>>,
     bytes: Cell<usize>,
+    /// Bytes of a message that is not whole yet.
+    partial: Cell<usize>,
     closed: Cell<bool>,
     sender: RefCell<Option<Waker>>,
     receiver: RefCell<Option<Waker>>,
@@ -29,9 +47,31 @@ fn wake(waker: &RefCell<Option<Waker>>) {
 }
 
 impl Inbox {
-    /// An empty one.
-    pub fn new() -> Rc<Inbox> {
-        Rc::default()
+    /// An empty one, of a connection of a core.
+    pub fn new(core: Rc<Inbound>) -> Rc<Inbox> {
+        Rc::new(Inbox {
+            core,
+            messages: RefCell::default(),
+            bytes: Cell::new(0),
+            partial: Cell::new(0),
+            closed: Cell::new(false),
+            sender: RefCell::default(),
+            receiver: RefCell::default(),
+        })
+    }
+
+    /// So many bytes of the next message are there.
+    pub fn set_partial(&self, bytes: usize) {
+        self.core.change(self.partial.replace(bytes), bytes);
+    }
+
+    /// Whether the core has too much of what clients send, and this one is among those with most.
+    pub fn is_too_much(&self) -> bool {
+        self.core.0.get() > MAX_INBOUND && self.bytes.get() + self.partial.get() > FAIR
+    }
+
+    fn set_bytes(&self, bytes: usize) {
+        self.core.change(self.bytes.replace(bytes), bytes);
     }
 
     /// Waits until a message may be added.
@@ -49,7 +89,7 @@ impl Inbox {
 
     /// Adds a message.
     pub fn push(&self, message: String) {
-        self.bytes.set(self.bytes.get() + message.len());
+        self.set_bytes(self.bytes.get() + message.len());
         self.messages.borrow_mut().push_back(message);
         wake(&self.receiver);
     }
@@ -58,7 +98,7 @@ impl Inbox {
     pub async fn next(&self) -> Option<String> {
         poll_fn(|cx| {
             if let Some(message) = self.messages.borrow_mut().pop_front() {
-                self.bytes.set(self.bytes.get() - message.len());
+                self.set_bytes(self.bytes.get() - message.len());
                 wake(&self.sender);
                 return Poll::Ready(Some(message));
             }
@@ -76,6 +116,13 @@ impl Inbox {
         self.closed.set(true);
         wake(&self.sender);
         wake(&self.receiver);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.set_partial(0);
+        self.set_bytes(0);
     }
 }
 
@@ -98,7 +145,7 @@ mod tests {
 
     #[test]
     fn it_is_full_by_number_or_by_size_and_empties_in_order() {
-        let inbox = Inbox::new();
+        let inbox = Inbox::new(Rc::default());
         for n in 0..MAX_MESSAGES {
             assert!(has_room(&inbox));
             inbox.push(n.to_string());
@@ -112,5 +159,19 @@ mod tests {
         inbox.close();
         assert!(block_on(inbox.next()).is_some());
         assert!(block_on(inbox.next()).is_none());
+    }
+    #[test]
+    fn of_a_core_with_too_much_only_those_with_more_than_their_share_go() {
+        let core = Rc::new(Inbound::default());
+        let (large, small) = (Inbox::new(core.clone()), Inbox::new(core.clone()));
+        large.set_partial(MAX_INBOUND);
+        small.push("x".repeat(FAIR));
+        assert!(large.is_too_much() && !small.is_too_much());
+        small.push("x".to_owned());
+        assert!(small.is_too_much());
+        large.set_partial(0);
+        assert!(!small.is_too_much());
+        drop((large, small));
+        assert_eq!(core.0.get(), 0);
     }
 }

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use kelvin_io::executor::{now, spawn};
 
 use super::batch::{advance, bring_forward};
+use super::budget::Pressure;
 use super::core::Core;
 use super::lane_threads::Message;
+use super::overload::{self, TIGHT_LANES};
 use crate::changes::version::StateVersion;
 use crate::groups::reading::{Begun, Found, LaneRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
@@ -44,7 +46,12 @@ const SETTLE: usize = 64;
 /// Starts as many of the waiting lanes as may run. A short one may be over at once.
 pub async fn start_waiting(core: &Rc<Core>) {
     let mut pace = core.pace("starting lanes");
-    while let Some(request) = core.lanes.start_next() {
+    loop {
+        let is_tight = core.budget.pressure() >= Pressure::Tight;
+        if core.records.is_overfull() || (is_tight && core.lanes.running() >= TIGHT_LANES) {
+            break;
+        }
+        let Some(request) = core.lanes.start_next() else { break };
         let lane = Running(core.clone(), request);
         spawn(async move {
             run(&lane.0, request).await;
@@ -71,11 +78,18 @@ impl Drop for Running {
 
 async fn run(core: &Rc<Core>, request: LaneRequest) {
     let began = now();
+    if overload::refuse_lane(core, request) {
+        return;
+    }
     let (mut begun, reader, turn) = match begin(core, request).await {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
         Err(error) => return fail(core, request, None, None, &error),
     };
+    if let Err(error) = overload::check_groups(core, request) {
+        let ended = give_reader_back(core, reader);
+        return give_up(core, begun, &ended.err().unwrap_or(error));
+    }
     let (reader, result) = read(core, &mut begun, reader).await;
     let is_slow = || now().saturating_duration_since(began) > core.config.log.slow_hydrate;
     // While the reader is there.
@@ -183,16 +197,23 @@ pub async fn read(core: &Core, begun: &mut Begun, reader: Reader) -> (Option<Rea
         Err(error) => return (None, Err(error)),
     };
     let mut outlet = Outlet { core, reading: &begun.reading, keeps: None };
+    let mut stopped = Ok(());
     loop {
         pace.end();
         // The thread is gone, and the reader with it.
         let Ok(message) = messages.recv().await else { return (None, Err(ReadError::Interrupted)) };
         pace.begin();
         match message {
+            Message::Chunk(_) if stopped.is_err() => {}
             Message::Chunk(chunk) => begun.assembly.take(chunk),
-            Message::End(reader, result) => return (Some(reader), result),
+            Message::End(reader, result) => return (Some(reader), stopped.and(result)),
         }
         outlet.offer(&mut begun.assembly.parts);
+        let request = begun.reading.request;
+        stopped = stopped.and_then(|()| overload::check_lane(core, request, &begun.assembly));
+        if stopped.is_err() {
+            core.lanes.cancel(request.incarnation);
+        }
         if pace.is_over() {
             pace.rest().await;
         }

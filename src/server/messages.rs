@@ -10,7 +10,7 @@ use super::core::Core;
 use super::session::Session;
 use crate::auth::token::succeed;
 use crate::backend::call::CallError;
-use crate::backend::push::{self, Batch, Cleanup};
+use crate::backend::push::{self, Batch, Cleanup, Queue};
 use crate::backend::transform::{self, Transformation};
 use crate::groups::sink::Sink;
 use crate::groups::syncer::{Arrival, Named};
@@ -22,6 +22,10 @@ use crate::zql::ast::{self, Strictness};
 
 /// Wait of a sender whose group has too many mutations queued.
 const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Bytes of mutations that wait for the app, over all groups of a core: an app that is away must not
+/// fill the memory.
+const MAX_PUSHED: usize = 64 << 20;
 
 /// Handles one message. An error ends the connection.
 pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), ProtocolError> {
@@ -280,7 +284,7 @@ async fn push(session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolErro
         ));
     }
     let group: Rc<str> = session.request.group_id.as_str().into();
-    while core.pushes.borrow().get(&group).is_some_and(|q| q.is_full()) {
+    while must_wait(core, &group) {
         sleep(PUSH_WAIT).await;
     }
     let batch = Batch::new(session.id, session.push_context.borrow().clone(), body);
@@ -295,6 +299,14 @@ async fn push(session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolErro
         spawn(async move { drain(&session.core, &group).await }).detach();
     }
     Ok(())
+}
+
+/// Whether a group's mutations have to wait before more of them are queued: it has many, or it has
+/// some and the core has very many.
+fn must_wait(core: &Core, group: &str) -> bool {
+    let pushes = core.pushes.borrow();
+    let Some(queue) = pushes.get(group) else { return false };
+    queue.is_full() || (queue.bytes() > 0 && pushes.values().map(Queue::bytes).sum::<usize>() > MAX_PUSHED)
 }
 
 /// Sends a group's queue, one request at a time.

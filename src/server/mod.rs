@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod batch;
+pub mod budget;
 pub mod core;
 mod cork;
 pub mod gate;
@@ -16,7 +17,9 @@ mod lanes;
 pub mod maintenance;
 pub mod messages;
 pub mod outbox;
+pub mod overload;
 pub mod pages;
+pub mod rate;
 pub mod record_files;
 pub mod records;
 pub mod replication;

@@ -29,10 +29,6 @@ use crate::observe::metrics::Metrics;
 use crate::protocol::downstream;
 use crate::protocol::error::{ProtocolError, refusal_for};
 
-/// Bytes that may wait before a connection counts as behind. Live pokes are small; this is
-/// several seconds of a busy view.
-pub const BEHIND: usize = 1 << 20;
-
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;
 
@@ -265,7 +261,7 @@ impl Outbox {
             if self.queued.get() > 0 {
                 yield_now().await;
             }
-            if self.was_behind.get() && self.queued.get() < BEHIND / 2 {
+            if self.was_behind.get() && self.queued.get() < self.cork.behind() / 2 {
                 self.was_behind.set(false);
                 self.metrics.slow_socket_caught_up();
                 drained();
@@ -474,7 +470,7 @@ impl Outbox {
             written = 0;
         }
         drop(queue);
-        if self.queued.get() >= BEHIND {
+        if self.queued.get() >= self.cork.behind() {
             self.was_behind.set(true);
         }
         self.wake();
@@ -493,7 +489,7 @@ impl Sink for Outbox {
     }
 
     fn is_behind(&self) -> bool {
-        self.queued.get() + self.held_bytes.get() >= BEHIND
+        self.queued.get() + self.held_bytes.get() >= self.cork.behind()
     }
 
     fn refuse(&self, errors: &[Value]) {

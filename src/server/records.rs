@@ -26,6 +26,10 @@ use crate::protocol::error::{Kind, ProtocolError};
 /// Bytes that may wait to be written before the filling of a file pauses: what is live comes first.
 const MAX_FILLING: usize = 4 << 20;
 
+/// Bytes that may wait before no more views are read: each of them is recorded with its rows. A
+/// disk that is slower than the readers would otherwise fill the memory.
+const MAX_WAITING: usize = 32 << 20;
+
 /// Pause of the filling.
 const WAIT: Duration = Duration::from_millis(1);
 
@@ -81,6 +85,11 @@ impl Records {
     /// Whether what is sent now has to wait for a write.
     pub fn is_behind(&self) -> bool {
         self.writing.get() || self.waiting_bytes.get() > 0
+    }
+
+    /// Whether so much waits to be written that no more views are to be read meanwhile.
+    pub fn is_overfull(&self) -> bool {
+        self.waiting_bytes.get() > MAX_WAITING
     }
 
     /// Why no groups are served at present, if they are not.
@@ -144,6 +153,9 @@ async fn write(core: Rc<Core>, name: LogName) {
                 break;
             }
             core.cork.release_marked(!core.records.is_behind());
+            if core.lanes.can_start() {
+                core.wake();
+            }
         }
     }
 }

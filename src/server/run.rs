@@ -11,19 +11,20 @@ use kelvin_io::executor::{self, Executor, StartError, sleep, spawn};
 use kelvin_io::signals::{self, Signal};
 use kelvin_io::socket::{Listener, check_port_free};
 
+use super::budget::Budget;
 use super::core::{Control, Core, Parts};
 use super::handover::{Handover, MAX_HANDOVERS};
+use super::overload::most_connections;
 use super::record_files;
 use super::records::Completed;
 use super::replication::{self, CoreLink};
 use super::status::Status;
 use super::{accept, batch};
-use crate::changes::queue::{CommitReceiver, queue};
+use crate::changes::queue::queue;
 use crate::config::{Config, Parsed, RecordMode, Role};
 use crate::cvr::replay::Recovered;
 use crate::groups::sink::Sink;
 use crate::observe::metrics;
-use crate::replica::live_indexes::Wish;
 use crate::upstream::manager::End;
 
 /// Orders that may wait for a core: it takes them as they come.
@@ -235,17 +236,35 @@ impl Node {
         let mut cores = Vec::with_capacity(count);
         let mut recovered = recover(config).into_iter();
         let completed = Completed::default();
+        let budget = Arc::new(Budget::new(config.memory_budget));
+        if let Err(error) = budget.watch() {
+            crate::warn!("memory is not watched, no thread could be started: {error}");
+        }
+        let most_connections = most_connections(kelvin_io::memory::raise_open_files(), count);
         for (index, (_, sockets)) in handovers.into_iter().enumerate() {
             let recovered = recovered.next().unwrap_or_default();
             let (control, orders) = bounded(MAX_CONTROL);
             let (commits, receiver) = queue();
             let (config, status, peers) = (config.clone(), status.clone(), peers.clone());
-            let (wishes, completed) = (wishes.clone(), completed.clone());
+            let (wishes, completed, budget) = (wishes.clone(), completed.clone(), budget.clone());
             let core =
                 executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
                     crate::observe::log::set_worker("syncer", index);
-                    let inputs = Inputs { orders, sockets, commits: receiver, wishes, recovered, completed };
-                    run_core(index, config, status, peers, inputs).await;
+                    let metrics = metrics::register(index + 1);
+                    let parts = Parts {
+                        index,
+                        config,
+                        metrics,
+                        status,
+                        peers,
+                        commits: receiver,
+                        wishes,
+                        recovered,
+                        completed,
+                        budget,
+                        most_connections,
+                    };
+                    run_core(parts, orders, sockets).await;
                 })?;
             cores.push((CoreLink { control, commits }, core));
         }
@@ -303,33 +322,16 @@ fn recover(config: &Config) -> Vec<Recovered> {
     })
 }
 
-struct Inputs {
-    orders: Receiver<Control>,
-    sockets: Receiver<Handover>,
-    commits: CommitReceiver,
-    wishes: Sender<Wish>,
-    recovered: Recovered,
-    completed: Completed,
-}
-
-async fn run_core(
-    index: usize,
-    config: Arc<Config>,
-    status: Arc<Status>,
-    peers: Vec<Sender<Handover>>,
-    inputs: Inputs,
-) {
-    let listener = match Listener::bind(config.port) {
+async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Handover>) {
+    let port = parts.config.port;
+    let listener = match Listener::bind(port) {
         Ok(listener) => listener,
         Err(error) => {
-            crate::error!("port {} cannot be listened on: {error}", config.port);
+            crate::error!("port {port} cannot be listened on: {error}");
             return;
         }
     };
-    let metrics = metrics::register(index + 1);
-    let cores = peers.len();
-    let Inputs { orders, sockets, commits, wishes, recovered, completed } = inputs;
-    let parts = Parts { index, config, metrics, status, peers, commits, wishes, recovered, completed };
+    let cores = parts.peers.len();
     let core = Core::new(parts);
     let accepting = spawn(accept::run(core.clone(), listener));
     spawn(accept::receive(core.clone(), sockets)).detach();

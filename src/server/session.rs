@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::poll_fn;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use kelvin_io::executor::{now, spawn, timeout};
+use kelvin_io::executor::{now, sleep, spawn, timeout};
 use kelvin_io::http_server::upgrade_head;
 use kelvin_io::socket::{DISCARD, ReadHalf};
 use kelvin_io::websocket::{
@@ -23,6 +23,8 @@ use super::core::Core;
 use super::handover::Handover;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
+use super::overload;
+use super::rate::Rate;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
 use crate::config::Config;
@@ -82,6 +84,11 @@ impl Session {
     }
 }
 
+/// What is taken of one connection in a second, after a burst of twice and four times as much. A
+/// page sends a few messages a second; five thousand are some percent of a core.
+const MESSAGES_PER_SECOND: f64 = 5_000.0;
+const BYTES_PER_SECOND: f64 = (16 << 20) as f64;
+
 /// How long messages that came before the end may take to be handled.
 const FINISH: Duration = Duration::from_secs(10);
 
@@ -134,7 +141,7 @@ async fn admit(
     headers: Vec<(String, String)>,
     outbox: &Rc<Outbox>,
 ) -> Option<Rc<Session>> {
-    if let Some(error) = core.records.refusal() {
+    if let Some(error) = core.records.refusal().or_else(|| overload::refusal(core, &request)) {
         outbox.fail_with(&error, None);
         return None;
     }
@@ -238,7 +245,7 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> 
 }
 
 async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, rest: Vec<u8>) {
-    let inbox = Inbox::new();
+    let inbox = Inbox::new(session.core.inbound.clone());
     let handling = spawn(handle_all(session.clone(), first, inbox.clone()));
     let end = read(&session, reader, rest, &inbox).await;
     session.outbox.close();
@@ -276,12 +283,13 @@ enum End {
 async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &Inbox) -> End {
     let limit = session.core.config.websocket.max_payload_bytes;
     let mut frames = FrameReader::new(limit, rest);
+    let mut rates = Rates::default();
     loop {
         loop {
             if session.outbox.has_ended() {
                 return End::Ours;
             }
-            match frames.next_message() {
+            match rates.next_message(session, &mut frames).await {
                 Ok(None) => break,
                 Ok(Some(Message::Close)) => return End::Peer,
                 Ok(Some(Message::Ping(payload))) => session.outbox.urgent_frame(pong_frame(&payload)),
@@ -295,6 +303,11 @@ async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &I
                 }
                 Err(ReadError::Protocol(why)) => session.outbox.close_with(CLOSE_PROTOCOL_ERROR, why),
             }
+        }
+        inbox.set_partial(frames.waiting());
+        if inbox.is_too_much() {
+            session.fail(&overload::too_much_inbound());
+            return End::Ours;
         }
         let ended = async {
             session.outbox.until_ended().await;
@@ -318,6 +331,40 @@ async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &I
             }
             Some(Ok(_)) => {}
         }
+    }
+}
+
+/// How fast messages of one connection are taken.
+struct Rates {
+    messages: Rate,
+    bytes: Rate,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Rates {
+            messages: Rate::new(MESSAGES_PER_SECOND, 2.0 * MESSAGES_PER_SECOND),
+            bytes: Rate::new(BYTES_PER_SECOND, 4.0 * BYTES_PER_SECOND),
+        }
+    }
+}
+
+impl Rates {
+    /// The next message that has come. Whoever sends too many waits before it is taken.
+    async fn next_message(
+        &mut self,
+        session: &Session,
+        frames: &mut FrameReader,
+    ) -> Result<Option<Message>, ReadError> {
+        let message = frames.next_message()?;
+        let (Some(Message::Data(bytes)) | Some(Message::Ping(bytes))) = &message else { return Ok(message) };
+        let now = session.core.clock();
+        let wait = self.messages.take(1.0, now).max(self.bytes.take(bytes.len() as f64, now));
+        if wait > 0.0 {
+            let slept = sleep(Duration::from_secs_f64(wait / 1_000.0));
+            futures_lite::future::or(slept, session.outbox.until_ended()).await;
+        }
+        Ok(message)
     }
 }
 

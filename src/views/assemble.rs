@@ -16,6 +16,9 @@ use crate::zql::plan::Plan;
 /// Most rows that one view may hold. A browser's local store is far below it.
 pub const MAX_MEMBERS: usize = 4_000_000;
 
+/// Bytes of a row: its number where it is held, its key, its reference count.
+const PER_ROW: usize = 80;
+
 /// A view's state in the making. Holds a reference to every row; [`Assembly::finish`] hands
 /// them over, dropping it gives them back.
 pub struct Assembly {
@@ -95,6 +98,12 @@ impl Assembly {
     /// Rows found so far.
     pub fn len(&self) -> usize {
         self.state.len()
+    }
+
+    /// About how many bytes it takes, with the keys of its rows and the frames that are still here.
+    pub fn bytes(&self) -> usize {
+        let frames: usize = self.parts.iter().map(|part| part.frame.len()).sum();
+        self.len() * PER_ROW + frames
     }
 
     /// Whether nothing was found yet.

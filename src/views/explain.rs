@@ -8,12 +8,6 @@ use super::view::{Status, View};
 use crate::replica::catalogue::Catalogue;
 use crate::zql::plan::{Kind, Node};
 
-/// Bytes that a row number takes in a set, a slot, or a journal.
-const PER_ROW: usize = 8;
-
-/// Bytes that a correlation key takes beside its own: its slot, and its place among the interests.
-const PER_KEY: usize = 160;
-
 impl Views {
     /// The views that have cost the core most, described; at most so many.
     pub fn explain(&self, most: usize, catalogue: &Catalogue) -> Vec<Value> {
@@ -39,7 +33,7 @@ fn explain(view: &View, subscribers: usize, catalogue: &Catalogue) -> Value {
         },
         "subscribers": subscribers,
         "rows": view.size,
-        "bytes": bytes(view),
+        "bytes": view.bytes(),
         "journal": {"deltas": view.journal.len(), "rows": view.journal.keys()},
         "batches": account.batches,
         "rowsLookedAt": account.looked_at,
@@ -69,11 +63,4 @@ fn explain_node(node: &Node, slots: &Slots, view: &View, catalogue: &Catalogue) 
         "keys": slots.len(),
         "rows": if is_flat { view.state.flat_rows } else { held },
     })
-}
-
-/// About how much memory a view takes, in bytes, without the keys of its rows: those are shared.
-fn bytes(view: &View) -> usize {
-    let slots = view.state.nodes.iter().flat_map(|slots| slots.iter());
-    let keyed: usize = slots.map(|(key, slot)| PER_KEY + key.len() + slot.rows.len() * PER_ROW).sum();
-    keyed + (view.size + view.journal.keys()) * PER_ROW
 }

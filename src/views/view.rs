@@ -8,7 +8,7 @@ use super::fragment::Encoder;
 use super::interests::ShapeId;
 use super::journal::Journal;
 use super::rows::IdentityId;
-use super::state::State;
+use super::state::{Slots, State};
 use crate::changes::commit::Row;
 use crate::changes::version::StateVersion;
 use crate::cvr::record::RecordId;
@@ -59,6 +59,15 @@ pub enum Status {
     Recorded(StateVersion),
 }
 
+/// Bytes of a view without rows: its plan, its texts, its places in the indexes of the core.
+const EMPTY: usize = 4_096;
+
+/// Bytes that a row number takes in a set, a slot, or a journal.
+const PER_ROW: usize = 8;
+
+/// Bytes that a correlation key takes: itself, its slot, and its place among the interests.
+const PER_KEY: usize = 180;
+
 /// One view, shared by every group of the core that wants it.
 pub struct View {
     /// One life of one view; never used again (rules, "incarnation").
@@ -91,6 +100,14 @@ impl View {
     /// Whether it is at the core's version.
     pub fn is_live(&self) -> bool {
         self.status == Status::Live
+    }
+
+    /// About how much memory it takes, in bytes, without the keys of its rows: those are shared.
+    pub fn bytes(&self) -> usize {
+        let keys: usize = self.state.nodes.iter().map(Slots::len).sum();
+        // Rows of a node with keys are in its slots, too.
+        let times = if self.state.flat.is_some() { 1 } else { 2 };
+        EMPTY + keys * PER_KEY + (self.size * times + self.journal.keys()) * PER_ROW
     }
 
     /// Whether it waits to be read anew.

@@ -1,0 +1,125 @@
+//! What is given up when memory is short, and in which order (decision 008): what nobody is
+//! connected to, what nobody asks for any more, and at last groups that are connected.
+//!
+//! Bytes are estimates, and what is given up becomes free in slices: whoever calls looks again when
+//! that is done.
+
+use std::cmp::Reverse;
+use std::rc::Rc;
+
+use super::group::Group;
+use super::reading::LaneRequest;
+use super::syncer::Syncer;
+use crate::protocol::error::ProtocolError;
+use crate::views::view::{Status, ViewId};
+
+/// Groups, or queries, that are given up in one call: the rest of the core waits for it.
+pub const MAX_SHED: usize = 32;
+
+/// Bytes of a group beside its views: itself, its clients, the texts of its queries.
+const PER_GROUP: usize = 2_048;
+const PER_QUERY: usize = 1_024;
+
+impl Syncer {
+    /// About how many bytes the views of a group have. `own`: each of them divided among the groups
+    /// that share it: what would be free if the group went.
+    pub fn bytes_of_group(&self, group: &Group, own: bool) -> usize {
+        let pending = group.queries.values().filter_map(|query| query.pending);
+        let bytes = |id: ViewId| {
+            let Some(view) = self.shared.views.get(id) else { return 0 };
+            let sharers = self.shared.interested.get(&id).map_or(1, |groups| groups.len().max(1));
+            view.bytes() / if own { sharers } else { 1 }
+        };
+        let views: usize = group.views.keys().copied().chain(pending).map(bytes).sum();
+        PER_GROUP + group.queries.len() * PER_QUERY + views
+    }
+
+    /// Gives up the views of the groups that have been idle longest, until that makes about so many
+    /// bytes. Returns how many groups that were.
+    pub fn shed_idle(&mut self, bytes: usize) -> usize {
+        let mut idle: Vec<(f64, Rc<str>)> = self
+            .groups
+            .iter()
+            .filter_map(|(id, group)| Some((group.idle_since.filter(|_| group.has_views())?, id.clone())))
+            .collect();
+        idle.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        self.shed(idle.into_iter().map(|(_, id)| id), bytes, |syncer, id| syncer.retire(id))
+    }
+
+    /// Ends the time to live of queries that no client of a connected group wants any more. Returns
+    /// in how many groups.
+    pub fn shed_unwanted(&mut self) -> usize {
+        let mut shed = 0;
+        for (id, group) in &mut self.groups {
+            if shed < MAX_SHED && !group.connections.is_empty() && group.expire_unwanted() {
+                shed += 1;
+                self.due.insert(id.clone());
+            }
+        }
+        shed
+    }
+
+    /// Sends groups away that are connected, those first whose own views take most, until that makes
+    /// about so many bytes. Returns how many groups that were.
+    pub fn shed_connected(&mut self, bytes: usize, error: &ProtocolError, now: f64) -> usize {
+        let connected = self.groups.iter().filter(|(_, group)| !group.connections.is_empty());
+        let mut sizes: Vec<(usize, Rc<str>)> =
+            connected.map(|(id, group)| (self.bytes_of_group(group, true), id.clone())).collect();
+        sizes.sort_by_key(|(size, id)| (Reverse(*size), id.clone()));
+        self.shed(sizes.into_iter().map(|(_, id)| id), bytes, |syncer, id| syncer.send_away(id, error, now))
+    }
+
+    fn shed(
+        &mut self,
+        groups: impl Iterator<Item = Rc<str>>,
+        bytes: usize,
+        give_up: impl Fn(&mut Syncer, &Rc<str>),
+    ) -> usize {
+        let (mut shed, mut count) = (0, 0);
+        for id in groups.take(MAX_SHED) {
+            if shed >= bytes {
+                break;
+            }
+            count += 1;
+            shed += self.groups.get(&id).map_or(0, |group| self.bytes_of_group(group, true));
+            give_up(self, &id);
+        }
+        count
+    }
+
+    /// Tells the clients of a group to come back later, and gives its views up. It stays known.
+    pub fn send_away(&mut self, id: &Rc<str>, error: &ProtocolError, now: f64) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let connections = std::mem::take(&mut group.connections);
+        group.connections_changed(now);
+        for connection in connections {
+            connection.sink.fail(error);
+            self.connections.remove(&connection.id);
+            if let Some(catchup) = self.catchups.remove(&connection.id) {
+                catchup.abandon(&self.shared);
+            }
+        }
+        self.retire(id);
+    }
+
+    /// There is no room to read a view for the first time: the groups that wait for it are sent away.
+    /// False: it is another kind of reading, which goes on.
+    pub fn refuse_reading(&mut self, request: LaneRequest, error: &ProtocolError, now: f64) -> bool {
+        let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
+        if view.is_none_or(|view| view.status != Status::New) {
+            return false;
+        }
+        let groups: Vec<Rc<str>> =
+            self.shared.interested.get(&request.view).into_iter().flatten().cloned().collect();
+        groups.iter().for_each(|id| self.send_away(id, error, now));
+        true
+    }
+
+    /// Whether all groups that a view is read for have more than so many bytes.
+    pub fn is_read_for_large_groups(&self, request: LaneRequest, most: usize) -> bool {
+        let mut groups = self.shared.interested.get(&request.view).into_iter().flatten().peekable();
+        let is_large =
+            |id: &Rc<str>| self.groups.get(id).is_some_and(|g| self.bytes_of_group(g, false) > most);
+        groups.peek().is_some() && groups.all(is_large)
+    }
+}

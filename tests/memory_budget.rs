@@ -1,0 +1,176 @@
+//! The server is asked for more than its memory holds. It says so to those that it cannot serve,
+//! and serves the others as before.
+
+mod support;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::app::{Query, items, query};
+use support::client::{Client, Event, WAIT};
+use support::frames::{TEXT, head};
+use support::stage::Stage;
+
+/// A bystander must see a commit within this time.
+const PROMPT: Duration = Duration::from_secs(3);
+
+/// Owners, and rows of each. A row's key has 400 bytes, so an owner's rows take about half a megabyte.
+const OWNERS: usize = 200;
+const ROWS: usize = 1_000;
+
+/// What is set, and what may be needed beside it: pages of SQLite, buffers, what the allocator keeps.
+const BUDGET_MIB: u64 = 96;
+const BESIDE_MIB: u64 = 32;
+
+fn stage(mib: u64) -> Stage {
+    let rows = format!(
+        "INSERT INTO item SELECT repeat('k', 400) || i, 'o' || i % {OWNERS}, i FROM generate_series(1, {}) i",
+        OWNERS * ROWS
+    );
+    let stage = Stage::prepared(&rows, &[("MEMORY_BUDGET_MB", &mib.to_string())]);
+    // The first copy takes more for a moment.
+    std::thread::sleep(Duration::from_millis(300));
+    stage
+}
+
+fn of(owner: usize) -> Query {
+    query("itemsOf", json!([format!("o{owner}")]))
+}
+
+/// Connects. Whether the client is served; if not, it was told to come back.
+fn is_served(client: &mut Client, queries: &[Query]) -> bool {
+    let init = client.init_body(queries.iter().map(Query::put).collect());
+    client.open(Some(&init));
+    let hashes: Vec<String> = queries.iter().map(Query::hash).collect();
+    let deadline = Instant::now() + WAIT;
+    while !hashes.iter().all(|hash| client.store.got.contains(hash)) {
+        match client.next(Duration::from_millis(100)) {
+            Some(Event::Error(error)) => {
+                assert_eq!(error["kind"], "ServerOverloaded", "{error}");
+                assert!(error["minBackoffMs"].as_u64().is_some_and(|ms| ms >= 5_000), "{error}");
+                client.vanish();
+                return false;
+            }
+            Some(Event::Closed(code, reason)) => panic!("closed without a reason: {code:?} {reason}"),
+            _ => assert!(Instant::now() < deadline, "neither an answer nor a refusal"),
+        }
+    }
+    true
+}
+
+/// Memory that the system cannot take back, in MiB.
+fn held(stage: &Stage) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", stage.server.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+}
+
+fn check_memory(stage: &Stage) {
+    let mib = held(stage);
+    assert!(mib < BUDGET_MIB + BESIDE_MIB, "{mib} MiB of {BUDGET_MIB}");
+}
+
+#[test]
+fn clients_beyond_what_the_memory_holds_are_told_to_come_back() {
+    let stage = stage(BUDGET_MIB);
+    let bystander = stage.bystander();
+    let (mut served, mut refused) = (Vec::new(), 0);
+    for owner in 0..OWNERS {
+        let mut client = stage.client();
+        match is_served(&mut client, &[of(owner)]) {
+            true => served.push(client),
+            false => refused += 1,
+        }
+        check_memory(&stage);
+    }
+    assert!(served.len() > 30 && refused > 30, "{} served, {refused} refused", served.len());
+    // Those that are served have their rows, and hear of changes.
+    stage.connect().run("UPDATE item SET n = -1 WHERE owner = 'o3'");
+    let third = served.iter_mut().find(|client| client.store.got.contains(&of(3).hash()));
+    let third = third.expect("the first ones are served");
+    third.until("a change", |c| c.store.table("item").iter().all(|row| row["n"] == -1));
+    assert_eq!(third.store.table("item").len(), ROWS);
+    bystander.finish(PROMPT);
+    // When they have gone there is room again.
+    served.iter_mut().for_each(Client::close);
+    let mut late = stage.client();
+    let deadline = Instant::now() + WAIT;
+    while !is_served(&mut late, &[of(OWNERS - 1)]) {
+        assert!(Instant::now() < deadline, "nothing was given up for clients that are gone");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(late.store.table("item").len(), ROWS);
+}
+
+#[test]
+fn groups_that_are_gone_make_room_for_others_and_come_back() {
+    let stage = stage(BUDGET_MIB);
+    let mut first = None;
+    for owner in 0..OWNERS {
+        let mut client = stage.client();
+        let deadline = Instant::now() + WAIT;
+        while !is_served(&mut client, &[of(owner)]) {
+            assert!(Instant::now() < deadline, "nothing was given up for clients that are gone");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        client.close();
+        first.get_or_insert(client);
+        check_memory(&stage);
+    }
+    // What was given up is sent anew; the client need not start over.
+    let mut first = first.expect("there are owners");
+    let deadline = Instant::now() + WAIT;
+    stage.connect().run("DELETE FROM item WHERE owner = 'o0' AND n > 100000");
+    let rows = ROWS / 2;
+    while !is_served(&mut first, &[of(0)]) {
+        assert!(Instant::now() < deadline, "nothing was given up for clients that are gone");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    first.until("its rows", |c| c.store.table("item").len() == rows);
+}
+
+#[test]
+fn a_query_that_takes_more_than_its_part_is_refused_and_others_are_not() {
+    let stage = stage(64);
+    let mut greedy = stage.client();
+    greedy.connect(&[of(1), items()]);
+    greedy.until("a refusal", |c| !c.refused.is_empty());
+    let text = greedy.refused[0].to_string();
+    assert!(text.contains("16 MiB") && text.contains(&items().hash()), "{text}");
+    greedy.until_got(&[of(1)]);
+    assert_eq!(greedy.store.table("item").len(), ROWS);
+    stage.tab(&[of(2)]);
+}
+
+#[test]
+fn halves_of_large_messages_do_not_fill_the_memory() {
+    const CONNECTIONS: usize = 40;
+    const HALF: usize = 4 << 20;
+    let stage = Stage::new(&[]);
+    let bystander = stage.bystander();
+    let before = held(&stage);
+    let mut clients: Vec<Client> = Vec::new();
+    let mut most = 0;
+    for _ in 0..CONNECTIONS {
+        let mut client = stage.tab(&[items()]);
+        let mut bytes = head(TEXT, 2 * HALF as u64, true);
+        bytes.extend([0; 4]);
+        bytes.resize(bytes.len() + HALF, b' ');
+        // Some are cut off while they send.
+        let _ = client.raw().write_all(&bytes);
+        clients.push(client);
+        most = most.max(held(&stage));
+    }
+    assert!(most < before + 120, "{before} MiB before, {most} MiB with {CONNECTIONS} halves of 4 MiB");
+    let mut told = 0;
+    for client in &mut clients {
+        let event = client.next(Duration::from_millis(20));
+        if let Some(Event::Error(error)) = event {
+            assert_eq!(error["kind"], "ServerOverloaded", "{error}");
+            told += 1;
+        }
+    }
+    assert!(told > 0, "nobody was told");
+    bystander.finish(PROMPT);
+}
