@@ -174,3 +174,23 @@ fn halves_of_large_messages_do_not_fill_the_memory() {
     assert!(told > 0, "nobody was told");
     bystander.finish(PROMPT);
 }
+
+/// Each thread keeps what others have freed of its memory: more of them than lanes would take the more
+/// the longer the server runs.
+#[test]
+fn views_are_read_by_no_more_threads_than_there_are_lanes() {
+    const LANES: usize = 8;
+    let stage = Stage::prepared("INSERT INTO item SELECT i, 'o' || i, i FROM generate_series(1, 600) i", &[]);
+    let mut client = stage.client();
+    client.connect(&[]);
+    for some in (0..600).collect::<Vec<usize>>().chunks(20) {
+        let queries: Vec<Query> = some.iter().map(|owner| of(*owner)).collect();
+        client.change(queries.iter().map(Query::put).collect());
+        client.until_got(&queries);
+    }
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", stage.server.pid())).expect("it runs");
+    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    let threads = names.filter(|name| name.starts_with("lane-")).count();
+    // One that has read for long ends, and another takes its place meanwhile.
+    assert!((1..=LANES + 2).contains(&threads), "{threads} threads");
+}

@@ -139,6 +139,11 @@ impl Connection {
         Away { identity: self.identity, cookie: self.cookie }
     }
 
+    /// Who it is, and what it has.
+    pub fn who(&self) -> (Identity, String) {
+        (self.identity.clone(), self.cookie.clone())
+    }
+
     /// The socket, to register it.
     pub fn socket(&self) -> &TcpStream {
         &self.socket

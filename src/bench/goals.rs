@@ -66,6 +66,8 @@ pub const GOALS: &[Goal] = &[
     goal("reconnect 1000 clients restart", "wall", Limit::AtMost(5.0)),
     goal("reconnect 1000 clients restart", "refused", Limit::AtMost(0.0)),
     goal("reconnect 1000 clients restart", "started_over", Limit::AtMost(0.0)),
+    goal("crowd of 2000 x 20 x 1000 rows", "latency_p99", Limit::AtMost(100.0)),
+    goal("crowd of 2000 x 20 x 1000 rows", "most_memory", Limit::AtMost(1_073.0)),
     goal("initial-sync 1000000 issues", "rows_rate", Limit::AtLeast(100_000.0)),
     goal("idle 200 x 5", "memory", Limit::TimesBetter(15.0)),
     goal("idle 200 x 5", "memory", Limit::AtMost(120.0)),

@@ -16,6 +16,7 @@ mod change;
 mod common;
 mod compare;
 mod connection;
+mod crowd;
 mod distinct;
 mod disturbance;
 mod error;
@@ -114,6 +115,13 @@ const COMMANDS: &[Command] = &[
         flags: &[common::FLAGS, round::FLAGS, live::FLAGS],
         positional: None,
         run: live::run,
+    },
+    Command {
+        name: "crowd",
+        about: "the latency of a fan-out while more clients come than there is memory for",
+        flags: &[common::FLAGS, round::FLAGS, crowd::FLAGS],
+        positional: None,
+        run: crowd::run,
     },
     Command {
         name: "reconnect",

@@ -81,6 +81,11 @@ pub fn is_running(pid: u32) -> bool {
     state.is_some_and(|state| !matches!(state, b'Z' | b'X'))
 }
 
+/// Memory of one process that is not a file's, in KiB; 0 when it is gone.
+pub fn anonymous_kib(pid: u32) -> u64 {
+    field_kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), "RssAnon")
+}
+
 /// What a process tree has used so far; `None` when the process is gone.
 pub fn usage(root: u32) -> Option<TreeUsage> {
     let stats = stats();

@@ -73,6 +73,25 @@ impl Swarm {
         self.register(connection)
     }
 
+    /// Opens the connection of a client anew that was closed, in its place.
+    pub fn reopen(&mut self, index: usize, target: &Target, queries: &[Query]) -> Result<(), BenchError> {
+        let before = &self.connections[index];
+        let (identity, cookie) = before.who();
+        let opening = match cookie.as_str() {
+            "" => Opening::First(queries),
+            cookie => Opening::Again(cookie),
+        };
+        let opened = Connection::open(target, identity, opening).and_then(|mut connection| {
+            connection.number = index;
+            connection.missing = queries.iter().map(|query| query.id).collect();
+            self.watch(&connection)?;
+            Ok(connection)
+        });
+        let failed = |e| BenchError::NotFinished(format!("connecting to {}: {e}", target.host));
+        self.connections[index] = opened.map_err(failed)?;
+        Ok(())
+    }
+
     /// Drops all the connections at once, as a network does.
     pub fn leave(self) -> Vec<Away> {
         self.connections.into_iter().map(Connection::leave).collect()
@@ -80,11 +99,16 @@ impl Swarm {
 
     fn register(&mut self, mut connection: Connection) -> io::Result<()> {
         connection.number = self.connections.len();
-        let index = epoll::EventData::new_u64(self.connections.len() as u64);
+        self.watch(&connection)?;
+        self.connections.push(connection);
+        Ok(())
+    }
+
+    fn watch(&self, connection: &Connection) -> io::Result<()> {
+        let index = epoll::EventData::new_u64(connection.number as u64);
         // Edge-triggered: level-triggered, the kernel would look at each socket a second time
         // to see that it has been read empty.
         epoll::add(&self.epoll, connection.socket(), index, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-        self.connections.push(connection);
         Ok(())
     }
 

@@ -93,6 +93,8 @@ pub(super) struct Filling {
     /// Of a whole file, not just of what came to it.
     pub whole: bool,
     pub views: VecDeque<ViewId>,
+    /// Of these, how many in a row had to wait until they are read.
+    pub waiting: usize,
     pub old: VecDeque<RecordId>,
     pub groups: VecDeque<Rc<str>>,
 }

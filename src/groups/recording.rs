@@ -23,9 +23,6 @@ const CHUNK: usize = 1_000;
 /// Members up to which a view is written at once, before the first group that has it.
 const SMALL: usize = 2_000;
 
-/// Groups that are written per slice when a file is begun.
-const GROUPS: usize = 32;
-
 /// A file is begun anew when it is so many times as large as what lives, and this much more: what
 /// is written twice is then a small part of all that is written.
 const TIMES: u64 = 2;
@@ -82,6 +79,7 @@ impl Syncer {
         recorder.filling = Some(Filling {
             whole: true,
             views: views.into(),
+            waiting: 0,
             old: self.shared.old.ids().into(),
             groups: groups.into(),
         });
@@ -309,27 +307,12 @@ impl Syncer {
             return true;
         }
         if let Some(id) = filling.views.front().copied() {
-            let known = self.shared.recorder.views.get(&id);
-            let (begun, gone) = (known.is_some_and(|w| w.next.is_some()), known.is_none());
-            if !gone && !begun {
-                self.write_start(id);
-            }
-            let more = !gone && self.write_members(id);
-            let waits = self.shared.recorder.views.get(&id).is_some_and(|w| w.next.is_some());
-            if let Some(filling) = self.shared.recorder.filling.as_mut().filter(|_| !more) {
-                filling.views.pop_front();
-                if waits {
-                    filling.views.push_back(id);
-                    // The others first; if there are none, later.
-                    return filling.views.len() > 1;
-                }
-            }
-            return true;
+            return self.fill_view(id);
         }
-        let groups: Vec<Rc<str>> = filling.groups.drain(..filling.groups.len().min(GROUPS)).collect();
-        for id in &groups {
-            self.record_group(id, now);
-            self.write_left(id);
+        // One at a time: it may have left views of many rows.
+        if let Some(id) = filling.groups.pop_front() {
+            self.record_group(&id, now);
+            self.write_left(&id);
         }
         let recorder = &mut self.shared.recorder;
         let empty = |f: &mut Filling| f.views.is_empty() && f.groups.is_empty();
@@ -340,6 +323,31 @@ impl Syncer {
             recorder.out.complete = true;
         }
         false
+    }
+
+    /// Writes some more of the first view in line. False: all of them have to wait.
+    fn fill_view(&mut self, id: ViewId) -> bool {
+        let known = self.shared.recorder.views.get(&id);
+        let (begun, gone) = (known.is_some_and(|w| w.next.is_some()), known.is_none());
+        if !gone && !begun {
+            self.write_start(id);
+        }
+        let more = !gone && self.write_members(id);
+        let waits = self.shared.recorder.views.get(&id).is_some_and(|w| w.next.is_some());
+        let Some(filling) = &mut self.shared.recorder.filling else { return false };
+        if more || !waits {
+            filling.waiting = 0;
+        }
+        if more {
+            return true;
+        }
+        filling.views.pop_front();
+        if waits {
+            filling.waiting += 1;
+            filling.views.push_back(id);
+        }
+        // The others first; if all of them wait, later.
+        filling.waiting < filling.views.len().max(1)
     }
 
     /// Whether the file lacks something still.

@@ -84,16 +84,17 @@ impl LaneThreads {
 fn run(orders: &Receiver<Order>, idle: &Sender<()>) {
     give_way(NICE);
     while let Ok(order) = orders.recv_blocking() {
-        if perform(order) {
+        if perform(order, idle) {
             // An unprivileged thread cannot take its priority back: the next order gets a new one.
             return;
         }
-        let _ = idle.try_send(());
+        // What the core has freed of it stays with this thread until the thread looks.
+        kelvin_io::memory::tidy();
     }
 }
 
 /// Does what was ordered. Returns whether it took long.
-fn perform(order: Order) -> bool {
+fn perform(order: Order, idle: &Sender<()>) -> bool {
     let Order { reader, job, out } = order;
     let began = Instant::now();
     let mut long = false;
@@ -112,6 +113,11 @@ fn perform(order: Order) -> bool {
     let result = result.unwrap_or_else(panicked);
     // Where it fails here it fails for the next one, too, which says so.
     let _ = reader.end().and_then(|()| reader.map(false));
+    if !long {
+        // Before the core hears of the end: it may order the next at once, and would start another
+        // thread for it.
+        let _ = idle.try_send(());
+    }
     let _ = out.send_blocking(Message::End(reader, result));
     long
 }

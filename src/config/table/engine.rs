@@ -8,7 +8,9 @@ options! {
         "Number of cores that serve clients. 0 makes the process a replication manager: it serves no \
          clients, only other nodes.");
     MEMORY_BUDGET_MB = whole("memory-budget-mb", 64, 16_000_000).derived("3/4 of what the process can have").doc(
-        "Kelvin's own. Memory that the server may use, in MiB. Near it, views that nobody is connected for are          given up, and clients that there is no room for are told to come back later. By default three quarters          of the machine's memory, or of what its control group or a limit of the process leaves.");
+        "Kelvin's own. Memory that the server may use, in MiB. Near it, views that nobody is connected for are \
+         given up, and clients that there is no room for are told to come back later. By default three \
+         quarters of the machine's memory, or of what its control group or a limit of the process leaves.");
     YIELD_THRESHOLD_MS = number("yield-threshold-ms").default("10")
         .ignored("a core lets its other tasks run after half a millisecond, always.")
         .doc(
