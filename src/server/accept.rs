@@ -75,11 +75,11 @@ pub async fn run(core: Rc<Core>, listener: Listener) {
 }
 
 /// Takes sockets that other cores hand over.
-pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Handover>) {
+pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Box<Handover>>) {
     while let Ok(handover) = sockets.recv().await {
         core.metrics.socket_received();
         let core = core.clone();
-        spawn(async move { super::session::serve(core, handover).await }).detach();
+        spawn(super::session::serve(core, handover)).detach();
     }
 }
 
@@ -134,14 +134,14 @@ async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
         }
     };
     let to = owner(&parsed.group_id, core.peers.len());
-    let handover = Handover {
+    let handover = Box::new(Handover {
         stream: stream.detach(),
         request: parsed,
         key,
         protocol,
         headers: request.headers,
         rest: request.rest,
-    };
+    });
     if to == core.index {
         // A task of its own: what reading the request took is not kept as long as the connection.
         return spawn(super::session::serve(core.clone(), handover)).detach();

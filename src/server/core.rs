@@ -102,7 +102,7 @@ pub struct Core {
     /// Of the process.
     pub status: Arc<Status>,
     /// To every core, itself included: sockets whose group lives there.
-    pub peers: Vec<Sender<Handover>>,
+    pub peers: Vec<Sender<Box<Handover>>>,
     /// Calls the app.
     pub caller: Caller,
     /// Its answers of the last seconds.
@@ -172,7 +172,7 @@ pub struct Parts {
     /// Of the process.
     pub status: Arc<Status>,
     /// To every core.
-    pub peers: Vec<Sender<Handover>>,
+    pub peers: Vec<Sender<Box<Handover>>>,
     /// Commits to come.
     pub commits: CommitReceiver,
     /// To core 0: indexes that queries would read by.

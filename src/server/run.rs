@@ -229,9 +229,8 @@ impl Node {
         let count = config.num_sync_workers;
         let status = Arc::new(Status::default());
         status.progress("Postgres");
-        let handovers: Vec<(Sender<Handover>, Receiver<Handover>)> =
-            (0..count).map(|_| bounded(MAX_HANDOVERS)).collect();
-        let peers: Vec<Sender<Handover>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
+        let handovers: Vec<_> = (0..count).map(|_| bounded::<Box<Handover>>(MAX_HANDOVERS)).collect();
+        let peers: Vec<Sender<Box<Handover>>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
         let (wishes, wished) = bounded(MAX_WISHES);
         let mut cores = Vec::with_capacity(count);
         let mut recovered = recover(config).into_iter();
@@ -322,7 +321,7 @@ fn recover(config: &Config) -> Vec<Recovered> {
     })
 }
 
-async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Handover>) {
+async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Box<Handover>>) {
     let port = parts.config.port;
     let listener = match Listener::bind(port) {
         Ok(listener) => listener,

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::poll_fn;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use kelvin_io::executor::{now, sleep, spawn, timeout};
+use kelvin_io::executor::{Task, now, sleep, spawn, timeout};
 use kelvin_io::http_server::upgrade_head;
 use kelvin_io::socket::{DISCARD, ReadHalf};
 use kelvin_io::websocket::{
@@ -92,44 +92,62 @@ const BYTES_PER_SECOND: f64 = (16 << 20) as f64;
 /// How long messages that came before the end may take to be handled.
 const FINISH: Duration = Duration::from_secs(10);
 
+/// A connection whose upgrade has been answered.
+struct Opened {
+    request: Rc<ConnectRequest>,
+    peer: String,
+    reader: ReadHalf,
+    outbox: Rc<Outbox>,
+    writing: Task<()>,
+    /// `None`: it is not let in.
+    session: Option<Rc<Session>>,
+    /// `initConnection`, if it came with the request.
+    first: Option<String>,
+    /// What came after the request.
+    rest: Vec<u8>,
+}
+
 /// Serves a connection until it ends.
-pub async fn serve(core: Rc<Core>, handover: Handover) {
+pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
     core.metrics.connection_accepted();
     let began = now();
+    // A task is as large as the largest thing that it ever waits for: what happens once is boxed, or
+    // each connection would keep the room for it for days.
+    if let Some(opened) = Box::pin(open(&core, *handover)).await {
+        let Opened { request, peer, mut reader, outbox, writing, session, first, rest } = opened;
+        if let Some(session) = session {
+            run(session, first, &mut reader, rest).await;
+        }
+        // What was queued last, an error or a close, still has to leave and to arrive.
+        discard(&outbox, reader).await;
+        writing.await;
+        crate::info!(
+            core = core.index, client = &request.client_id, group = &request.group_id, peer = peer,
+            version = request.version, ms = now().saturating_duration_since(began).as_millis() as u64;
+            "connection ended"
+        );
+    }
+    core.metrics.connection_closed();
+}
+
+/// Answers the upgrade. `None`: the client has gone.
+async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let Handover { stream, mut request, key, protocol, headers, rest } = handover;
     let (first, token) = (request.init_connection.take(), request.auth_token.take());
     let request = Rc::new(request);
-    let peer = {
-        let mut stream = stream.attach();
-        let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
-        let head = upgrade_head(&key, protocol.as_deref());
-        // A connection lives for days; what it said at the beginning need not.
-        drop((key, protocol));
-        if stream.write_all(&head).await.is_ok() {
-            drop(head);
-            let (mut reader, writer) = stream.split();
-            let version = request.protocol_version().unwrap_or(0);
-            let outbox = Outbox::new(writer, version, core.metrics.clone(), core.cork.clone());
-            let id = core.new_connection();
-            let drained = core.clone();
-            let writing = spawn(outbox.clone().write(move || {
-                drained.with(|s| s.drained(id));
-            }));
-            if let Some(session) = admit(&core, id, request.clone(), token, headers, &outbox).await {
-                run(session, first, &mut reader, rest).await;
-            }
-            // What was queued last, an error or a close, still has to leave and to arrive.
-            discard(&outbox, reader).await;
-            writing.await;
-        }
-        peer
-    };
-    core.metrics.connection_closed();
-    crate::info!(
-        core = core.index, client = &request.client_id, group = &request.group_id, peer = peer,
-        version = request.version, ms = now().saturating_duration_since(began).as_millis() as u64;
-        "connection ended"
-    );
+    let mut stream = stream.attach();
+    let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.ok()?;
+    let (reader, writer) = stream.split();
+    let version = request.protocol_version().unwrap_or(0);
+    let outbox = Outbox::new(writer, version, core.metrics.clone(), core.cork.clone());
+    let id = core.new_connection();
+    let drained = core.clone();
+    let writing = spawn(outbox.clone().write(move || {
+        drained.with(|s| s.drained(id));
+    }));
+    let session = admit(core, id, request.clone(), token, headers, &outbox).await;
+    Some(Opened { request, peer, reader, outbox, writing, session, first, rest })
 }
 
 /// Checks everything that comes before `connected` (§4.1). `None`: refused, and told so.
@@ -421,7 +439,8 @@ fn body_of(message: &str) -> String {
 }
 
 async fn handle(session: &Rc<Session>, message: &str) -> bool {
-    match super::messages::handle(session, message).await {
+    // Boxed for the same reason: a connection waits for messages most of the time.
+    match Box::pin(super::messages::handle(session, message)).await {
         Ok(()) => true,
         Err(error) => {
             session.fail(&error);
