@@ -283,8 +283,10 @@ impl Syncer {
         let Some(writing) = shared.recorder.views.get_mut(&id) else { return false };
         let Some(next) = writing.next else { return false };
         let Some(view) = shared.views.get(id) else { return false };
-        if view.state.len() != view.size {
-            // A lane reads it anew and has what it held.
+        // It was read anew, and what it differs in has not been told yet.
+        let differs = writing.stale.is_some() && view.is_live();
+        if differs || view.state.len() != view.size {
+            // In the latter case a lane reads it anew and has what it held.
             return false;
         }
         let record = writing.id;
