@@ -345,3 +345,40 @@ fn an_answer_that_changes_takes_the_place_of_the_old_one() {
     tab.until_got(&[items()]);
     assert_eq!(tab.store.rows.len(), 3);
 }
+
+/// Calls of one endpoint under way at a time from one core (`src/backend/call.rs`).
+const MAX_CALLS: usize = 128;
+
+#[test]
+fn no_more_calls_than_the_limit_are_under_way_and_the_others_come_when_they_are_answered() {
+    const GROUPS: usize = 300;
+    let stage = Stage::prepared(THREE, &[]);
+    let mut bystander = with(&stage, &[items()]);
+    let before = stage.app.queries().len();
+    stage.app.script_query(vec![Answer::Hang; GROUPS]);
+    let ask = |at: usize| {
+        let mut client = stage.client();
+        client.connect(&[of(&format!("owner {at}"))]);
+        client
+    };
+    let mut clients: Vec<Client> = (0..GROUPS).map(ask).collect();
+    let mut answered = 0;
+    while answered < GROUPS {
+        let under_way = MAX_CALLS.min(GROUPS - answered);
+        stage.app.until_queries(before + answered + under_way);
+        // More would have come by now.
+        bystander.quiet("while the app holds its answers");
+        assert_eq!(
+            stage.app.queries().len() - before,
+            answered + under_way,
+            "calls after {answered} answers"
+        );
+        stage.app.release();
+        answered += under_way;
+    }
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.until_got(&[of(&format!("owner {at}"))]);
+    }
+    let calls = stage.app.queries().len() - before;
+    assert_eq!(calls, GROUPS, "each was asked once");
+}

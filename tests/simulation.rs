@@ -22,6 +22,9 @@ use model::simulation::{Failure, Run, run};
 /// Seeds that found something once, with the steps that it took: every run repeats them.
 const KEPT: [(u64, usize); 1] = [(5082, 100)];
 
+/// The same of runs in which the server ends.
+const KEPT_ENDS: [(u64, usize); 2] = [(675, 500), (2128, 300)];
+
 /// Seeds and steps of a run that nobody asked to be longer: half a minute of one core.
 const SEEDS: u64 = 1_000;
 const STEPS: usize = 200;
@@ -125,6 +128,11 @@ const CRASH_STEPS: usize = 300;
 
 #[test]
 fn tabs_hold_it_too_when_the_server_ends_at_any_moment() {
+    for (seed, steps) in KEPT_ENDS {
+        if let Err(failure) = attempt(seed, steps, true) {
+            panic!("{}\n{} steps, seed {seed}", failure.message, failure.step);
+        }
+    }
     let began = Instant::now();
     let (first, seeds) = (asked("KELVIN_SIM_FIRST", 1), asked("KELVIN_SIM_SEEDS", CRASH_SEEDS));
     let steps = asked("KELVIN_SIM_STEPS", CRASH_STEPS as u64) as usize;

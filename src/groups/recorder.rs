@@ -81,7 +81,7 @@ pub struct Recorder {
     pub(super) adopted: Vec<ViewId>,
     pub(super) dirty: Vec<Rc<str>>,
     pub(super) gone: Vec<RecordId>,
-    /// Of these, those that are written as they were.
+    /// Of these, those that are needed still, and written again.
     pub(super) back: Vec<RecordId>,
     pub(super) forgotten: Vec<Rc<str>>,
     pub(super) schemas: HashSet<u64>,

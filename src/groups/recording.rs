@@ -58,7 +58,7 @@ impl Syncer {
             recorder.append(&Record::Gone(id));
         }
         let back = std::mem::take(&mut recorder.back);
-        back.into_iter().for_each(|id| self.write_old(id));
+        back.into_iter().for_each(|id| self.write_back(id));
         let recorder = &mut self.shared.recorder;
         if recorder.filling.is_none() && recorder.size > TIMES * recorder.complete_size + SLACK {
             self.begin_records(name);
@@ -244,8 +244,13 @@ impl Syncer {
         if self.shared.views.get(id).is_some_and(|view| view.size <= SMALL) {
             while self.write_members(id) {}
         }
-        if self.shared.recorder.views.get(&id).is_some_and(|writing| writing.next.is_some()) {
-            self.shared.recorder.filling.get_or_insert_default().views.push_back(id);
+        self.write_rest_later(id);
+    }
+
+    fn write_rest_later(&mut self, id: ViewId) {
+        let recorder = &mut self.shared.recorder;
+        if recorder.views.get(&id).is_some_and(|writing| writing.next.is_some()) {
+            recorder.filling.get_or_insert_default().views.push_back(id);
         }
     }
 
@@ -276,8 +281,10 @@ impl Syncer {
         let Some(writing) = shared.recorder.views.get_mut(&id) else { return false };
         let Some(next) = writing.next else { return false };
         let Some(view) = shared.views.get(id) else { return false };
-        if view.state.len() != view.size {
-            // A lane reads it anew and has what it held.
+        // It was read anew, and what it differs in has not been told yet.
+        let differs = writing.stale.is_some() && view.is_live();
+        if differs || view.state.len() != view.size {
+            // In the latter case a lane reads it anew and has what it held.
             return false;
         }
         let record = writing.id;
@@ -372,6 +379,18 @@ impl Syncer {
         let records: Vec<Record> = records.collect();
         drop(rows);
         records.iter().for_each(|record| shared.recorder.append(record));
+    }
+
+    /// Writes a record again whose view is gone. Another view may have gone on with it at once,
+    /// before it was said that the first one is gone: then it is as that view has it.
+    fn write_back(&mut self, id: RecordId) {
+        let mut views = self.shared.recorder.views.iter();
+        let Some(view) = views.find(|(_, writing)| writing.id == id).map(|(view, _)| *view) else {
+            return self.write_old(id);
+        };
+        self.write_start(view);
+        while self.write_members(view) {}
+        self.write_rest_later(view);
     }
 
     /// Writes a view of before that nobody has asked for yet.

@@ -1,0 +1,101 @@
+//! The process starts anew within itself, because the schema changed, while somebody connects.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::app::{THREE, items};
+use support::stage::Stage;
+
+/// Time in which a connection is answered or closed: more than a request may take to come.
+const LIMIT: Duration = Duration::from_secs(15);
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: kelvin\r\n\r\n";
+
+/// What has become of a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    Closed,
+    Hangs,
+}
+
+fn connect(port: u16) -> Option<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).expect("it can be limited");
+    Some(stream)
+}
+
+fn fate(stream: &mut TcpStream) -> Fate {
+    match stream.read(&mut [0; 4096]) {
+        Ok(0) => Fate::Closed,
+        Ok(_) => Fate::Answered,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Fate::Hangs,
+        Err(_) => Fate::Closed,
+    }
+}
+
+fn resync(stage: &mut Stage, times: usize) {
+    stage.sql.run(&format!("ALTER TABLE item ADD COLUMN more_{times} int"));
+    // The next change has it noticed.
+    stage.sql.run(&format!("UPDATE item SET n = {times} WHERE id = 'a'"));
+    let deadline = Instant::now() + LIMIT;
+    let count = |what: &str| stage.server.log().matches(what).count();
+    while count("the replica is made anew") < times || count("zero-cache ready") <= times {
+        assert!(Instant::now() < deadline, "it does not start anew");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_connection_that_has_said_nothing_yet_is_closed() {
+    let mut stage = Stage::prepared(THREE, &[]);
+    let mut silent = connect(stage.server.port).expect("connected");
+    let mut kept = connect(stage.server.port).expect("connected");
+    kept.write_all(REQUEST).expect("written");
+    assert_eq!(fate(&mut kept), Fate::Answered);
+    let mut half = connect(stage.server.port).expect("connected");
+    half.write_all(&REQUEST[..20]).expect("written");
+    std::thread::sleep(Duration::from_millis(100));
+    resync(&mut stage, 1);
+    let fates = [&mut silent, &mut kept, &mut half].map(fate);
+    assert_eq!(fates, [Fate::Closed, Fate::Closed, Fate::Closed]);
+}
+
+#[test]
+fn a_connection_that_comes_at_that_moment_is_answered_or_closed() {
+    const TIMES: usize = 4;
+    let mut stage = Stage::prepared(THREE, &[]);
+    // A client that is connected makes the stop take its time.
+    let mut client = stage.tab(&[items()]);
+    let (port, ended) = (stage.server.port, AtomicBool::new(false));
+    let fates: Vec<Fate> = std::thread::scope(|scope| {
+        let knock = || {
+            let mut streams = Vec::new();
+            while !ended.load(Ordering::Relaxed) {
+                if let Some(mut stream) = connect(port) {
+                    let _ = stream.write_all(REQUEST);
+                    streams.push(stream);
+                }
+                std::thread::sleep(Duration::from_micros(500));
+                // Those that were answered long ago say nothing about this.
+                if streams.len() > 400 {
+                    streams.drain(..200).for_each(|mut stream| assert_ne!(fate(&mut stream), Fate::Hangs));
+                }
+            }
+            streams.iter_mut().map(fate).collect::<Vec<Fate>>()
+        };
+        let knocking: Vec<_> = (0..2).map(|_| scope.spawn(knock)).collect();
+        for times in 1..=TIMES {
+            resync(&mut stage, times);
+        }
+        ended.store(true, Ordering::Relaxed);
+        knocking.into_iter().flat_map(|thread| thread.join().expect("none hangs")).collect()
+    });
+    let hang = fates.iter().filter(|fate| **fate == Fate::Hangs).count();
+    assert_eq!(hang, 0, "of {} connections", fates.len());
+    client.settle(Duration::from_millis(10));
+}
