@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -49,19 +49,27 @@ fn any_address(port: u16) -> SocketAddr {
 /// Listens on a port, both stacks, together with the other cores.
 pub struct Listener {
     listener: glommio::net::TcpListener,
+    /// The same socket, to end a wait on it.
+    stopper: Socket,
 }
 
 impl Listener {
     /// Binds with `SO_REUSEPORT`. Port 0 takes a free one.
     pub fn bind(port: u16) -> io::Result<Listener> {
-        use std::os::fd::{FromRawFd, IntoRawFd};
         let socket = new_socket()?;
         socket.set_reuse_port(true)?;
         socket.bind(&any_address(port).into())?;
         socket.listen(BACKLOG)?;
+        let stopper = socket.try_clone()?;
         // SAFETY: the descriptor was just taken out of `socket`, so the listener is its only owner.
         let listener = unsafe { glommio::net::TcpListener::from_raw_fd(socket.into_raw_fd()) };
-        Ok(Listener { listener })
+        Ok(Listener { listener, stopper })
+    }
+
+    /// Takes no more connections: whoever waits in [`Listener::accept`] is told an error. To drop the wait
+    /// instead would lose the connection that came at that moment, and leave its client waiting.
+    pub fn stop(&self) -> io::Result<()> {
+        self.stopper.shutdown(std::net::Shutdown::Both)
     }
 
     /// The address that was bound.
@@ -86,13 +94,16 @@ fn io_error(error: glommio::GlommioError<()>) -> io::Error {
 
 /// A connection that belongs to no executor at the moment, and may be sent to one.
 pub struct DetachedStream {
-    accepted: glommio::net::AcceptedTcpStream,
+    /// Closed when nobody takes it over.
+    descriptor: OwnedFd,
 }
 
 impl DetachedStream {
     /// Takes the connection over on this executor.
     pub fn attach(self) -> TcpStream {
-        TcpStream { stream: self.accepted.bind_to_executor(), watch: None }
+        // SAFETY: the descriptor is a connected socket that only `self` owned, and it is given up here.
+        let stream = unsafe { glommio::net::TcpStream::from_raw_fd(self.descriptor.into_raw_fd()) };
+        TcpStream { stream, watch: None }
     }
 }
 
@@ -157,7 +168,8 @@ impl TcpStream {
     /// Releases the connection so that another executor can take it. Nothing may be in
     /// flight: no reader and no writer may be waiting on it.
     pub fn detach(self) -> DetachedStream {
-        DetachedStream { accepted: self.stream.into_accepted() }
+        // SAFETY: the descriptor was just taken out of the stream, so nobody else owns it.
+        DetachedStream { descriptor: unsafe { OwnedFd::from_raw_fd(self.stream.into_raw_fd()) } }
     }
 
     /// Splits into halves that two tasks of this executor may use.

@@ -49,23 +49,28 @@ impl Drop for Handshake {
     }
 }
 
-/// Accepts for ever.
-pub async fn run(core: Rc<Core>, listener: Listener) {
+/// Accepts until the core is to end.
+pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
     let mut rate = Rate::new(ACCEPTS_PER_SECOND, ACCEPTS_PER_SECOND);
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 let handshake = Handshake::new(&core);
-                spawn(async move { serve(&handshake.0, stream).await }).detach();
+                spawn(async move {
+                    let core = &handshake.0;
+                    futures_lite::future::or(serve(core, stream), core.until_stopping()).await;
+                })
+                .detach();
                 // Whoever comes too soon waits in the kernel's queue.
                 let wait = rate.take(1.0, core.clock());
                 if wait > 0.0 {
                     sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
                 }
-                while core.handshakes.get() >= MAX_HANDSHAKES {
+                while core.handshakes.get() >= MAX_HANDSHAKES && !core.is_stopping() {
                     sleep(HANDSHAKE_WAIT).await;
                 }
             }
+            Err(_) if core.is_stopping() => return,
             Err(error) => {
                 crate::warn!(core = core.index; "a connection could not be accepted: {error}");
                 sleep(ACCEPT_RETRY).await;

@@ -146,6 +146,7 @@ pub struct Core {
     syncer: RefCell<Option<Syncer>>,
     work: (Sender<()>, Receiver<()>),
     ready: (Sender<()>, Receiver<()>),
+    stopping: (Sender<()>, Receiver<()>),
     next_connection: Cell<u64>,
     started: Instant,
 }
@@ -222,6 +223,7 @@ impl Core {
             syncer: RefCell::new(None),
             work: bounded(1),
             ready: bounded(1),
+            stopping: bounded(1),
             next_connection: Cell::new(1),
             started: now(),
         })
@@ -286,6 +288,21 @@ impl Core {
     /// Waits until the replica can be read.
     pub async fn until_ready(&self) {
         let _ = self.ready.1.recv().await;
+    }
+
+    /// The core is to end: nobody is let in any more.
+    pub fn stop(&self) {
+        self.stopping.0.close();
+    }
+
+    /// Whether it is.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.0.is_closed()
+    }
+
+    /// Waits for that.
+    pub async fn until_stopping(&self) {
+        let _ = self.stopping.1.recv().await;
     }
 
     /// Calls into the groups. `None` before the replica can be read. The call must not wait,

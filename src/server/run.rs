@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{self, Executor, StartError, sleep, spawn};
+use kelvin_io::executor::{self, Executor, StartError, sleep, spawn, yield_now};
 use kelvin_io::signals::{self, Signal};
 use kelvin_io::socket::{Listener, check_port_free};
 
@@ -38,6 +38,9 @@ const PORT_WAIT: Duration = Duration::from_secs(1);
 
 /// How long closing frames may take to leave when the process stops.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// Turns of a core in which every task of it has run at least once.
+const DRAIN_TURNS: usize = 100;
 
 /// Exit status of an immediate stop, and of failures that an operator has to look at
 /// (`docs/spec/config-ops.md` §7.5).
@@ -332,7 +335,8 @@ async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Box
     };
     let cores = parts.peers.len();
     let core = Core::new(parts);
-    let accepting = spawn(accept::run(core.clone(), listener));
+    let listener = Rc::new(listener);
+    let accepting = spawn(accept::run(core.clone(), listener.clone()));
     spawn(accept::receive(core.clone(), sockets)).detach();
     while let Ok(order) = orders.recv().await {
         match order {
@@ -354,7 +358,11 @@ async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Box
                 let _ = answer.try_send(rebegin(&core).await);
             }
             Control::Stop => {
-                accepting.cancel().await;
+                core.stop();
+                match listener.stop() {
+                    Ok(()) => drop(accepting.await),
+                    Err(_) => accepting.cancel().await,
+                }
                 drain(&core).await;
                 return;
             }
@@ -382,5 +390,12 @@ async fn drain(core: &Rc<Core>) {
     sessions.iter().for_each(|outbox| outbox.close());
     if !sessions.is_empty() {
         sleep(DRAIN).await;
+    }
+    // Those whose requests were being read close as soon as they see that the core is to end.
+    for _ in 0..DRAIN_TURNS {
+        if core.handshakes.get() == 0 {
+            return;
+        }
+        yield_now().await;
     }
 }

@@ -113,7 +113,12 @@ pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
     let began = now();
     // A task is as large as the largest thing that it ever waits for: what happens once is boxed, or
     // each connection would keep the room for it for days.
-    if let Some(opened) = Box::pin(open(&core, *handover)).await {
+    let stopped = async {
+        core.until_stopping().await;
+        None
+    };
+    let opened = Box::pin(futures_lite::future::or(open(&core, *handover), stopped)).await;
+    if let Some(opened) = opened {
         let Opened { request, peer, mut reader, outbox, writing, session, first, rest } = opened;
         if let Some(session) = session {
             run(session, first, &mut reader, rest).await;
