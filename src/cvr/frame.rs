@@ -6,6 +6,8 @@
 //! continuation. The first frame that does not hold ends the file: a crash tears the end off,
 //! and what was not synced may be there in part, or not at all.
 
+use std::io::{self, Read};
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a file begins with: a name and the version of the format.
@@ -48,44 +50,68 @@ pub fn head(salt: u64) -> Vec<u8> {
 }
 
 /// The payloads of a file, as far as it holds.
-pub struct Frames<'f> {
-    rest: &'f [u8],
+pub struct Frames<R> {
+    source: R,
     chain: u64,
+    taken: u64,
 }
 
-impl<'f> Frames<'f> {
+impl<R: Read> Frames<R> {
     /// `None`: this is no such file, or its start is torn.
-    pub fn of(file: &'f [u8]) -> Option<Frames<'f>> {
-        let rest = file.strip_prefix(HEAD)?;
-        let (salt, rest) = rest.split_first_chunk()?;
-        Some(Frames { rest, chain: u64::from_le_bytes(*salt) })
+    pub fn of(mut source: R) -> io::Result<Option<Frames<R>>> {
+        let mut head = [0; HEAD.len() + 8];
+        if !fill(&mut source, &mut head)? {
+            return Ok(None);
+        }
+        let Some((name, salt)) = head.split_first_chunk() else { return Ok(None) };
+        let Ok(salt) = salt.try_into() else { return Ok(None) };
+        let frames = Frames { source, chain: u64::from_le_bytes(salt), taken: head.len() as u64 };
+        Ok((name == HEAD).then_some(frames))
     }
 
-    /// Bytes after the last frame that holds.
-    pub fn remainder(&self) -> usize {
-        self.rest.len()
+    /// Bytes up to the last frame that holds.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
-}
 
-impl<'f> Iterator for Frames<'f> {
-    type Item = &'f [u8];
-
-    fn next(&mut self) -> Option<&'f [u8]> {
-        let (length, rest) = self.rest.split_first_chunk()?;
-        let (checksum, rest) = rest.split_first_chunk()?;
-        let length = u32::from_le_bytes(*length) as usize;
+    fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut head = [0; OVERHEAD];
+        if !fill(&mut self.source, &mut head)? {
+            return Ok(None);
+        }
+        let [a, b, c, d, checksum @ ..] = head;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
         // An empty frame would be what a file that was made longer in advance is full of.
         if length == 0 || length > MAX_PAYLOAD {
-            return None;
+            return Ok(None);
         }
-        let payload = rest.get(..length)?;
-        let expected = xxh3_64_with_seed(payload, self.chain);
-        if u64::from_le_bytes(*checksum) != expected {
-            return None;
+        // A length that was announced is no payload yet: memory follows what is there.
+        let mut payload = Vec::new();
+        (&mut self.source).take(length as u64).read_to_end(&mut payload)?;
+        let expected = xxh3_64_with_seed(&payload, self.chain);
+        if payload.len() < length || u64::from_le_bytes(checksum) != expected {
+            return Ok(None);
         }
         self.chain = expected;
-        self.rest = &rest[length..];
-        Some(payload)
+        self.taken += (OVERHEAD + length) as u64;
+        Ok(Some(payload))
+    }
+}
+
+/// Reads so many bytes. False: there are fewer.
+fn fill(source: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+    match source.read_exact(bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl<R: Read> Iterator for Frames<R> {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+        self.read().transpose()
     }
 }
 
@@ -102,6 +128,12 @@ mod tests {
         out
     }
 
+    fn read(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, u64)> {
+        let mut frames = Frames::of(bytes).unwrap()?;
+        let found = frames.by_ref().map(Result::unwrap).collect();
+        Some((found, frames.taken()))
+    }
+
     #[test]
     fn what_is_left_of_an_earlier_file_is_no_continuation() {
         let old = file(&[vec![1; 5], vec![2; 5], vec![3; 5]]);
@@ -110,7 +142,7 @@ mod tests {
         // The new file was written over the start of the old one.
         let mut mixed = old.clone();
         mixed[..new.len()].copy_from_slice(&new);
-        let found: Vec<&[u8]> = Frames::of(&mixed).unwrap().collect();
+        let (found, _) = read(&mixed).unwrap();
         assert_eq!(found, [[9; 5]]);
     }
 
@@ -130,8 +162,7 @@ mod tests {
                 bytes[at] ^= flip;
             }
             bytes.extend(vec![0; zeros]);
-            let found: Vec<Vec<u8>> =
-                Frames::of(&bytes).map(|frames| frames.map(<[u8]>::to_vec).collect()).unwrap_or_default();
+            let found = read(&bytes).map(|(found, _)| found).unwrap_or_default();
             prop_assert!(payloads.starts_with(&found));
         }
 
@@ -142,10 +173,9 @@ mod tests {
         ) {
             let mut bytes = file(&payloads);
             bytes.extend(vec![0; zeros]);
-            let mut frames = Frames::of(&bytes).unwrap();
-            let found: Vec<Vec<u8>> = frames.by_ref().map(<[u8]>::to_vec).collect();
+            let (found, taken) = read(&bytes).unwrap();
             prop_assert_eq!(found, payloads);
-            prop_assert_eq!(frames.remainder(), zeros);
+            prop_assert_eq!(taken, (bytes.len() - zeros) as u64);
         }
     }
 }

@@ -7,5 +7,6 @@
 
 pub mod codec;
 pub mod frame;
+pub mod names;
 pub mod record;
 pub mod replay;

@@ -4,14 +4,17 @@
 //! complete: a view without all its members, or with a hole in its batches, is left out, and
 //! groups that had it start over from a cleared store.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
-use super::record::{Batch, GroupRecord, Header, LeftRecord, NamedIdentity, Record, RecordId, RecordedDelta};
+use hashbrown::HashSet;
+
+use super::names::{Names, Row};
+use super::record::{
+    Batch, GroupRecord, Header, LeftRecord, NamedIdentity, Record, RecordId, RecordedDelta, RecordedRow,
+};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
-
-/// A row: the place of its identity in [`Recovered::identities`], and its key.
-pub type Row = (u16, Box<[u8]>);
 
 /// Epochs before the present one whose cookies a group can be served from.
 const MAX_SEALS: usize = 16;
@@ -84,6 +87,8 @@ pub struct Recovered {
     pub head: StateVersion,
     /// Identities of all rows.
     pub identities: Vec<NamedIdentity>,
+    /// Names of all rows: the place of an identity in `identities`, and a key.
+    pub names: Arc<Names>,
     /// Views that are complete.
     pub incarnations: Vec<Incarnation>,
     /// Groups.
@@ -110,6 +115,7 @@ pub struct Replay {
     replica: u64,
     identities: Vec<NamedIdentity>,
     by_identity: HashMap<NamedIdentity, u16>,
+    names: Names,
     incarnations: BTreeMap<RecordId, Known>,
     lists: HashMap<RecordId, Vec<u16>>,
     groups: BTreeMap<String, (Group, Log)>,
@@ -241,7 +247,7 @@ impl Replay {
         for row in &delta.left {
             members.remove(row);
         }
-        members.extend(delta.entered.iter().cloned());
+        members.extend(delta.entered.iter().copied());
         if let Some((journal, _)) = &mut known.coming {
             journal.push_back(delta.clone());
         }
@@ -275,7 +281,7 @@ impl Replay {
     fn known_rows(&self, id: RecordId) -> Option<Vec<Row>> {
         let known = self.incarnations.get(&id).filter(|known| known.complete)?;
         let mut rows: HashSet<Row> = known.incarnation.members.clone();
-        rows.extend(known.incarnation.journal.iter().flat_map(Delta::rows).cloned());
+        rows.extend(known.incarnation.journal.iter().flat_map(Delta::rows).copied());
         let mut rows: Vec<Row> = rows.into_iter().collect();
         rows.sort_unstable();
         Some(rows)
@@ -284,7 +290,8 @@ impl Replay {
     fn left(&mut self, left: &LeftRecord) {
         let list = self.intern_all(&left.identities);
         let Some((group, _)) = self.groups.get_mut(&left.group) else { return };
-        let rows = left.rows.iter().filter_map(|(at, key)| Some((*list.get(*at as usize)?, key.clone())));
+        let names = &mut self.names;
+        let rows = left.rows.iter().filter_map(|(at, key)| Some(names.intern(*list.get(*at as usize)?, key)));
         group.left.push_back(Left {
             since: cookie(left.since),
             until: cookie(left.until),
@@ -307,12 +314,12 @@ impl Replay {
         number
     }
 
-    fn rows(&self, id: RecordId, rows: &[Row]) -> Option<Vec<Row>> {
-        let list = self.lists.get(&id)?;
-        rows.iter().map(|(at, key)| Some((*list.get(*at as usize)?, key.clone()))).collect()
+    fn rows(&mut self, id: RecordId, rows: &[RecordedRow]) -> Option<Vec<Row>> {
+        let (list, names) = (self.lists.get(&id)?, &mut self.names);
+        rows.iter().map(|(at, key)| Some(names.intern(*list.get(*at as usize)?, key))).collect()
     }
 
-    fn resolve(&self, id: RecordId, delta: &RecordedDelta) -> Option<Delta> {
+    fn resolve(&mut self, id: RecordId, delta: &RecordedDelta) -> Option<Delta> {
         Some(Delta {
             end: delta.end,
             entered: self.rows(id, &delta.entered)?,
@@ -348,6 +355,7 @@ impl Replay {
             replica: StateVersion(self.replica),
             head,
             identities: self.identities,
+            names: Arc::new(self.names),
             incarnations: complete.map(|known| known.incarnation).collect(),
             groups: self.groups.into_values().map(|(group, _)| group).collect(),
             schemas: self.schemas,

@@ -6,6 +6,7 @@
 //! the step tells the difference; the rows of others count as left.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::group::{Group, LeftView};
 use super::old::Old;
@@ -14,8 +15,9 @@ use super::schema::Resolved;
 use super::shared::Shared;
 use super::syncer::Syncer;
 use crate::changes::version::StateVersion;
+use crate::cvr::names::{Names, Row};
 use crate::cvr::record::{NamedIdentity, RecordId};
-use crate::cvr::replay::{Group as RecordedGroup, Incarnation, Recovered, Row};
+use crate::cvr::replay::{Group as RecordedGroup, Incarnation, Recovered};
 use crate::protocol::client_schema::ClientSchema;
 use crate::protocol::cookie::Cookie;
 use crate::replica::catalogue::Catalogue;
@@ -26,6 +28,7 @@ use crate::views::view::ViewId;
 /// Restores what was recovered, bit by bit: a core has other things to do.
 pub struct Restoration {
     identities: Vec<Option<IdentityId>>,
+    names: Arc<Names>,
     incarnations: std::vec::IntoIter<Incarnation>,
     groups: std::vec::IntoIter<RecordedGroup>,
     schemas: std::collections::HashMap<u64, String>,
@@ -46,6 +49,7 @@ impl Restoration {
         let identities = recovered.identities.iter().map(named).collect();
         Some(Restoration {
             identities,
+            names: recovered.names,
             incarnations: recovered.incarnations.into_iter(),
             groups: recovered.groups.into_iter(),
             schemas: recovered.schemas,
@@ -82,7 +86,7 @@ impl Restoration {
         let named = members
             .iter()
             .chain(journal.iter().flat_map(|d| d.entered.iter().chain(&d.left).chain(&d.edited)));
-        if named.into_iter().any(|(identity, _)| self.identities[*identity as usize].is_none()) {
+        if named.into_iter().any(|row| self.is_lost(*row)) {
             // A table or a column is gone.
             return None;
         }
@@ -109,8 +113,14 @@ impl Restoration {
         Some(Old { key, members, journal: restored, at, groups: 0 })
     }
 
-    fn intern(&self, (identity, key): &Row, rows: &mut Rows) -> Option<RowId> {
-        Some(rows.intern(self.identities[*identity as usize]?, key))
+    fn intern(&self, row: &Row, rows: &mut Rows) -> Option<RowId> {
+        let (identity, key) = self.names.get(*row);
+        Some(rows.intern(self.identities[identity as usize]?, key))
+    }
+
+    /// Whether the row's table, or a column of its key, is gone.
+    fn is_lost(&self, row: Row) -> bool {
+        self.identities[self.names.get(row).0 as usize].is_none()
     }
 
     /// `None`: the client schema does not fit the tables any more, which clients are told when they
@@ -130,7 +140,7 @@ impl Restoration {
             shared.old.add_group(held.id);
         }
         for left in left {
-            if left.rows.iter().any(|(identity, _)| self.identities[*identity as usize].is_none()) {
+            if left.rows.iter().any(|row| self.is_lost(*row)) {
                 group.floor = group.floor.max(left.until);
                 continue;
             }

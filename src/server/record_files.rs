@@ -6,7 +6,8 @@
 //! with the views that they had.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::handover::owner;
@@ -16,6 +17,9 @@ use crate::cvr::replay::{Group, Incarnation, Recovered, Replay};
 
 /// Ending of the files' names.
 const ENDING: &str = "records";
+
+/// Bytes that are read of a file at a time.
+const READ: usize = 256 << 10;
 
 /// Marks numbers that a view got because it moved to another core.
 const MOVED: u64 = 1 << 47;
@@ -66,9 +70,10 @@ pub fn read(directory: &Path, cores: usize) -> io::Result<Vec<Recovered>> {
     let mut replay = Replay::default();
     let mut bytes_read = 0;
     for (_, path) in list(directory)? {
-        let bytes = std::fs::read(&path)?;
-        bytes_read += bytes.len();
-        if let Some(why) = read_file(&bytes, &mut replay) {
+        let file = File::open(&path)?;
+        let size = file.metadata()?.len();
+        bytes_read += size;
+        if let Some(why) = read_file(BufReader::with_capacity(READ, file), size, &mut replay)? {
             crate::info!(file = path.display().to_string(); "a record log ends early: {why}");
         }
     }
@@ -83,18 +88,18 @@ pub fn read(directory: &Path, cores: usize) -> io::Result<Vec<Recovered>> {
 }
 
 /// Reads one file. Returns why it was not read to its end.
-fn read_file(bytes: &[u8], replay: &mut Replay) -> Option<String> {
-    let Some(mut frames) = Frames::of(bytes) else {
-        return Some("it has no beginning that this version knows".to_owned());
+fn read_file(file: impl Read, size: u64, replay: &mut Replay) -> io::Result<Option<String>> {
+    let Some(mut frames) = Frames::of(file)? else {
+        return Ok(Some("it has no beginning that this version knows".to_owned()));
     };
     for payload in frames.by_ref() {
-        match Record::read(payload) {
+        match Record::read(&payload?) {
             Ok(record) => replay.apply(record),
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Ok(Some(error.to_string())),
         }
     }
-    let rest = frames.remainder();
-    (rest > 0).then(|| format!("its last {rest} bytes are no whole record"))
+    let rest = size - frames.taken();
+    Ok((rest > 0).then(|| format!("its last {rest} bytes are no whole record")))
 }
 
 /// Removes files that are not needed any more: of earlier epochs, or of earlier files of one core.
@@ -109,7 +114,7 @@ pub fn remove(directory: &Path, is_over: impl Fn(u64, usize, u64) -> bool) -> io
 
 /// Gives each core its groups, and the views that they had.
 fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
-    let Recovered { replica, head, identities, incarnations, groups, schemas } = recovered;
+    let Recovered { replica, head, identities, names, incarnations, groups, schemas } = recovered;
     let incarnations: BTreeMap<RecordId, Incarnation> = incarnations.into_iter().map(|i| (i.id, i)).collect();
     let mut by_core: Vec<Vec<Group>> = (0..cores).map(|_| Vec::new()).collect();
     for group in groups {
@@ -124,6 +129,7 @@ fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
             replica,
             head,
             identities: identities.clone(),
+            names: names.clone(),
             incarnations: views.into_values().collect(),
             groups,
             schemas: schemas.clone(),
@@ -214,7 +220,7 @@ mod tests {
         Incarnation {
             id: RecordId { epoch, number },
             key: Box::from(number.to_le_bytes()),
-            members: HashSet::from([(0, Box::from(*b"a"))]),
+            members: [0].into(),
             journal: Default::default(),
             floor: StateVersion::ZERO,
             at: StateVersion(1),

@@ -124,7 +124,9 @@ impl Disk {
     pub fn recover(&self) -> Recovered {
         let mut replay = Replay::default();
         for file in self.files.values() {
-            let records = Frames::of(&file.bytes).into_iter().flatten().map(Record::read);
+            let frames = Frames::of(&file.bytes[..]).expect("it is in memory");
+            let records =
+                frames.into_iter().flatten().map(|payload| Record::read(&payload.expect("it is in memory")));
             records.map_while(Result::ok).for_each(|record| replay.apply(record));
         }
         replay.finish()
