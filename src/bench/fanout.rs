@@ -7,6 +7,7 @@ use super::common::Common;
 use super::error::BenchError;
 use super::message::Search;
 use super::outcome::{Measured, Verdict, figure, latency_verdict, usage_figures};
+use super::page;
 use super::query::Query;
 use super::round::Round;
 use super::sql::Sql;
@@ -75,7 +76,9 @@ fn measure(common: &Common, upstream: &str, plan: &Plan) -> Result<Measured, Ben
     let change = Change::prepare(&mut sql, plan.insert)?;
     let swarms = connect(common, plan)?;
     let audience = Audience::All(plan.clients);
+    let recorded = record_bytes(common);
     let seen = plan.round.run(common, &mut sql, swarms, audience, |_, marker| change.sql(marker))?;
+    let recorded = record_bytes(common).zip(recorded).map(|(after, before)| after - before);
     let mut verdict = seen.verdict();
     if verdict == Verdict::Valid {
         verdict = latency_verdict(&seen.usage);
@@ -84,8 +87,19 @@ fn measure(common: &Common, upstream: &str, plan: &Plan) -> Result<Measured, Ben
     figures.extend(
         seen.usage.server().cpu_s.map(|s| figure("server_per_poke", "us CPU", s * 1e6 / seen.pokes())),
     );
+    let commits = f64::from(plan.round.commits + plan.round.warm_up);
+    figures.extend(recorded.map(|bytes| figure("record_bytes", "B/commit", bytes / commits)));
     figures.extend(usage_figures(&seen.usage));
     Ok(Measured { figures, verdict, notes: seen.notes() })
+}
+
+/// Bytes that the server has written to its record logs; `None`: it does not say.
+fn record_bytes(common: &Common) -> Option<f64> {
+    let (status, page) = page::get(&common.target, "/metrics").ok()?;
+    let written =
+        |line: &str| line.strip_prefix("kelvin_record_bytes_total{")?.split_once("} ")?.1.parse().ok();
+    let cores: Vec<f64> = page.lines().filter_map(written).collect();
+    (status == 200 && !cores.is_empty()).then(|| cores.iter().sum())
 }
 
 fn connect(common: &Common, plan: &Plan) -> Result<Vec<Swarm>, BenchError> {

@@ -1,7 +1,6 @@
 //! What each client wants, and until when (`docs/spec/view-syncer.md` §3.5, §3.6).
 
-use std::collections::BTreeMap;
-
+use super::sorted::SortedMap;
 use crate::protocol::cookie::Cookie;
 
 /// Time to live when the client names none, in milliseconds.
@@ -59,7 +58,7 @@ impl Desire {
 pub struct Client {
     /// Wanted queries by hash, and those not wanted any more that somebody may still have
     /// to be told of.
-    pub desires: BTreeMap<String, Desire>,
+    pub desires: SortedMap<String, Desire>,
     /// Deleted; kept for its desires.
     pub deleted: bool,
 }

@@ -196,7 +196,7 @@ impl Syncer {
         let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
         for group_id in groups {
             let Some(group) = self.groups.get(&group_id) else { continue };
-            let uses = |q: &&super::query::Query| q.pending == Some(view) || q.current == Some(view);
+            let uses = |q: &super::query::Query| q.pending == Some(view) || q.current == Some(view);
             let hashes: Vec<String> =
                 group.queries.iter().filter(|(_, q)| uses(q)).map(|(h, _)| h.clone()).collect();
             for hash in hashes {

@@ -13,6 +13,7 @@ use super::record::{Held, Seal};
 use super::schema::Resolved;
 use super::shared::Shared;
 use super::sink::{Connection, ConnectionId};
+use super::sorted::SortedMap;
 use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
@@ -61,13 +62,13 @@ pub struct Group {
     /// User that the group belongs to, once a connection was validated.
     pub user: Option<Option<String>>,
     /// Clients by id.
-    pub clients: BTreeMap<String, Client>,
+    pub clients: SortedMap<String, Client>,
     /// Queries by hash.
-    pub queries: BTreeMap<String, Query>,
+    pub queries: SortedMap<String, Box<Query>>,
     /// Queries that are gone, with the label at which clients were told; oldest first.
     pub removed_queries: VecDeque<(String, Cookie)>,
     /// Got views, with the label since which and the number of queries that they answer.
-    pub views: BTreeMap<ViewId, (Cookie, usize)>,
+    pub views: SortedMap<ViewId, (Cookie, usize)>,
     /// Views left of late, oldest first.
     pub left: VecDeque<LeftView>,
     /// Last label issued.
@@ -140,10 +141,10 @@ impl Group {
             id,
             schema,
             user: None,
-            clients: BTreeMap::new(),
-            queries: BTreeMap::new(),
+            clients: SortedMap::new(),
+            queries: SortedMap::new(),
             removed_queries: VecDeque::new(),
-            views: BTreeMap::new(),
+            views: SortedMap::new(),
             left: VecDeque::new(),
             label: zero,
             version: StateVersion::ZERO,
@@ -264,7 +265,7 @@ impl Group {
                 }
             }
             (false, Some(spec)) => {
-                self.queries.insert(hash.to_owned(), Query::new(spec));
+                self.queries.insert(hash.to_owned(), Box::new(Query::new(spec)));
             }
             (false, None) => {
                 return Err(ProtocolError::new(
@@ -421,12 +422,12 @@ impl Group {
     /// Whether it holds, or waits for, anything that a retired group does not.
     pub fn has_views(&self) -> bool {
         let is_used = |query: &Query| query.current.is_some() || query.pending.is_some();
-        !self.held.is_empty() || self.queries.values().any(is_used)
+        !self.held.is_empty() || self.queries.values().any(|query| is_used(query))
     }
 
     /// Whether some query that clients believe to have, or wait for, has no answer yet.
     pub fn is_waiting(&self) -> bool {
-        self.queries.values().any(Query::is_waiting)
+        self.queries.values().any(|query| query.is_waiting())
     }
 }
 

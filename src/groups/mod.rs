@@ -23,6 +23,7 @@ pub mod schema;
 pub mod shared;
 mod shedding;
 pub mod sink;
+pub mod sorted;
 pub mod step;
 mod stream;
 pub mod syncer;

@@ -1,6 +1,5 @@
 //! A group as a record has it, and back.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::catchup::is_removal;
@@ -169,11 +168,11 @@ fn restore_client(record: ClientRecord) -> (String, Client) {
         };
         (desire.hash, restored)
     });
-    let client = Client { desires: desires.collect::<BTreeMap<_, _>>(), deleted: record.deleted };
+    let client = Client { desires: desires.collect(), deleted: record.deleted };
     (record.id, client)
 }
 
-fn restore_query(record: QueryRecord) -> (String, Query) {
+fn restore_query(record: QueryRecord) -> (String, Box<Query>) {
     let spec = match record.name {
         Some(name) => Spec::Named { name, args: record.text },
         None => Spec::Ast(record.text),
@@ -186,5 +185,5 @@ fn restore_query(record: QueryRecord) -> (String, Query) {
         recorded: record.view.map(|(epoch, number)| RecordId { epoch, number }),
         ..Query::new(spec)
     };
-    (record.hash, query)
+    (record.hash, Box::new(query))
 }

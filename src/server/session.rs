@@ -281,8 +281,8 @@ async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf,
     inbox.close();
     match end {
         // Mutations that it has sent before it went count.
-        End::Peer => drop(timeout(FINISH, handling).await),
-        End::Ours => handling.cancel().await,
+        End::Peer => drop(Box::pin(timeout(FINISH, handling)).await),
+        End::Ours => Box::pin(handling.cancel()).await,
     }
 }
 
@@ -385,7 +385,7 @@ impl Rates {
         let wait = self.messages.take(1.0, now).max(self.bytes.take(bytes.len() as f64, now));
         if wait > 0.0 {
             let slept = sleep(Duration::from_secs_f64(wait / 1_000.0));
-            futures_lite::future::or(slept, session.outbox.until_ended()).await;
+            Box::pin(futures_lite::future::or(slept, session.outbox.until_ended())).await;
         }
         Ok(message)
     }
