@@ -19,7 +19,7 @@ use crate::views::scan::{Chunk, Job, scan};
 const AHEAD: usize = 4;
 
 /// Priority of the threads ("nice"): a core that has something to do gets the processor first.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// Priority of a thread that has read for longer than [`LONG`]: short readings pass it.
 const NICE_LONG: i32 = 15;
