@@ -281,8 +281,11 @@ impl Syncer {
         let Some(writing) = shared.recorder.views.get_mut(&id) else { return false };
         let Some(next) = writing.next else { return false };
         let Some(view) = shared.views.get(id) else { return false };
-        // It was read anew, and what it differs in has not been told yet.
-        let differs = writing.stale.is_some() && view.is_live();
+        // It was read anew, and what it differs in has not been told yet. It may be stale again by now.
+        let differs = writing.stale.is_some_and(|since| match view.status {
+            Status::Stale(at) | Status::Recorded(at) => at != since,
+            Status::New | Status::Live => true,
+        });
         if differs || view.state.len() != view.size {
             // In the latter case a lane reads it anew and has what it held.
             return false;
