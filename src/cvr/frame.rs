@@ -6,6 +6,8 @@
 //! continuation. The first frame that does not hold ends the file: a crash tears the end off,
 //! and what was not synced may be there in part, or not at all.
 
+use std::io::{self, Read};
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a file begins with: a name and the version of the format.
@@ -13,6 +15,9 @@ pub const HEAD: &[u8; 12] = b"KelvinCVR\x00\x00\x01";
 
 /// Bytes of a frame beside its payload.
 pub const OVERHEAD: usize = 12;
+
+/// Bytes of the salt, which follows the name.
+const SALT: usize = 8;
 
 /// Largest payload. Whoever writes more cuts it; a greater length is not a frame.
 pub const MAX_PAYLOAD: usize = 64 << 20;
@@ -47,45 +52,63 @@ pub fn head(salt: u64) -> Vec<u8> {
     out
 }
 
-/// The payloads of a file, as far as it holds.
-pub struct Frames<'f> {
-    rest: &'f [u8],
+/// The payloads of a file, as far as it holds. One is in memory at a time.
+pub struct Frames<R> {
+    input: R,
     chain: u64,
+    payload: Vec<u8>,
+    held: u64,
 }
 
-impl<'f> Frames<'f> {
-    /// `None`: this is no such file, or its start is torn.
-    pub fn of(file: &'f [u8]) -> Option<Frames<'f>> {
-        let rest = file.strip_prefix(HEAD)?;
-        let (salt, rest) = rest.split_first_chunk()?;
-        Some(Frames { rest, chain: u64::from_le_bytes(*salt) })
+impl<R: Read> Frames<R> {
+    /// Of a file, from its start. `None`: this is no such file, or its start is torn.
+    pub fn of(mut input: R) -> io::Result<Option<Frames<R>>> {
+        let mut start = [0; HEAD.len() + SALT];
+        if !fill(&mut input, &mut start)? {
+            return Ok(None);
+        }
+        let (name, salt) = start.split_at(HEAD.len());
+        let Some(salt) = salt.first_chunk().filter(|_| name == HEAD) else { return Ok(None) };
+        let chain = u64::from_le_bytes(*salt);
+        Ok(Some(Frames { input, chain, payload: Vec::new(), held: start.len() as u64 }))
     }
 
-    /// Bytes after the last frame that holds.
-    pub fn remainder(&self) -> usize {
-        self.rest.len()
-    }
-}
-
-impl<'f> Iterator for Frames<'f> {
-    type Item = &'f [u8];
-
-    fn next(&mut self) -> Option<&'f [u8]> {
-        let (length, rest) = self.rest.split_first_chunk()?;
-        let (checksum, rest) = rest.split_first_chunk()?;
-        let length = u32::from_le_bytes(*length) as usize;
+    /// The next one. `None`: what follows, if anything, is no whole frame; do not ask again.
+    pub fn next_payload(&mut self) -> io::Result<Option<&[u8]>> {
+        let mut start = [0; OVERHEAD];
+        if !fill(&mut self.input, &mut start)? {
+            return Ok(None);
+        }
+        let [a, b, c, d, checksum @ ..] = start;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
         // An empty frame would be what a file that was made longer in advance is full of.
         if length == 0 || length > MAX_PAYLOAD {
-            return None;
+            return Ok(None);
         }
-        let payload = rest.get(..length)?;
-        let expected = xxh3_64_with_seed(payload, self.chain);
-        if u64::from_le_bytes(*checksum) != expected {
-            return None;
+        self.payload.clear();
+        // As it comes: a length may be anything, and would be believed before anything is there.
+        self.input.by_ref().take(length as u64).read_to_end(&mut self.payload)?;
+        let expected = xxh3_64_with_seed(&self.payload, self.chain);
+        if self.payload.len() < length || u64::from_le_bytes(checksum) != expected {
+            return Ok(None);
         }
         self.chain = expected;
-        self.rest = &rest[length..];
-        Some(payload)
+        self.held += (OVERHEAD + length) as u64;
+        Ok(Some(&self.payload))
+    }
+
+    /// Bytes of the file up to the end of the last frame that held.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+}
+
+/// Reads so many bytes. False: there are not so many.
+fn fill(input: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+    match input.read_exact(bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -102,6 +125,16 @@ mod tests {
         out
     }
 
+    /// All payloads, and how many bytes hold.
+    fn read(file: &[u8]) -> (Vec<Vec<u8>>, u64) {
+        let Some(mut frames) = Frames::of(file).unwrap() else { return Default::default() };
+        let mut found = Vec::new();
+        while let Some(payload) = frames.next_payload().unwrap() {
+            found.push(payload.to_vec());
+        }
+        (found, frames.held())
+    }
+
     #[test]
     fn what_is_left_of_an_earlier_file_is_no_continuation() {
         let old = file(&[vec![1; 5], vec![2; 5], vec![3; 5]]);
@@ -110,8 +143,7 @@ mod tests {
         // The new file was written over the start of the old one.
         let mut mixed = old.clone();
         mixed[..new.len()].copy_from_slice(&new);
-        let found: Vec<&[u8]> = Frames::of(&mixed).unwrap().collect();
-        assert_eq!(found, [[9; 5]]);
+        assert_eq!(read(&mixed).0, [[9; 5]]);
     }
 
     proptest! {
@@ -130,9 +162,7 @@ mod tests {
                 bytes[at] ^= flip;
             }
             bytes.extend(vec![0; zeros]);
-            let found: Vec<Vec<u8>> =
-                Frames::of(&bytes).map(|frames| frames.map(<[u8]>::to_vec).collect()).unwrap_or_default();
-            prop_assert!(payloads.starts_with(&found));
+            prop_assert!(payloads.starts_with(&read(&bytes).0));
         }
 
         #[test]
@@ -142,10 +172,9 @@ mod tests {
         ) {
             let mut bytes = file(&payloads);
             bytes.extend(vec![0; zeros]);
-            let mut frames = Frames::of(&bytes).unwrap();
-            let found: Vec<Vec<u8>> = frames.by_ref().map(<[u8]>::to_vec).collect();
+            let (found, held) = read(&bytes);
             prop_assert_eq!(found, payloads);
-            prop_assert_eq!(frames.remainder(), zeros);
+            prop_assert_eq!(bytes.len() - held as usize, zeros);
         }
     }
 }

@@ -20,7 +20,7 @@ use super::status::Status;
 use super::{accept, batch};
 use crate::changes::queue::{CommitReceiver, queue};
 use crate::config::{Config, Parsed, RecordMode, Role};
-use crate::cvr::replay::Recovered;
+use crate::cvr::recovered::Recovered;
 use crate::groups::sink::Sink;
 use crate::observe::metrics;
 use crate::replica::live_indexes::Wish;
@@ -294,7 +294,7 @@ fn recover(config: &Config) -> Vec<Recovered> {
         return Vec::new();
     }
     let directory = record_files::directory(&config.replica_file);
-    record_files::read(&directory, config.num_sync_workers).unwrap_or_else(|error| {
+    record_files::read(&directory, config.num_sync_workers, usize::MAX).unwrap_or_else(|error| {
         crate::error!(
             "the records of client views in {} cannot be read: {error}. Clients start anew",
             directory.display()
