@@ -223,8 +223,9 @@ impl Shared {
         recorded.is_some() && self.views.get(view).is_some_and(|view| view.record == recorded)
     }
 
-    /// All that tabs may hold because of a view of before, with a reference to each row.
-    fn rows_held(&self, id: RecordId) -> Option<Vec<RowId>> {
+    /// All that tabs may hold because of a view of before, with a reference to each row; and the
+    /// version from which on that is known.
+    fn rows_held(&self, id: RecordId) -> Option<(Vec<RowId>, StateVersion)> {
         let old = self.old.get(id)?;
         let mut rows = old.members.clone();
         rows.extend(old.journal.since(StateVersion::ZERO).flat_map(Delta::rows));
@@ -232,7 +233,7 @@ impl Shared {
         rows.dedup();
         let mut numbers = self.rows.borrow_mut();
         rows.iter().for_each(|row| numbers.acquire(*row));
-        Some(rows)
+        Some((rows, old.journal.floor()))
     }
 }
 
@@ -264,7 +265,13 @@ pub(super) fn resume_query(group: &mut Group, shared: &mut Shared, hash: &str, v
 pub(super) fn leave_held(group: &mut Group, shared: &mut Shared, label: Cookie) {
     for held in std::mem::take(&mut group.held) {
         match shared.rows_held(held.id) {
-            Some(rows) => group.left.push_back(LeftView { since: held.since, until: label, rows }),
+            Some((rows, floor)) => {
+                // Rows that had gone before the journal begins are not among these.
+                if floor > StateVersion(held.since.major) {
+                    group.floor = group.floor.max(Cookie { major: floor.0, config: 0 });
+                }
+                group.left.push_back(LeftView { since: held.since, until: label, rows });
+            }
             None => group.floor = group.floor.max(label),
         }
         release(shared, held.id);
