@@ -16,6 +16,9 @@ pub const HEAD: &[u8; 12] = b"KelvinCVR\x00\x00\x01";
 /// Bytes of a frame beside its payload.
 pub const OVERHEAD: usize = 12;
 
+/// Bytes of the salt, which follows the name.
+const SALT: usize = 8;
+
 /// Largest payload. Whoever writes more cuts it; a greater length is not a frame.
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
@@ -49,69 +52,63 @@ pub fn head(salt: u64) -> Vec<u8> {
     out
 }
 
-/// The payloads of a file, as far as it holds.
+/// The payloads of a file, as far as it holds. One is in memory at a time.
 pub struct Frames<R> {
-    source: R,
+    input: R,
     chain: u64,
-    taken: u64,
+    payload: Vec<u8>,
+    held: u64,
 }
 
 impl<R: Read> Frames<R> {
-    /// `None`: this is no such file, or its start is torn.
-    pub fn of(mut source: R) -> io::Result<Option<Frames<R>>> {
-        let mut head = [0; HEAD.len() + 8];
-        if !fill(&mut source, &mut head)? {
+    /// Of a file, from its start. `None`: this is no such file, or its start is torn.
+    pub fn of(mut input: R) -> io::Result<Option<Frames<R>>> {
+        let mut start = [0; HEAD.len() + SALT];
+        if !fill(&mut input, &mut start)? {
             return Ok(None);
         }
-        let Some((name, salt)) = head.split_first_chunk() else { return Ok(None) };
-        let Ok(salt) = salt.try_into() else { return Ok(None) };
-        let frames = Frames { source, chain: u64::from_le_bytes(salt), taken: head.len() as u64 };
-        Ok((name == HEAD).then_some(frames))
+        let (name, salt) = start.split_at(HEAD.len());
+        let Some(salt) = salt.first_chunk().filter(|_| name == HEAD) else { return Ok(None) };
+        let chain = u64::from_le_bytes(*salt);
+        Ok(Some(Frames { input, chain, payload: Vec::new(), held: start.len() as u64 }))
     }
 
-    /// Bytes up to the last frame that holds.
-    pub fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut head = [0; OVERHEAD];
-        if !fill(&mut self.source, &mut head)? {
+    /// The next one. `None`: what follows, if anything, is no whole frame; do not ask again.
+    pub fn next_payload(&mut self) -> io::Result<Option<&[u8]>> {
+        let mut start = [0; OVERHEAD];
+        if !fill(&mut self.input, &mut start)? {
             return Ok(None);
         }
-        let [a, b, c, d, checksum @ ..] = head;
+        let [a, b, c, d, checksum @ ..] = start;
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
         // An empty frame would be what a file that was made longer in advance is full of.
         if length == 0 || length > MAX_PAYLOAD {
             return Ok(None);
         }
-        // A length that was announced is no payload yet: memory follows what is there.
-        let mut payload = Vec::new();
-        (&mut self.source).take(length as u64).read_to_end(&mut payload)?;
-        let expected = xxh3_64_with_seed(&payload, self.chain);
-        if payload.len() < length || u64::from_le_bytes(checksum) != expected {
+        self.payload.clear();
+        // As it comes: a length may be anything, and would be believed before anything is there.
+        self.input.by_ref().take(length as u64).read_to_end(&mut self.payload)?;
+        let expected = xxh3_64_with_seed(&self.payload, self.chain);
+        if self.payload.len() < length || u64::from_le_bytes(checksum) != expected {
             return Ok(None);
         }
         self.chain = expected;
-        self.taken += (OVERHEAD + length) as u64;
-        Ok(Some(payload))
+        self.held += (OVERHEAD + length) as u64;
+        Ok(Some(&self.payload))
+    }
+
+    /// Bytes of the file up to the end of the last frame that held.
+    pub fn held(&self) -> u64 {
+        self.held
     }
 }
 
-/// Reads so many bytes. False: there are fewer.
-fn fill(source: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
-    match source.read_exact(bytes) {
+/// Reads so many bytes. False: there are not so many.
+fn fill(input: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+    match input.read_exact(bytes) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-impl<R: Read> Iterator for Frames<R> {
-    type Item = io::Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
-        self.read().transpose()
     }
 }
 
@@ -128,10 +125,14 @@ mod tests {
         out
     }
 
-    fn read(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, u64)> {
-        let mut frames = Frames::of(bytes).unwrap()?;
-        let found = frames.by_ref().map(Result::unwrap).collect();
-        Some((found, frames.taken()))
+    /// All payloads, and how many bytes hold.
+    fn read(file: &[u8]) -> (Vec<Vec<u8>>, u64) {
+        let Some(mut frames) = Frames::of(file).unwrap() else { return Default::default() };
+        let mut found = Vec::new();
+        while let Some(payload) = frames.next_payload().unwrap() {
+            found.push(payload.to_vec());
+        }
+        (found, frames.held())
     }
 
     #[test]
@@ -142,8 +143,7 @@ mod tests {
         // The new file was written over the start of the old one.
         let mut mixed = old.clone();
         mixed[..new.len()].copy_from_slice(&new);
-        let (found, _) = read(&mixed).unwrap();
-        assert_eq!(found, [[9; 5]]);
+        assert_eq!(read(&mixed).0, [[9; 5]]);
     }
 
     proptest! {
@@ -162,8 +162,7 @@ mod tests {
                 bytes[at] ^= flip;
             }
             bytes.extend(vec![0; zeros]);
-            let found = read(&bytes).map(|(found, _)| found).unwrap_or_default();
-            prop_assert!(payloads.starts_with(&found));
+            prop_assert!(payloads.starts_with(&read(&bytes).0));
         }
 
         #[test]
@@ -173,9 +172,9 @@ mod tests {
         ) {
             let mut bytes = file(&payloads);
             bytes.extend(vec![0; zeros]);
-            let (found, taken) = read(&bytes).unwrap();
+            let (found, held) = read(&bytes);
             prop_assert_eq!(found, payloads);
-            prop_assert_eq!(taken, (bytes.len() - zeros) as u64);
+            prop_assert_eq!(bytes.len() - held as usize, zeros);
         }
     }
 }

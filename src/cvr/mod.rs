@@ -7,6 +7,8 @@
 
 pub mod codec;
 pub mod frame;
+mod limit;
 pub mod names;
 pub mod record;
+pub mod recovered;
 pub mod replay;

@@ -12,7 +12,9 @@ use hashbrown::HashSet;
 use super::names::{Names, Row};
 use super::record::{
     Batch, GroupRecord, Header, LeftRecord, NamedIdentity, Record, RecordId, RecordedDelta, RecordedRow,
+    Start,
 };
+use super::recovered::{Delta, Group, Incarnation, Journal, Left, Recovered};
 use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 
@@ -22,164 +24,90 @@ const MAX_SEALS: usize = 16;
 /// Most row keys kept of views that a group left; beyond it tabs that were away start over.
 const MAX_LEFT: usize = 100_000;
 
-/// What one delta did, by identities of the whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delta {
-    /// Version that the batch ended with.
-    pub end: StateVersion,
-    /// Rows that came in.
-    pub entered: Vec<Row>,
-    /// Rows that went out.
-    pub left: Vec<Row>,
-    /// Members whose contents changed.
-    pub edited: Vec<Row>,
-}
-
-impl Delta {
-    fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.entered.iter().chain(&self.left).chain(&self.edited)
-    }
-}
-
-/// A view as it was.
-#[derive(Debug, Clone)]
-pub struct Incarnation {
-    /// Which life.
-    pub id: RecordId,
-    /// What it asked.
-    pub key: Box<[u8]>,
-    /// Its rows.
-    pub members: HashSet<Row>,
-    /// What happened of late, oldest first.
-    pub journal: VecDeque<Delta>,
-    /// The journal knows nothing from before.
-    pub floor: StateVersion,
-    /// It is right at this version.
-    pub at: StateVersion,
-}
-
-/// Rows of a view that a group left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
-    /// Label since which it had the view.
-    pub since: Cookie,
-    /// Label at which it left.
-    pub until: Cookie,
-    /// What a tab may hold because of it.
-    pub rows: Vec<Row>,
-}
-
-/// A group as it was.
-#[derive(Debug, Clone)]
-pub struct Group {
-    /// As it was written last, with what was found out since: label, version, floor, seals.
-    pub record: GroupRecord,
-    /// Views that it left of late.
-    pub left: VecDeque<Left>,
-}
-
-/// What was so when the logs ended.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Version at which the replica began.
-    pub replica: StateVersion,
-    /// The latest version that anything is known of.
-    pub head: StateVersion,
-    /// Identities of all rows.
-    pub identities: Vec<NamedIdentity>,
-    /// Names of all rows: the place of an identity in `identities`, and a key.
-    pub names: Arc<Names>,
-    /// Views that are complete.
-    pub incarnations: Vec<Incarnation>,
-    /// Groups.
-    pub groups: Vec<Group>,
-    /// Client schemas by number; JSON.
-    pub schemas: HashMap<u64, String>,
-}
+/// Bytes that a row takes when it is first taken in, roughly: what [`super::limit`] counts until it looks.
+const ROW: usize = 8;
 
 /// The log that a view or a group goes on in: epoch and core.
 type Log = (u64, usize);
 
-struct Known {
-    incarnation: Incarnation,
+/// A view as far as it is known.
+pub(super) struct Known {
+    pub(super) key: Arc<[u8]>,
+    pub(super) members: HashSet<Row>,
+    pub(super) journal: Journal,
+    /// The journal that is being written, until all of it is there.
+    pub(super) coming: Option<Journal>,
+    at: StateVersion,
     log: Log,
     stale: bool,
     complete: bool,
-    /// The journal that is being written, until all of it is there.
-    coming: Option<(VecDeque<Delta>, StateVersion)>,
 }
 
 /// The state that records add up to.
-#[derive(Default)]
 pub struct Replay {
+    /// Bytes beyond which views are left out.
+    pub(super) limit: usize,
+    /// Bytes of views, and of what groups left, beside names: at most so many, roughly.
+    pub(super) held: usize,
+    pub(super) names: Names,
+    pub(super) incarnations: BTreeMap<RecordId, Known>,
+    /// Identities of a view's rows: places in the list of all.
+    pub(super) lists: HashMap<RecordId, Vec<u16>>,
+    pub(super) left_out: HashSet<RecordId>,
+    pub(super) groups: BTreeMap<String, (Group, Log)>,
     replica: u64,
-    identities: Vec<NamedIdentity>,
-    by_identity: HashMap<NamedIdentity, u16>,
-    names: Names,
-    incarnations: BTreeMap<RecordId, Known>,
-    lists: HashMap<RecordId, Vec<u16>>,
-    groups: BTreeMap<String, (Group, Log)>,
     schemas: HashMap<u64, String>,
     heads: BTreeMap<Log, StateVersion>,
     log: Log,
 }
 
 impl Replay {
+    /// Knows nothing yet. `limit`: bytes that views and their rows may take; beyond it, whole views
+    /// are left out ([`super::limit`]).
+    pub fn up_to(limit: usize) -> Replay {
+        Replay {
+            limit,
+            held: 0,
+            names: Names::default(),
+            incarnations: BTreeMap::new(),
+            lists: HashMap::new(),
+            left_out: HashSet::new(),
+            groups: BTreeMap::new(),
+            replica: 0,
+            schemas: HashMap::new(),
+            heads: BTreeMap::new(),
+            log: (0, 0),
+        }
+    }
+
     /// Takes the next record of the file that is being read.
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Header(header) => self.header(&header),
             Record::Schema(number, text) => drop(self.schemas.insert(number, text)),
-            Record::Start(start) => {
-                let list = self.intern_all(&start.identities);
-                self.lists.insert(start.id, list);
-                let new = Known {
-                    incarnation: Incarnation {
-                        id: start.id,
-                        key: start.key.clone().into(),
-                        members: HashSet::new(),
-                        journal: VecDeque::new(),
-                        floor: start.floor,
-                        at: StateVersion::ZERO,
-                    },
-                    log: self.log,
-                    stale: false,
-                    complete: false,
-                    coming: None,
-                };
-                let known = self.incarnations.entry(start.id).or_insert(new);
-                (known.log, known.stale) = (self.log, start.stale.is_some());
-                known.incarnation.at = start.stale.unwrap_or(known.incarnation.at);
-                known.coming = Some((VecDeque::new(), start.floor));
-            }
+            Record::Start(start) => self.start(start),
             Record::Identities(id, identities) => {
                 let list = self.intern_all(&identities);
                 self.lists.insert(id, list);
             }
             Record::Journal(id, delta) => {
-                let delta = self.resolve(id, &delta);
-                if let Some((Some((journal, _)), delta)) = self
-                    .incarnations
-                    .get_mut(&id)
-                    .map(|known| &mut known.coming)
-                    .map(Option::as_mut)
-                    .zip(delta)
+                let Some(delta) = self.resolve(id, &delta) else { return };
+                if let Some(journal) = self.incarnations.get_mut(&id).and_then(|known| known.coming.as_mut())
                 {
-                    journal.push_back(delta);
+                    journal.push(delta);
                 }
             }
             Record::Members(id, rows) => {
                 let rows = self.rows(id, &rows);
                 if let Some((known, rows)) = self.incarnations.get_mut(&id).zip(rows) {
-                    known.incarnation.members.extend(rows);
+                    known.members.extend(rows);
                 }
             }
             Record::Complete(id, count) => self.complete(id, count),
             Record::Batch(batch) => self.batch(&batch),
             Record::Stale(id, since) => {
                 if let Some(known) = self.incarnations.get_mut(&id) {
-                    known.stale = true;
-                    known.incarnation.at = since;
+                    (known.stale, known.at) = (true, since);
                 }
             }
             Record::Rejoin(id, deltas) => {
@@ -188,12 +116,44 @@ impl Replay {
                     (known.stale, known.log) = (false, self.log);
                 }
             }
-            Record::Gone(id) => drop(self.incarnations.remove(&id)),
+            Record::Gone(id) => {
+                self.forget(id);
+                self.left_out.remove(&id);
+            }
             Record::Group(record) => self.group(*record),
             Record::Left(left) => self.left(&left),
             Record::GroupGone(id) => drop(self.groups.remove(&id)),
             Record::Checkpoint => {}
         }
+        self.keep_within_limit();
+    }
+
+    fn start(&mut self, start: Start) {
+        if self.left_out.contains(&start.id) {
+            return;
+        }
+        let list = self.intern_all(&start.identities);
+        self.lists.insert(start.id, list);
+        let log = self.log;
+        let known = self.incarnations.entry(start.id).or_insert_with(|| Known {
+            key: start.key.into(),
+            members: HashSet::new(),
+            journal: Journal::starting_at(start.floor),
+            coming: None,
+            at: StateVersion::ZERO,
+            log,
+            stale: false,
+            complete: false,
+        });
+        (known.log, known.stale) = (log, start.stale.is_some());
+        known.at = start.stale.unwrap_or(known.at);
+        known.coming = Some(Journal::starting_at(start.floor));
+    }
+
+    /// Nothing is known of a view any more.
+    pub(super) fn forget(&mut self, id: RecordId) {
+        self.incarnations.remove(&id);
+        self.lists.remove(&id);
     }
 
     fn header(&mut self, header: &Header) {
@@ -219,14 +179,12 @@ impl Replay {
 
     fn complete(&mut self, id: RecordId, count: u64) {
         let Some(known) = self.incarnations.get_mut(&id) else { return };
-        if known.incarnation.members.len() as u64 != count {
-            self.incarnations.remove(&id);
-            return;
+        if known.members.len() as u64 != count {
+            return self.forget(id);
         }
         known.complete = true;
-        if let Some((journal, floor)) = known.coming.take() {
-            known.incarnation.journal = journal;
-            known.incarnation.floor = floor;
+        if let Some(journal) = known.coming.take() {
+            known.journal = journal;
         }
     }
 
@@ -243,15 +201,14 @@ impl Replay {
     fn delta(&mut self, id: RecordId, delta: &RecordedDelta) {
         let Some(delta) = self.resolve(id, delta) else { return };
         let Some(known) = self.incarnations.get_mut(&id) else { return };
-        let members = &mut known.incarnation.members;
         for row in &delta.left {
-            members.remove(row);
+            known.members.remove(row);
         }
-        members.extend(delta.entered.iter().copied());
-        if let Some((journal, _)) = &mut known.coming {
-            journal.push_back(delta.clone());
+        known.members.extend(delta.entered.iter().copied());
+        if let Some(journal) = &mut known.coming {
+            journal.push(delta.clone());
         }
-        known.incarnation.journal.push_back(delta);
+        known.journal.push(delta);
     }
 
     fn group(&mut self, mut record: GroupRecord) {
@@ -264,62 +221,49 @@ impl Replay {
                 if stays || record.floor >= record.label {
                     continue;
                 }
-                match self.known_rows(RecordId { epoch, number }) {
-                    Some(rows) => {
-                        left.push_back(Left { since: cookie(since), until: cookie(record.label), rows })
+                match self.incarnations.get(&RecordId { epoch, number }).filter(|known| known.complete) {
+                    Some(known) => {
+                        if !known.journal.reaches(StateVersion(since.0)) {
+                            record.floor = record.floor.max((known.journal.floor().0, 0));
+                        }
+                        let rows = known.all_rows();
+                        self.held += rows.len() * ROW;
+                        left.push_back(Left { since: cookie(since), until: cookie(record.label), rows });
                     }
                     None => record.floor = record.label,
                 }
             }
         }
         let mut group = Group { record, left };
-        forget_left(&mut group);
+        forget_left(&mut group, MAX_LEFT);
         self.groups.insert(group.record.id.clone(), (group, self.log));
     }
 
-    /// All that a tab may hold of a view; `None`: that is not known.
-    fn known_rows(&self, id: RecordId) -> Option<Vec<Row>> {
-        let known = self.incarnations.get(&id).filter(|known| known.complete)?;
-        let mut rows: HashSet<Row> = known.incarnation.members.clone();
-        rows.extend(known.incarnation.journal.iter().flat_map(Delta::rows).copied());
-        let mut rows: Vec<Row> = rows.into_iter().collect();
-        rows.sort_unstable();
-        Some(rows)
-    }
-
     fn left(&mut self, left: &LeftRecord) {
+        if !self.groups.contains_key(&left.group) {
+            return;
+        }
         let list = self.intern_all(&left.identities);
+        let Some(rows) = take_in(&mut self.names, &list, &left.rows) else { return };
+        self.held += rows.len() * ROW;
         let Some((group, _)) = self.groups.get_mut(&left.group) else { return };
-        let names = &mut self.names;
-        let rows = left.rows.iter().filter_map(|(at, key)| Some(names.intern(*list.get(*at as usize)?, key)));
-        group.left.push_back(Left {
-            since: cookie(left.since),
-            until: cookie(left.until),
-            rows: rows.collect(),
-        });
-        forget_left(group);
+        group.left.push_back(Left { since: cookie(left.since), until: cookie(left.until), rows });
+        forget_left(group, MAX_LEFT);
     }
 
     fn intern_all(&mut self, identities: &[NamedIdentity]) -> Vec<u16> {
-        identities.iter().map(|identity| self.intern(identity)).collect()
+        identities.iter().map(|identity| self.names.identity(identity)).collect()
     }
 
-    fn intern(&mut self, identity: &NamedIdentity) -> u16 {
-        if let Some(found) = self.by_identity.get(identity) {
-            return *found;
-        }
-        let number = self.identities.len() as u16;
-        self.identities.push(identity.clone());
-        self.by_identity.insert(identity.clone(), number);
-        number
-    }
-
+    /// Rows of a view; `None`: it is not known, nor are they.
     fn rows(&mut self, id: RecordId, rows: &[RecordedRow]) -> Option<Vec<Row>> {
-        let (list, names) = (self.lists.get(&id)?, &mut self.names);
-        rows.iter().map(|(at, key)| Some(names.intern(*list.get(*at as usize)?, key))).collect()
+        self.incarnations.get(&id)?;
+        self.held += rows.len() * ROW;
+        take_in(&mut self.names, self.lists.get(&id)?, rows)
     }
 
     fn resolve(&mut self, id: RecordId, delta: &RecordedDelta) -> Option<Delta> {
+        self.held += size_of::<Delta>();
         Some(Delta {
             end: delta.end,
             entered: self.rows(id, &delta.entered)?,
@@ -332,13 +276,13 @@ impl Replay {
     fn end_epoch(&mut self) {
         for known in self.incarnations.values_mut().filter(|known| !known.stale) {
             known.stale = true;
-            known.incarnation.at = self.heads.get(&known.log).copied().unwrap_or(StateVersion::ZERO);
+            known.at = self.heads.get(&known.log).copied().unwrap_or(StateVersion::ZERO);
         }
         let views: BTreeMap<RecordId, StateVersion> = self
             .incarnations
             .iter()
             .filter(|(_, known)| known.complete)
-            .map(|(id, known)| (*id, known.incarnation.at))
+            .map(|(id, known)| (*id, known.at))
             .collect();
         for (group, log) in self.groups.values_mut() {
             let head = self.heads.get(log).copied().unwrap_or(StateVersion::ZERO);
@@ -350,17 +294,46 @@ impl Replay {
     pub fn finish(mut self) -> Recovered {
         self.end_epoch();
         let head = self.heads.values().copied().max().unwrap_or(StateVersion::ZERO);
-        let complete = self.incarnations.into_values().filter(|known| known.complete);
+        self.names.freeze();
+        let complete = self.incarnations.into_iter().filter(|(_, known)| known.complete);
         Recovered {
             replica: StateVersion(self.replica),
             head,
-            identities: self.identities,
             names: Arc::new(self.names),
-            incarnations: complete.map(|known| known.incarnation).collect(),
+            incarnations: complete.map(|(id, known)| known.recovered(id)).collect(),
             groups: self.groups.into_values().map(|(group, _)| group).collect(),
             schemas: self.schemas,
+            left_out: self.left_out.len(),
         }
     }
+}
+
+impl Known {
+    /// All that a tab may hold of it.
+    fn all_rows(&self) -> Vec<Row> {
+        let mut rows: Vec<Row> = self.members.iter().copied().chain(self.journal.rows()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows.shrink_to_fit();
+        rows
+    }
+
+    fn recovered(self, id: RecordId) -> Incarnation {
+        let mut members: Vec<Row> = self.members.into_iter().collect();
+        members.sort_unstable();
+        Incarnation {
+            id,
+            key: self.key,
+            members: members.into(),
+            journal: Arc::new(self.journal),
+            at: self.at,
+        }
+    }
+}
+
+/// Rows as a record names them, by their numbers. `None`: one is of no identity in the list.
+fn take_in(names: &mut Names, list: &[u16], rows: &[RecordedRow]) -> Option<Vec<Row>> {
+    rows.iter().map(|(at, key)| Some(names.row(*list.get(*at as usize)?, key))).collect()
 }
 
 /// Ends a group's history in one epoch: its state is that of its views when the log ended, and
@@ -388,8 +361,9 @@ fn seal(record: &mut GroupRecord, head: StateVersion, log: Log, views: &BTreeMap
     }
 }
 
-fn forget_left(group: &mut Group) {
-    while group.left.iter().map(|left| left.rows.len()).sum::<usize>() > MAX_LEFT {
+/// Forgets the views left longest ago beyond so many rows.
+pub(super) fn forget_left(group: &mut Group, most: usize) {
+    while group.left.iter().map(|left| left.rows.len()).sum::<usize>() > most {
         let Some(dropped) = group.left.pop_front() else { break };
         let until = (dropped.until.major, dropped.until.config);
         group.record.floor = group.record.floor.max(until);

@@ -5,6 +5,7 @@
 //! view of now, and then takes one step. Of a view that asks for what one of before asked for,
 //! the step tells the difference; the rows of others count as left.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::syncer::Syncer;
 use crate::changes::version::StateVersion;
 use crate::cvr::names::{Names, Row};
 use crate::cvr::record::{NamedIdentity, RecordId};
-use crate::cvr::replay::{Group as RecordedGroup, Incarnation, Recovered};
+use crate::cvr::recovered::{Group as RecordedGroup, Incarnation, Recovered};
 use crate::protocol::client_schema::ClientSchema;
 use crate::protocol::cookie::Cookie;
 use crate::replica::catalogue::Catalogue;
@@ -25,10 +26,12 @@ use crate::views::journal::{Delta, Journal};
 use crate::views::rows::{IdentityId, RowId, Rows};
 use crate::views::view::ViewId;
 
+/// Rows whose numbers are given up in one step at the end.
+const GIVEN_UP: usize = 10_000;
+
 /// Restores what was recovered, bit by bit: a core has other things to do.
 pub struct Restoration {
-    identities: Vec<Option<IdentityId>>,
-    names: Arc<Names>,
+    numbers: Numbers,
     incarnations: std::vec::IntoIter<Incarnation>,
     groups: std::vec::IntoIter<RecordedGroup>,
     schemas: std::collections::HashMap<u64, String>,
@@ -44,12 +47,8 @@ impl Restoration {
             return None;
         }
         shared.wait_for = recovered.head;
-        let mut rows = shared.rows.borrow_mut();
-        let named = |identity: &NamedIdentity| resolve(identity, &shared.catalogue, &mut rows);
-        let identities = recovered.identities.iter().map(named).collect();
         Some(Restoration {
-            identities,
-            names: recovered.names,
+            numbers: Numbers::new(recovered.names, &shared.catalogue, &mut shared.rows.borrow_mut()),
             incarnations: recovered.incarnations.into_iter(),
             groups: recovered.groups.into_iter(),
             schemas: recovered.schemas,
@@ -61,7 +60,7 @@ impl Restoration {
     pub fn step(&mut self, syncer: &mut Syncer, now: f64) -> bool {
         if let Some(incarnation) = self.incarnations.next() {
             let (id, mut rows) = (incarnation.id, syncer.shared.rows.borrow_mut());
-            let old = self.view(incarnation, &mut rows);
+            let old = self.view(&incarnation, &mut rows);
             drop(rows);
             match old {
                 Some(old) => syncer.shared.old.add(id, old),
@@ -70,7 +69,11 @@ impl Restoration {
             return true;
         }
         let Some(recorded) = self.groups.next() else {
-            syncer.shared.old.drop_unused(&mut syncer.shared.rows.borrow_mut());
+            let mut rows = syncer.shared.rows.borrow_mut();
+            if self.numbers.give_up(&mut rows) {
+                return true;
+            }
+            syncer.shared.old.drop_unused(&mut rows);
             return false;
         };
         if let Some(group) = self.group(recorded, &mut syncer.shared, now) {
@@ -81,22 +84,17 @@ impl Restoration {
         true
     }
 
-    fn view(&self, incarnation: Incarnation, rows: &mut Rows) -> Option<Old> {
-        let Incarnation { key, members, journal, floor, at, .. } = incarnation;
-        let named = members
-            .iter()
-            .chain(journal.iter().flat_map(|d| d.entered.iter().chain(&d.left).chain(&d.edited)));
-        if named.into_iter().any(|row| self.is_lost(*row)) {
-            // A table or a column is gone.
+    /// `None`: a table or a column is gone.
+    fn view(&mut self, incarnation: &Incarnation, rows: &mut Rows) -> Option<Old> {
+        let Incarnation { key, members, journal, at, .. } = incarnation;
+        if !self.numbers.are_there(members.iter().copied().chain(journal.rows())) {
             return None;
         }
-        let mut sorted: Vec<Row> = members.into_iter().collect();
-        sorted.sort_unstable();
-        let members = sorted.iter().filter_map(|row| self.intern(row, rows)).collect();
-        let mut restored = Journal::starting_at(floor);
-        for delta in journal {
-            let mut all = |list: &[Row]| -> Vec<RowId> {
-                let mut ids: Vec<RowId> = list.iter().filter_map(|row| self.intern(row, rows)).collect();
+        let members = self.numbers.all(members, rows);
+        let mut restored = Journal::starting_at(journal.floor());
+        for delta in journal.deltas() {
+            let mut all = |list: &[Row]| {
+                let mut ids = self.numbers.all(list, rows);
                 ids.sort_unstable();
                 ids
             };
@@ -110,17 +108,7 @@ impl Restoration {
             restored.push(delta, rows);
             rows.release_all(&held);
         }
-        Some(Old { key, members, journal: restored, at, groups: 0 })
-    }
-
-    fn intern(&self, row: &Row, rows: &mut Rows) -> Option<RowId> {
-        let (identity, key) = self.names.get(*row);
-        Some(rows.intern(self.identities[identity as usize]?, key))
-    }
-
-    /// Whether the row's table, or a column of its key, is gone.
-    fn is_lost(&self, row: Row) -> bool {
-        self.identities[self.names.get(row).0 as usize].is_none()
+        Some(Old { key: (**key).into(), members, journal: restored, at: *at, groups: 0 })
     }
 
     /// `None`: the client schema does not fit the tables any more, which clients are told when they
@@ -140,12 +128,11 @@ impl Restoration {
             shared.old.add_group(held.id);
         }
         for left in left {
-            if left.rows.iter().any(|row| self.is_lost(*row)) {
+            if !self.numbers.are_there(left.rows.iter().copied()) {
                 group.floor = group.floor.max(left.until);
                 continue;
             }
-            let mut rows = shared.rows.borrow_mut();
-            let rows = left.rows.iter().filter_map(|row| self.intern(row, &mut rows)).collect();
+            let rows = self.numbers.all(&left.rows, &mut shared.rows.borrow_mut());
             group.left.push_back(LeftView { since: left.since, until: left.until, rows });
         }
         group.idle_since = Some(now);
@@ -156,6 +143,56 @@ impl Restoration {
         let schema: ClientSchema = serde_json::from_str(self.schemas.get(&number)?).ok()?;
         let catalogue = shared.catalogue.clone();
         shared.schemas.resolve(&schema, &catalogue).ok()
+    }
+}
+
+/// Numbers of now for rows of the records: each row is looked for once, whatever holds it.
+struct Numbers {
+    names: Arc<Names>,
+    identities: Vec<Option<IdentityId>>,
+    /// By row of the records. A reference is held to each, until all is restored.
+    known: Vec<Option<NonZeroU32>>,
+}
+
+impl Numbers {
+    fn new(names: Arc<Names>, catalogue: &Catalogue, rows: &mut Rows) -> Numbers {
+        let named = |identity: &NamedIdentity| resolve(identity, catalogue, rows);
+        let identities = names.identities().iter().map(named).collect();
+        let known = vec![None; names.len()];
+        Numbers { names, identities, known }
+    }
+
+    /// Whether the tables and key columns of all of these are still there.
+    fn are_there(&self, mut rows: impl Iterator<Item = Row>) -> bool {
+        let is_there = |row| self.identities[self.names.get(row).0 as usize].is_some();
+        self.identities.iter().all(Option::is_some) || rows.all(is_there)
+    }
+
+    /// The numbers, with a reference to each.
+    fn all(&mut self, list: &[Row], rows: &mut Rows) -> Vec<RowId> {
+        list.iter().filter_map(|row| self.number(*row, rows)).collect()
+    }
+
+    fn number(&mut self, row: Row, rows: &mut Rows) -> Option<RowId> {
+        let known = &mut self.known[row.0 as usize];
+        if let Some(number) = known {
+            let id = RowId(number.get() - 1);
+            rows.acquire(id);
+            return Some(id);
+        }
+        let (identity, key) = self.names.get(row);
+        let id = rows.intern(self.identities[identity as usize]?, key);
+        *known = NonZeroU32::new(id.0 + 1);
+        rows.acquire(id);
+        Some(id)
+    }
+
+    /// Gives up some of the references. False: none is left.
+    fn give_up(&mut self, rows: &mut Rows) -> bool {
+        let start = self.known.len().saturating_sub(GIVEN_UP);
+        let given_up = self.known.drain(start..).flatten();
+        given_up.for_each(|number| rows.release(RowId(number.get() - 1)));
+        !self.known.is_empty()
     }
 }
 
@@ -186,8 +223,9 @@ impl Shared {
         recorded.is_some() && self.views.get(view).is_some_and(|view| view.record == recorded)
     }
 
-    /// All that tabs may hold because of a view of before, with a reference to each row.
-    fn rows_held(&self, id: RecordId) -> Option<Vec<RowId>> {
+    /// All that tabs may hold because of a view of before, with a reference to each row; and the
+    /// version from which on that is known.
+    fn rows_held(&self, id: RecordId) -> Option<(Vec<RowId>, StateVersion)> {
         let old = self.old.get(id)?;
         let mut rows = old.members.clone();
         rows.extend(old.journal.since(StateVersion::ZERO).flat_map(Delta::rows));
@@ -195,7 +233,7 @@ impl Shared {
         rows.dedup();
         let mut numbers = self.rows.borrow_mut();
         rows.iter().for_each(|row| numbers.acquire(*row));
-        Some(rows)
+        Some((rows, old.journal.floor()))
     }
 }
 
@@ -227,7 +265,13 @@ pub(super) fn resume_query(group: &mut Group, shared: &mut Shared, hash: &str, v
 pub(super) fn leave_held(group: &mut Group, shared: &mut Shared, label: Cookie) {
     for held in std::mem::take(&mut group.held) {
         match shared.rows_held(held.id) {
-            Some(rows) => group.left.push_back(LeftView { since: held.since, until: label, rows }),
+            Some((rows, floor)) => {
+                // Rows that had gone before the journal begins are not among these.
+                if floor > StateVersion(held.since.major) {
+                    group.floor = group.floor.max(Cookie { major: floor.0, config: 0 });
+                }
+                group.left.push_back(LeftView { since: held.since, until: label, rows });
+            }
             None => group.floor = group.floor.max(label),
         }
         release(shared, held.id);

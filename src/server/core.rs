@@ -36,7 +36,7 @@ use crate::changes::commit::Commit;
 use crate::changes::queue::CommitReceiver;
 use crate::changes::version::StateVersion;
 use crate::config::Config;
-use crate::cvr::replay::Recovered;
+use crate::cvr::recovered::Recovered;
 use crate::groups::recorder::LogName;
 use crate::groups::restore::Restoration;
 use crate::groups::shared::Shared;

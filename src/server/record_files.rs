@@ -7,19 +7,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::handover::owner;
 use crate::cvr::frame::Frames;
 use crate::cvr::record::{Record, RecordId};
-use crate::cvr::replay::{Group, Incarnation, Recovered, Replay};
+use crate::cvr::recovered::{Group, Incarnation, Recovered};
+use crate::cvr::replay::Replay;
 
 /// Ending of the files' names.
 const ENDING: &str = "records";
 
-/// Bytes that are read of a file at a time.
-const READ: usize = 256 << 10;
+/// Bytes that are read at once: a log may be larger than what it says.
+const PART: usize = 256 << 10;
 
 /// Marks numbers that a view got because it moved to another core.
 const MOVED: u64 = 1 << 47;
@@ -63,17 +65,18 @@ fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     Ok(files)
 }
 
-/// Reads what there is, making the directory if there is none. One of each core. Blocks: call it
-/// before there are executors.
-pub fn read(directory: &Path, cores: usize) -> io::Result<Vec<Recovered>> {
+/// Reads what there is, making the directory if there is none. One of each core. `limit`: bytes that
+/// views and their rows may take; beyond it views are left out, and groups that had them start over.
+/// Restoring takes about as much once more. Blocks: call it before there are executors.
+pub fn read(directory: &Path, cores: usize, limit: usize) -> io::Result<Vec<Recovered>> {
     std::fs::create_dir_all(directory)?;
-    let mut replay = Replay::default();
+    let mut replay = Replay::up_to(limit);
     let mut bytes_read = 0;
     for (_, path) in list(directory)? {
         let file = File::open(&path)?;
-        let size = file.metadata()?.len();
-        bytes_read += size;
-        if let Some(why) = read_file(BufReader::with_capacity(READ, file), size, &mut replay)? {
+        let length = file.metadata()?.len();
+        bytes_read += length;
+        if let Some(why) = read_file(file, length, &mut replay)? {
             crate::info!(file = path.display().to_string(); "a record log ends early: {why}");
         }
     }
@@ -84,21 +87,27 @@ pub fn read(directory: &Path, cores: usize) -> io::Result<Vec<Recovered>> {
             "records of client views were read"
         );
     }
+    if recovered.left_out > 0 {
+        crate::warn!(
+            views = recovered.left_out, limit = limit;
+            "the records of some views would take too much memory: clients that had them start anew"
+        );
+    }
     Ok(split(recovered, cores))
 }
 
-/// Reads one file. Returns why it was not read to its end.
-fn read_file(file: impl Read, size: u64, replay: &mut Replay) -> io::Result<Option<String>> {
-    let Some(mut frames) = Frames::of(file)? else {
+/// Reads one file of this length. Returns why it was not read to its end.
+fn read_file(file: File, length: u64, replay: &mut Replay) -> io::Result<Option<String>> {
+    let Some(mut frames) = Frames::of(BufReader::with_capacity(PART, file))? else {
         return Ok(Some("it has no beginning that this version knows".to_owned()));
     };
-    for payload in frames.by_ref() {
-        match Record::read(&payload?) {
+    while let Some(payload) = frames.next_payload()? {
+        match Record::read(payload) {
             Ok(record) => replay.apply(record),
             Err(error) => return Ok(Some(error.to_string())),
         }
     }
-    let rest = size - frames.taken();
+    let rest = length.saturating_sub(frames.held());
     Ok((rest > 0).then(|| format!("its last {rest} bytes are no whole record")))
 }
 
@@ -114,7 +123,7 @@ pub fn remove(directory: &Path, is_over: impl Fn(u64, usize, u64) -> bool) -> io
 
 /// Gives each core its groups, and the views that they had.
 fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
-    let Recovered { replica, head, identities, names, incarnations, groups, schemas } = recovered;
+    let Recovered { replica, head, names, incarnations, groups, schemas, left_out } = recovered;
     let incarnations: BTreeMap<RecordId, Incarnation> = incarnations.into_iter().map(|i| (i.id, i)).collect();
     let mut by_core: Vec<Vec<Group>> = (0..cores).map(|_| Vec::new()).collect();
     for group in groups {
@@ -128,11 +137,11 @@ fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
         Recovered {
             replica,
             head,
-            identities: identities.clone(),
             names: names.clone(),
             incarnations: views.into_values().collect(),
             groups,
             schemas: schemas.clone(),
+            left_out,
         }
     };
     by_core.into_iter().enumerate().map(of_core).collect()
@@ -169,14 +178,19 @@ fn moved(
     if id.core() == core {
         return id;
     }
-    let wanted = incarnations.get(&id).map(|incarnation| &incarnation.key);
+    let wanted = incarnations.get(&id);
+    let is_same = |other: &Incarnation| {
+        wanted.is_some_and(|wanted| {
+            Arc::ptr_eq(&wanted.members, &other.members) && Arc::ptr_eq(&wanted.key, &other.key)
+        })
+    };
     let hash = xxhash_rust::xxh3::xxh3_64(&id.number.to_le_bytes());
     let mut number = hash;
     loop {
         let new = RecordId::of_core(id.epoch, core, MOVED | (number & (MOVED - 1)));
         // Another one's number, or this one, that an earlier group brought.
         match views.get(&new) {
-            Some(other) if Some(&other.key) != wanted || other.members != incarnations[&id].members => {
+            Some(other) if !is_same(other) => {
                 number = number.wrapping_add(1);
             }
             None if incarnations.contains_key(&new) => {
@@ -193,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::changes::version::StateVersion;
+    use crate::cvr::names::Row;
     use crate::cvr::record::GroupRecord;
 
     fn group(id: &str, views: &[(u64, u64)]) -> Group {
@@ -219,10 +234,9 @@ mod tests {
     fn view(epoch: u64, number: u64) -> Incarnation {
         Incarnation {
             id: RecordId { epoch, number },
-            key: Box::from(number.to_le_bytes()),
-            members: [0].into(),
+            key: number.to_le_bytes().into(),
+            members: [Row(0)].into(),
             journal: Default::default(),
-            floor: StateVersion::ZERO,
             at: StateVersion(1),
         }
     }

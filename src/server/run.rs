@@ -22,7 +22,7 @@ use super::status::Status;
 use super::{accept, batch};
 use crate::changes::queue::queue;
 use crate::config::{Config, Parsed, RecordMode, Role};
-use crate::cvr::replay::Recovered;
+use crate::cvr::recovered::Recovered;
 use crate::groups::sink::Sink;
 use crate::observe::metrics;
 use crate::upstream::manager::End;
@@ -38,6 +38,9 @@ const PORT_WAIT: Duration = Duration::from_secs(1);
 
 /// How long closing frames may take to leave when the process stops.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// The part of the memory that what is recovered may take: until it is restored it is there twice.
+const RECOVERED_PART: usize = 3;
 
 /// Turns of a core in which every task of it has run at least once.
 const DRAIN_TURNS: usize = 100;
@@ -236,9 +239,9 @@ impl Node {
         let peers: Vec<Sender<Box<Handover>>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
         let (wishes, wished) = bounded(MAX_WISHES);
         let mut cores = Vec::with_capacity(count);
-        let mut recovered = recover(config).into_iter();
         let completed = Completed::default();
         let budget = Arc::new(Budget::new(config.memory_budget));
+        let mut recovered = recover(config, budget.bytes() / RECOVERED_PART).into_iter();
         if let Err(error) = budget.watch() {
             crate::warn!("memory is not watched, no thread could be started: {error}");
         }
@@ -310,12 +313,12 @@ fn cpu(position: usize, cores: usize) -> Option<usize> {
 }
 
 /// What was recorded before; nothing, if it cannot be read: clients then start anew.
-fn recover(config: &Config) -> Vec<Recovered> {
+fn recover(config: &Config, limit: usize) -> Vec<Recovered> {
     if config.record_mode == RecordMode::Off {
         return Vec::new();
     }
     let directory = record_files::directory(&config.replica_file);
-    record_files::read(&directory, config.num_sync_workers).unwrap_or_else(|error| {
+    record_files::read(&directory, config.num_sync_workers, limit).unwrap_or_else(|error| {
         crate::error!(
             "the records of client views in {} cannot be read: {error}. Clients start anew",
             directory.display()

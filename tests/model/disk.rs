@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use kelvin::cvr::frame::Frames;
 use kelvin::cvr::record::Record;
-use kelvin::cvr::replay::{Recovered, Replay};
+use kelvin::cvr::recovered::Recovered;
+use kelvin::cvr::replay::Replay;
 use kelvin::groups::recorder::Output;
 
 use super::choices::Choices;
@@ -122,12 +123,13 @@ impl Disk {
 
     /// What the files say.
     pub fn recover(&self) -> Recovered {
-        let mut replay = Replay::default();
+        let mut replay = Replay::up_to(usize::MAX);
         for file in self.files.values() {
-            let frames = Frames::of(&file.bytes[..]).expect("it is in memory");
-            let records =
-                frames.into_iter().flatten().map(|payload| Record::read(&payload.expect("it is in memory")));
-            records.map_while(Result::ok).for_each(|record| replay.apply(record));
+            let Ok(Some(mut frames)) = Frames::of(&*file.bytes) else { continue };
+            while let Ok(Some(payload)) = frames.next_payload() {
+                let Ok(record) = Record::read(payload) else { break };
+                replay.apply(record);
+            }
         }
         replay.finish()
     }
