@@ -1,14 +1,19 @@
 //! Executors: one thread per core, tasks that never leave it, timers.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
+
+use crate::watchdog::Pulse;
 
 /// How long a task may run before `need_preempt` says that others wait.
 /// Socket work is measured in tens of microseconds, so a millisecond is the most that a
@@ -18,6 +23,9 @@ pub const PREEMPT_AFTER: Duration = Duration::from_millis(1);
 /// Memory registered with the ring for direct file I/O, per executor, in bytes.
 /// Kelvin reads its files elsewhere for now; the default of 10 MiB would only be locked.
 const IO_MEMORY: usize = 256 << 10;
+
+/// What closing files may take when an executor ends.
+const CLOSING: Duration = Duration::from_millis(2);
 
 /// Least locked memory (`RLIMIT_MEMLOCK`) that an executor needs, in bytes.
 pub const MEMLOCK_NEEDED: u64 = 512 << 10;
@@ -63,17 +71,18 @@ pub fn probe() -> Result<(), StartError> {
 
 /// A running executor.
 pub struct Executor<T: Send + 'static> {
-    handle: glommio::ExecutorJoinHandle<T>,
+    thread: JoinHandle<Result<T, StartError>>,
 }
 
 impl<T: Send + 'static> Executor<T> {
     /// Waits for its main future. Blocks the calling thread; never call it on an executor.
     pub fn join(self) -> Result<T, StartError> {
-        self.handle.join().map_err(|e| explain(&e))
+        self.thread.join().unwrap_or_else(|_| Err(StartError::Thread("it panicked".into())))
     }
 }
 
-/// Starts an executor on a thread of its own and runs `main` there until it returns.
+/// Starts an executor on a thread of its own and runs `main` there until it returns. Tasks that
+/// are not done then end where they wait.
 ///
 /// `cpu` binds the thread to one CPU; `None` leaves the choice to the kernel.
 pub fn start<F, Fut, T>(name: &str, cpu: Option<usize>, main: F) -> Result<Executor<T>, StartError>
@@ -83,13 +92,24 @@ where
     T: Send + 'static,
 {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    LocalExecutorBuilder::new(placement)
-        .name(name)
-        .preempt_timer(PREEMPT_AFTER)
-        .io_memory(IO_MEMORY)
-        .spawn(move || crate::watchdog::watched(main()))
-        .map(|handle| Executor { handle })
-        .map_err(|e| explain(&e))
+    let run = move || {
+        let executor = LocalExecutorBuilder::new(placement)
+            .preempt_timer(PREEMPT_AFTER)
+            .io_memory(IO_MEMORY)
+            .make()
+            .map_err(|e| explain(&e))?;
+        // Before its first round: it may sleep without having begun.
+        let pulse = Pulse::of_this_thread();
+        Ok(executor.run(pulse.beside(async move {
+            let out = main().await;
+            end_tasks();
+            // Files that they held are closed through the ring.
+            sleep(CLOSING).await;
+            out
+        })))
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(|thread| Executor { thread }).map_err(|e| StartError::Thread(e.to_string()))
 }
 
 fn explain(error: &glommio::GlommioError<()>) -> StartError {
@@ -138,7 +158,72 @@ impl<T> Future for Task<T> {
 /// frame, and a task that starts a task has both ways on one stack.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     let guarded = AssertUnwindSafe(Box::pin(future)).catch_unwind();
-    Task { task: glommio::spawn_local(async move { guarded.await.ok() }) }
+    let body = Rc::new(Body(RefCell::new(Some(guarded))));
+    remember(body.clone());
+    let run = std::future::poll_fn(move |cx| {
+        let mut future = body.0.borrow_mut();
+        let Some(running) = future.as_mut() else { return Poll::Pending };
+        let out = ready!(Pin::new(running).poll(cx));
+        *future = None;
+        Poll::Ready(out.ok())
+    });
+    Task { task: glommio::spawn_local(run) }
+}
+
+/// What a task does, until it is done. It is borrowed while it runs; [`end_tasks`], which takes
+/// it away, is called by no task.
+struct Body<F>(RefCell<Option<F>>);
+
+/// A task that can be ended.
+trait End {
+    fn end(&self);
+}
+
+impl<F> End for Body<F> {
+    fn end(&self) {
+        // What it holds may use it while it goes.
+        let future = self.0.borrow_mut().take();
+        drop(future);
+    }
+}
+
+/// Tasks that may not be done.
+struct Tasks {
+    all: Vec<Weak<dyn End>>,
+    /// At so many those that are done are forgotten.
+    forget_at: usize,
+}
+
+/// So many tasks that are done may be remembered at any rate.
+const FEW_TASKS: usize = 64;
+
+const NO_TASKS: Tasks = Tasks { all: Vec::new(), forget_at: FEW_TASKS };
+
+thread_local! {
+    static TASKS: RefCell<Tasks> = const { RefCell::new(NO_TASKS) };
+}
+
+fn remember(task: Rc<dyn End>) {
+    TASKS.with_borrow_mut(|tasks| {
+        if tasks.all.len() >= tasks.forget_at {
+            tasks.all.retain(|task| task.strong_count() > 0);
+            tasks.forget_at = (tasks.all.len() * 2).max(FEW_TASKS);
+        }
+        tasks.all.push(Rc::downgrade(&task));
+    });
+}
+
+/// Ends all tasks. A task that waits and what it waits for keep each other, and the runtime, when
+/// it ends, forgets both, with whatever they hold.
+fn end_tasks() {
+    // What goes may begin another.
+    loop {
+        let tasks = TASKS.with_borrow_mut(|tasks| std::mem::replace(tasks, NO_TASKS));
+        if tasks.all.is_empty() {
+            return;
+        }
+        tasks.all.iter().filter_map(Weak::upgrade).for_each(|task| task.end());
+    }
 }
 
 /// The runtime counts whole milliseconds and rounds down: a timer may ring so much too early.
@@ -221,6 +306,30 @@ mod tests {
             (result, good)
         });
         assert_eq!(executor.unwrap().join().unwrap(), (None, Some(7)));
+    }
+
+    #[test]
+    fn tasks_that_wait_when_an_executor_ends_let_go_of_what_they_hold() {
+        let held = Arc::new(());
+        let (detached, kept, begun) = (held.clone(), held.clone(), held.clone());
+        let executor = start("test", None, || async move {
+            // It waits for what it holds itself.
+            let (sender, receiver) = crate::channel::bounded::<()>(1);
+            spawn(async move {
+                let _held = (detached, sender);
+                receiver.recv().await
+            })
+            .detach();
+            let task = spawn(async move {
+                let _held = kept;
+                std::future::pending::<()>().await;
+            });
+            std::mem::forget(task);
+            spawn(async move { begun }).detach();
+            yield_now().await;
+        });
+        executor.unwrap().join().unwrap();
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

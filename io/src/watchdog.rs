@@ -1,21 +1,28 @@
-//! Wakes executors that sleep through what happens.
+//! Wakes executors that sleep although they have work.
 //!
-//! Seen on Linux 6.18, about once in some hundred starts under load: an executor sleeps in
-//! `io_uring_enter` and does not notice any more that a socket, a timer or another thread wants
-//! it, for ever, although the kernel has all of it queued. Any signal that interrupts the call
-//! ends that, and nothing is lost. So each executor has a pulse, and a thread looks after all of
-//! them: one that stands still is sent a signal that does nothing.
+//! The runtime goes to sleep with tasks that could run, if its preemption timer rings between
+//! its look at the rings and its look at the queue: it then runs none of them, and takes that
+//! for an empty queue. That needs the kernel to take the processor away at this very moment, so
+//! it happens on a machine that is busy, some times a minute (`docs/decisions/002`).
+//! The next event ends it. So each executor has a pulse, a timer that is such an event; and one
+//! that has not even begun, and so has no timer, is sent a signal by a thread that looks after
+//! all of them.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::executor::{sleep, spawn};
+use futures_lite::FutureExt;
 
-/// Time between two beats of an executor, and between two looks at all of them. Each beat
-/// wakes its executor, which takes about a ten-thousandth of a core at this rate.
-const BEAT: Duration = Duration::from_millis(200);
+use crate::executor::sleep;
+
+/// Time between two beats of an executor: the longest sleep with work to do. Each beat takes
+/// some 20 microseconds, so this is a thousandth of a core.
+const BEAT: Duration = Duration::from_millis(20);
+
+/// Time between two looks at all executors.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Looks without a beat after which an executor is woken. One that works for so long without a
 /// pause is woken as well, which it does not notice.
@@ -27,7 +34,8 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 static PULSES: Mutex<Vec<Weak<Pulse>>> = Mutex::new(Vec::new());
 static NUDGES: AtomicU64 = AtomicU64::new(0);
 
-struct Pulse {
+/// Shows that an executor lives.
+pub(crate) struct Pulse {
     thread: libc::pid_t,
     beats: AtomicU64,
 }
@@ -37,29 +45,34 @@ pub fn nudges() -> u64 {
     NUDGES.load(Ordering::Relaxed)
 }
 
-/// Runs an executor's main future under the watch of the thread.
-pub(crate) async fn watched<T>(main: impl Future<Output = T>) -> T {
-    static WATCH: Once = Once::new();
-    WATCH.call_once(|| {
-        if install() {
-            // Without the thread all is as it would be without this module.
-            let _ = std::thread::Builder::new().name("watchdog".into()).spawn(watch);
-        }
-    });
-    // SAFETY: it only returns the caller's id.
-    let thread = unsafe { libc::gettid() };
-    let pulse = Arc::new(Pulse { thread, beats: AtomicU64::new(0) });
-    PULSES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pulse));
-    let beating = spawn(async move {
-        loop {
-            sleep(BEAT).await;
-            pulse.beats.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let out = main.await;
-    // The pulse goes with its task.
-    beating.cancel().await;
-    out
+impl Pulse {
+    /// The calling thread is looked after for as long as its pulse is there.
+    pub(crate) fn of_this_thread() -> Arc<Pulse> {
+        static WATCH: Once = Once::new();
+        WATCH.call_once(|| {
+            if install() {
+                // Without the thread all is as it would be without this module.
+                let _ = std::thread::Builder::new().name("watchdog".into()).spawn(watch);
+            }
+        });
+        // SAFETY: it only returns the caller's id.
+        let thread = unsafe { libc::gettid() };
+        let pulse = Arc::new(Pulse { thread, beats: AtomicU64::new(0) });
+        PULSES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pulse));
+        pulse
+    }
+
+    /// Runs an executor's main future while the pulse beats: until there is nothing left to do, so
+    /// it is no task of its own.
+    pub(crate) async fn beside<T>(self: Arc<Self>, main: impl Future<Output = T>) -> T {
+        let beating = async {
+            loop {
+                sleep(BEAT).await;
+                self.beats.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        main.or(beating).await
+    }
 }
 
 extern "C" fn nothing(_: libc::c_int) {}
@@ -78,7 +91,7 @@ fn install() -> bool {
 fn watch() {
     let mut seen: Vec<(libc::pid_t, u64, u32)> = Vec::new();
     loop {
-        std::thread::sleep(BEAT);
+        std::thread::sleep(LOOK);
         let mut pulses = PULSES.lock().unwrap_or_else(PoisonError::into_inner);
         pulses.retain(|pulse| pulse.strong_count() > 0);
         let alive: Vec<Arc<Pulse>> = pulses.iter().filter_map(Weak::upgrade).collect();
@@ -110,7 +123,7 @@ fn nudge(thread: libc::pid_t) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::start;
+    use crate::executor::{spawn, start};
 
     #[test]
     fn an_executor_that_stands_still_is_woken() {
@@ -118,12 +131,23 @@ mod tests {
         let executor = start("test", None, || async {
             // A core that does not come to its tasks, as one that sleeps does not.
             let began = std::time::Instant::now();
-            while began.elapsed() < BEAT * (STILL + 4) {
+            while began.elapsed() < LOOK * (STILL + 4) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             spawn(async { 7 }).await
         });
         assert_eq!(executor.unwrap().join().unwrap(), Some(7));
         assert!(nudges() > before);
+    }
+
+    #[test]
+    fn one_that_sleeps_before_it_has_begun_is_woken() {
+        let sleeper = std::thread::spawn(|| {
+            let pulse = Pulse::of_this_thread();
+            // SAFETY: it waits for any signal that has a handler, as the runtime's sleep does.
+            unsafe { libc::pause() };
+            drop(pulse);
+        });
+        sleeper.join().unwrap();
     }
 }

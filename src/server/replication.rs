@@ -119,6 +119,7 @@ struct Broadcaster {
 
 impl Events for Broadcaster {
     fn progress(&self, text: &str) {
+        crate::debug!("{text}");
         self.status.progress(text);
     }
 

@@ -59,12 +59,15 @@ pub async fn run(
     events.progress("preparing the upstream database");
     shard::setup(&mut connection.client, shard).await?;
     let epoch = shard::next_epoch(&connection.client, shard).await?;
+    events.progress("asking the upstream server who it is");
     let system_identifier = identify(settings).await?;
     let upstream = Upstream { server, system_identifier };
+    events.progress("reading the publications");
     let published = published::read(&connection.client, &shard.publications(), server.version).await?;
     for warning in published::fix_identities(&connection.client, &published).await {
         events.log(Level::Warn, &warning, &[]);
     }
+    events.progress("looking at the replica's file");
     let existing = look_at_file(settings, events).await?;
     let decided = match existing {
         Existing::None => Err("there is no replica yet".to_owned()),
