@@ -350,6 +350,13 @@ impl Core {
         } else if let Some(output) = output {
             self.records.push(output);
         }
+        // After what was just told was handed over: it does not go with what is done now.
+        if let Some(bytes) = self.records.is_done() {
+            records::written_some(self, bytes);
+        }
+        if self.records.begin() {
+            self.cork.mark();
+        }
         if !self.records.is_behind() {
             self.cork.release_marked(true);
         }

@@ -1,7 +1,8 @@
 //! Writes what a core records, before what was sent meanwhile leaves (rule 23).
 //!
-//! One task per core. While a write is under way, what is recorded collects, and what is sent
-//! is held: the next write takes all of it (group commit). A disk that fails stops the core's
+//! While a write is under way, what is recorded collects, and what is sent is held: the next write
+//! takes all of it (group commit). The record of a batch is one append, which begins as soon as it
+//! is known; a task per core does all else. A disk that fails stops the core's
 //! groups, with a reason, until it takes a whole new file.
 
 use std::cell::{Cell, RefCell};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_lite::FutureExt;
 use kelvin_io::append_file::AppendFile;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{blocking, sleep, spawn, yield_now};
@@ -39,6 +41,16 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Cores whose present file is complete, over the process.
 pub type Completed = Arc<AtomicUsize>;
 
+/// What becomes of the present file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Nothing,
+    /// An append of so many bytes is under way. Whoever looks first when it is done lets go what waits for it.
+    Begun(usize),
+    /// The writing task does more than that.
+    Whole,
+}
+
 /// The record log of one core.
 pub struct Records {
     mode: RecordMode,
@@ -48,7 +60,11 @@ pub struct Records {
     name: Cell<Option<LogName>>,
     waiting: RefCell<Vec<Output>>,
     waiting_bytes: Cell<usize>,
-    writing: Cell<bool>,
+    /// The present file; not while it is written with more than one append.
+    file: RefCell<Option<AppendFile>>,
+    writing: Cell<Writing>,
+    /// Why what was begun has failed.
+    broken: RefCell<Option<io::Error>>,
     failed: Cell<bool>,
     /// Number of the present file, and whether one was complete.
     sequence: Cell<u64>,
@@ -68,7 +84,9 @@ impl Records {
             name: Cell::new(None),
             waiting: RefCell::default(),
             waiting_bytes: Cell::new(0),
-            writing: Cell::new(false),
+            file: RefCell::default(),
+            writing: Cell::new(Writing::Nothing),
+            broken: RefCell::default(),
             failed: Cell::new(false),
             sequence: Cell::new(0),
             was_complete: Cell::new(false),
@@ -84,7 +102,7 @@ impl Records {
 
     /// Whether what is sent now has to wait for a write.
     pub fn is_behind(&self) -> bool {
-        self.writing.get() || self.waiting_bytes.get() > 0
+        self.writing.get() != Writing::Nothing || self.waiting_bytes.get() > 0
     }
 
     /// Whether so much waits to be written that no more views are to be read meanwhile.
@@ -103,6 +121,60 @@ impl Records {
         self.waiting.borrow_mut().push(output);
         // A full queue means that the writer knows.
         let _ = self.signal.0.try_send(());
+    }
+
+    /// Begins to write what waits, if that is one append to the present file; the writing task does
+    /// the rest. So the write is under way while the clients of a batch are told.
+    pub fn begin(&self) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let is_plain =
+            |output: &Output| output.next.is_none() && !output.complete && !output.bytes.is_empty();
+        let is_one = self.mode == RecordMode::Written && waiting.len() == 1 && waiting.iter().all(is_plain);
+        if !is_one || self.writing.get() != Writing::Nothing {
+            return false;
+        }
+        let (mut file, output) = (self.file.borrow_mut(), &mut waiting[0]);
+        let Some(file) = file.as_mut() else { return false };
+        let length = output.bytes.len();
+        if let Err(bytes) = file.begin(std::mem::take(&mut output.bytes)) {
+            output.bytes = bytes;
+            return false;
+        }
+        waiting.clear();
+        self.waiting_bytes.set(0);
+        self.writing.set(Writing::Begun(length));
+        true
+    }
+
+    /// Whether what was begun is done now; how many bytes. A failure is left to the writing task.
+    pub fn is_done(&self) -> Option<usize> {
+        match self.poll()? {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.broken.replace(Some(error));
+                let _ = self.signal.0.try_send(());
+                None
+            }
+        }
+    }
+
+    fn poll(&self) -> Option<io::Result<usize>> {
+        let Writing::Begun(length) = self.writing.get() else { return None };
+        let result = self.file.borrow_mut().as_mut()?.poll()?;
+        if result.is_ok() {
+            self.writing.set(Writing::Nothing);
+        }
+        Some(result.map(|()| length))
+    }
+
+    /// Waits until what was begun is done, or more is to be written.
+    async fn until_done(&self) -> io::Result<()> {
+        let Some(done) = self.file.borrow().as_ref().map(AppendFile::done) else { return Ok(()) };
+        let more = async {
+            let _ = self.signal.1.recv().await;
+            Ok(())
+        };
+        done.wait().or(more).await
     }
 
     /// The present file lacks something: it has to be filled.
@@ -136,27 +208,59 @@ pub fn start(core: &Rc<Core>, name: LogName) {
 }
 
 async fn write(core: Rc<Core>, name: LogName) {
-    let mut file: Option<AppendFile> = None;
     while core.records.signal.1.recv().await.is_ok() {
         while core.records.is_behind() && !core.records.failed.get() {
-            core.records.writing.set(true);
-            let outputs = core.records.take();
-            core.cork.mark();
-            let bytes = outputs.iter().map(Output::len).sum();
-            let result = write_some(&core.records, name, &mut file, outputs).await;
-            core.metrics.records_written(bytes);
-            core.records.writing.set(false);
-            if let Err(error) = result {
-                file = None;
-                fail(&core, &error);
-                spawn(recover(core.clone())).detach();
-                break;
-            }
-            core.cork.release_marked(!core.records.is_behind());
-            if core.lanes.can_start() {
-                core.wake();
+            let written = match core.records.writing.get() {
+                Writing::Begun(_) => finish(&core.records).await,
+                _ => write_whole(&core, name).await.map(Some),
+            };
+            match written {
+                Ok(Some(bytes)) => written_some(&core, bytes),
+                // Somebody else has seen it.
+                Ok(None) => {}
+                Err(error) => {
+                    fail(&core, &error);
+                    spawn(recover(core.clone())).detach();
+                }
             }
         }
+    }
+}
+
+/// Waits for what was begun; the bytes of it, or `None` if somebody else has seen that it is done.
+async fn finish(records: &Records) -> io::Result<Option<usize>> {
+    while let Writing::Begun(_) = records.writing.get() {
+        if let Some(error) = records.broken.take() {
+            return Err(error);
+        }
+        if let Some(result) = records.poll() {
+            return result.map(Some);
+        }
+        records.until_done().await?;
+    }
+    Ok(None)
+}
+
+/// Writes all that waits.
+async fn write_whole(core: &Core, name: LogName) -> io::Result<usize> {
+    let records = &core.records;
+    records.writing.set(Writing::Whole);
+    let outputs = records.take();
+    core.cork.mark();
+    let bytes = outputs.iter().map(Output::len).sum();
+    let mut file = records.file.take();
+    write_some(records, name, &mut file, outputs).await?;
+    records.file.replace(file);
+    records.writing.set(Writing::Nothing);
+    Ok(bytes)
+}
+
+/// Something was written: what was told before may go.
+pub fn written_some(core: &Core, bytes: usize) {
+    core.metrics.records_written(bytes);
+    core.cork.release_marked(!core.records.is_behind());
+    if core.lanes.can_start() {
+        core.wake();
     }
 }
 
@@ -231,6 +335,8 @@ fn fail(core: &Core, error: &io::Error) {
         core.records.directory.display()
     );
     core.records.failed.set(true);
+    core.records.file.take();
+    core.records.writing.set(Writing::Nothing);
     core.records.take();
     core.cork.drop_held();
     let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
