@@ -132,11 +132,11 @@ fn a_connection_that_comes_at_that_moment_is_answered_or_closed() {
 #[test]
 fn nothing_of_the_run_before_is_left() {
     let mut stage = Stage::prepared(THREE, &[]);
-    let mut client = stage.tab(&[items()]);
+    let _before = stage.tab(&[items()]);
     let mut left = Vec::new();
     for times in 1..=4 {
         resync(&mut stage, times);
-        client = stage.tab(&[items()]);
+        let mut client = stage.tab(&[items()]);
         client.settle(Duration::from_millis(50));
         // Its threads go a moment later, and some things are only there now and then.
         let looks = (0..10).map(|_| {

@@ -338,11 +338,19 @@ impl Group {
     /// Queries that nobody wants any more and whose time is over.
     pub fn expired(&self, now: f64) -> Vec<String> {
         let clock = self.clock(now);
-        let expired = |hash: &String| {
-            let mut desires = self.clients.values().filter_map(|c| c.desires.get(hash));
-            desires.all(|d| d.is_expired(clock))
-        };
-        self.queries.keys().filter(|hash| expired(hash)).cloned().collect()
+        let mut wanted = vec![false; self.queries.len()];
+        for client in self.clients.values() {
+            // Both are in order: no query is looked up.
+            let mut queries = self.queries.keys().enumerate().peekable();
+            for (hash, desire) in &client.desires {
+                while queries.next_if(|(_, known)| *known < hash).is_some() {}
+                if let Some((at, _)) = queries.next_if(|(_, known)| *known == hash) {
+                    wanted[at] |= !desire.is_expired(clock);
+                }
+            }
+        }
+        let expired = self.queries.keys().zip(wanted).filter(|(_, wanted)| !wanted);
+        expired.map(|(hash, _)| hash.clone()).collect()
     }
 
     /// Time until the next query expires, in milliseconds, negative if one has; `None` if none

@@ -37,6 +37,8 @@ struct Shared {
 struct State {
     /// Committed, and therefore in the log file.
     written: StateVersion,
+    /// The thread waits for a commit. At other times none of them has to wake it.
+    idle: bool,
     stopped: bool,
 }
 
@@ -49,12 +51,14 @@ impl Written {
     pub fn commit(&self, position: StateVersion) {
         let mut state = lock(&self.0);
         state.written = state.written.max(position);
-        self.0.changed.notify_one();
+        if state.idle {
+            self.0.changed.notify_one();
+        }
     }
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
-    // The state is two words that are always valid, whatever panicked.
+    // The state is a few words that are always valid, whatever panicked.
     shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -133,9 +137,11 @@ fn run(log: &PathBuf, shared: &Shared, gauges: &Gauges, notify: &Sender<Result<(
 /// Waits until there is something to sync, or the end.
 fn wait(shared: &Shared, durable: StateVersion) -> (StateVersion, bool) {
     let mut state = lock(shared);
+    state.idle = true;
     while state.written <= durable && !state.stopped {
         state = shared.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
     }
+    state.idle = false;
     (state.written, state.stopped)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It takes batches of decoded changes, applies each upstream transaction within one of
 //! SQLite (several in one when it is behind), and hands out a [`Commit`] after SQLite's
-//! COMMIT has returned. It neither syncs nor checkpoints.
+//! COMMIT has returned, from its own thread: nobody else has to wake up for it. It neither syncs nor checkpoints.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -30,8 +30,11 @@ use crate::changes::version::StateVersion;
 /// MiB; beyond it reading stops, and Postgres keeps the rest.
 const QUEUE: usize = 64;
 
-/// Commits that may wait to be handed out.
-const COMMITS: usize = 64;
+/// Other things said that may wait to be heard.
+const OUTPUTS: usize = 64;
+
+/// Takes each commit that readers can see, in order, on the writer's thread. It must not block.
+pub type Commits = Box<dyn Fn(Arc<Commit>) + Send>;
 
 /// Rows after which a transaction that gathers several of upstream's is committed. More
 /// would save little per row, and delays the first of them.
@@ -53,13 +56,9 @@ const CACHE_KIB: u32 = 256 << 10;
 const FRAME_HEADER: u64 = 24;
 const LOG_HEADER: u64 = 32;
 
-/// What the writer says.
+/// What the writer says beside commits.
 #[derive(Debug)]
 pub enum Output {
-    /// A commit that readers can see.
-    Commit(Arc<Commit>),
-    /// A position was recorded, without any change of a row.
-    Recorded,
     /// The replica has one more index; from now on this is its catalogue.
     Indexed(Arc<Catalogue>),
     /// The writer has stopped because of this.
@@ -95,17 +94,19 @@ impl Writer {
         gauges: Arc<Gauges>,
         gate: Arc<Gate>,
         written: Written,
+        commits: Commits,
     ) -> Result<Writer, Error> {
         let connection = open(path, gauges.clone())?;
         let (queue, batches) = bounded(QUEUE);
-        let (sender, output) = bounded(COMMITS);
+        let (sender, output) = bounded(OUTPUTS);
         gauges.set_written(start.position);
         written.commit(start.position);
         let thread = std::thread::Builder::new()
             .name("replica-writer".into())
             .spawn(move || {
-                let result = Session::new(&connection, start, gauges, gate, written, sender.clone())
-                    .and_then(|mut session| session.run(&batches));
+                let result =
+                    Session::new(&connection, start, gauges, gate, written, (commits, sender.clone()))
+                        .and_then(|mut session| session.run(&batches));
                 if let Err(e) = result {
                     let _ = sender.send_blocking(Output::Failed(e));
                 }
@@ -117,7 +118,7 @@ impl Writer {
     /// Ends the thread after what is queued. Blocks.
     pub fn stop(self) {
         self.queue.close();
-        // Nobody takes commits any more; the thread must not wait for that.
+        // Nobody listens any more; the thread must not wait for that.
         self.output.close();
         let _ = self.thread.join();
     }
@@ -160,6 +161,7 @@ struct Session<'c> {
     gauges: Arc<Gauges>,
     gate: Arc<Gate>,
     written: Written,
+    commits: Commits,
     output: Sender<Output>,
     /// Last transaction handed out.
     published: StateVersion,
@@ -186,7 +188,7 @@ impl<'c> Session<'c> {
         gauges: Arc<Gauges>,
         gate: Arc<Gate>,
         written: Written,
-        output: Sender<Output>,
+        (commits, output): (Commits, Sender<Output>),
     ) -> Result<Self, Error> {
         let doing = "preparing the writer";
         Ok(Session {
@@ -201,6 +203,7 @@ impl<'c> Session<'c> {
             gauges,
             gate,
             written,
+            commits,
             output,
             published: start.version,
             complete: start.version,
@@ -356,7 +359,6 @@ impl<'c> Session<'c> {
     fn publish(&mut self) -> Result<(), Error> {
         let transactions = std::mem::take(&mut self.transactions);
         if transactions == 0 {
-            let _ = self.output.send_blocking(Output::Recorded);
             return Ok(());
         }
         self.gauges.applied(std::mem::take(&mut self.applier.rows), transactions);
@@ -371,8 +373,7 @@ impl<'c> Session<'c> {
             permissions_changed,
             size,
         };
-        // Whoever took commits has gone; the thread is about to be stopped.
-        let _ = self.output.send_blocking(Output::Commit(Arc::new(commit)));
+        (self.commits)(Arc::new(commit));
         Ok(())
     }
 

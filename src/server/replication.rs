@@ -20,6 +20,7 @@ use crate::observe::metrics::Metrics;
 use crate::replica::catalogue::Catalogue;
 use crate::replica::gauges::Gauges;
 use crate::replica::live_indexes::Wish;
+use crate::replica::writer::Commits;
 use crate::upstream::copy::Format;
 use crate::upstream::manager::{self, End, Events, Settings, Start};
 use crate::upstream::wal::Limits;
@@ -117,6 +118,20 @@ struct Broadcaster {
     wishes: Receiver<Wish>,
 }
 
+fn broadcast(commit: &Arc<Commit>, cores: &[CommitSender], metrics: &Metrics) {
+    let began: Instant = now();
+    for commits in cores {
+        commits.send(commit);
+    }
+    let rows = commit.tables.values().map(|change| match change {
+        TableChange::Rows(rows) => rows.len(),
+        TableChange::Bulk => 0,
+    });
+    metrics.commit_applied(rows.sum(), 0);
+    metrics.commit_broadcast(now().saturating_duration_since(began).as_nanos() as u64);
+    metrics.set_replica_watermark(commit.version.0);
+}
+
 impl Events for Broadcaster {
     fn progress(&self, text: &str) {
         crate::debug!("{text}");
@@ -154,22 +169,10 @@ impl Events for Broadcaster {
         }
     }
 
-    fn commit(&self, commit: Arc<Commit>) {
-        let began: Instant = now();
-        for core in &self.cores {
-            core.commits.send(&commit);
-        }
-        let rows: usize = commit
-            .tables
-            .values()
-            .map(|t| match t {
-                TableChange::Rows(rows) => rows.len(),
-                TableChange::Bulk => 0,
-            })
-            .sum();
-        self.metrics.commit_applied(rows, 0);
-        self.metrics.commit_broadcast(now().saturating_duration_since(began).as_nanos() as u64);
-        self.metrics.set_replica_watermark(commit.version.0);
+    fn commits(&self) -> Commits {
+        let cores: Vec<CommitSender> = self.cores.iter().map(|core| core.commits.clone()).collect();
+        let metrics = self.metrics.clone();
+        Box::new(move |commit| broadcast(&commit, &cores, &metrics))
     }
 
     fn indexed(&self, catalogue: Arc<Catalogue>) {

@@ -22,11 +22,11 @@ use super::session;
 use super::shard::Shard;
 use super::start::{self, Ready};
 use super::wal::Limits;
-use crate::changes::commit::Commit;
 use crate::changes::version::StateVersion;
 use crate::replica::catalogue::Catalogue;
 use crate::replica::gauges::Gauges;
 use crate::replica::live_indexes::Wish;
+use crate::replica::writer::Commits;
 
 /// Exit code for what an operator must change, and for Postgres being away at start.
 pub const EXIT_CONFIGURATION: i32 = 14;
@@ -78,7 +78,7 @@ pub enum Level {
     Debug,
 }
 
-/// What the manager tells, on its own executor. Implementations must not block.
+/// What the manager tells, on its own executor except for commits. Implementations must not block.
 pub trait Events {
     /// What is being done until [`Events::ready`], for health endpoints.
     fn progress(&self, text: &str);
@@ -88,8 +88,9 @@ pub trait Events {
     fn gauges(&self, gauges: Arc<Gauges>);
     /// The replica can be read. Once per [`run`], before the first commit.
     fn ready(&self, start: Start);
-    /// Readers can see this commit. In order, without gaps from [`Start::version`] on.
-    fn commit(&self, commit: Arc<Commit>);
+    /// What takes commits once readers can see them: in order, without gaps from [`Start::version`]
+    /// on, on the writer's thread. Asked for once per [`run`].
+    fn commits(&self) -> Commits;
     /// The replica has one more index: this is its catalogue now. The rows are the same.
     fn indexed(&self, catalogue: Arc<Catalogue>);
     /// Where indexes are wished for. Asked for once per [`run`].

@@ -26,7 +26,7 @@ use crate::replica::durable::Syncer;
 use crate::replica::file;
 use crate::replica::gauges::Gauges;
 use crate::replica::work::{Batch, Op};
-use crate::replica::writer::{self, Output, Writer};
+use crate::replica::writer::{self, Commits, Output, Writer};
 
 /// A connection that lived this long makes the next pause short again.
 const STABLE: Duration = Duration::from_secs(10);
@@ -66,7 +66,8 @@ pub async fn run(
         Ok(indexed) => indexed,
         Err(e) => return End::failed(&Error::Replica(e)),
     };
-    let threads = match Threads::start(&settings, &shard, &ready, &indexed, &gauges).await {
+    let threads = match Threads::start(&settings, &shard, &ready, &indexed, (&gauges, events.commits())).await
+    {
         Ok(threads) => threads,
         Err(e) => return End::failed(&Error::Replica(e)),
     };
@@ -156,7 +157,7 @@ impl Threads {
         shard: &Shard,
         ready: &Ready,
         catalogue: &Arc<Catalogue>,
-        gauges: &Arc<Gauges>,
+        (gauges, commits): (&Arc<Gauges>, Commits),
     ) -> Result<Threads, replica::Error> {
         let path = settings.replica_file.clone();
         let gauges = gauges.clone();
@@ -170,7 +171,7 @@ impl Threads {
             let gate = Arc::new(Gate::default());
             let (notify, synced) = bounded(1);
             let syncer = Syncer::start(&path, gauges.clone(), notify)?;
-            let writer = Writer::start(&path, start, gauges, gate.clone(), syncer.written())?;
+            let writer = Writer::start(&path, start, gauges, gate.clone(), syncer.written(), commits)?;
             let checkpointer = Checkpointer::start(&path, gate)?;
             Ok(Threads { writer, syncer, synced, checkpointer })
         })
@@ -259,12 +260,10 @@ impl Session {
         tasks
     }
 
-    /// Hands out commits until the writer fails.
+    /// Passes on what the writer says, until it fails.
     async fn hand_out(&self, output: &Receiver<Output>) -> replica::Error {
         loop {
             match output.recv().await {
-                Ok(Output::Commit(commit)) => self.events.commit(commit),
-                Ok(Output::Recorded) => {}
                 Ok(Output::Indexed(catalogue)) => self.events.indexed(catalogue),
                 Ok(Output::Failed(e)) => return e,
                 Err(_) => return replica::Error::ThreadGone("replica-writer"),

@@ -88,7 +88,11 @@ impl Journal {
 
     /// Deltas whose end is after `version`, oldest first.
     pub fn since(&self, version: StateVersion) -> impl Iterator<Item = &Delta> {
-        let start = self.deltas.partition_point(|d| d.end <= version);
+        // Most views have not changed since.
+        let start = match self.deltas.back() {
+            Some(last) if last.end > version => self.deltas.partition_point(|d| d.end <= version),
+            _ => self.deltas.len(),
+        };
         self.deltas.range(start..)
     }
 

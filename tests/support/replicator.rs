@@ -15,6 +15,7 @@ use kelvin::changes::version::StateVersion;
 use kelvin::replica::catalogue::Catalogue;
 use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::Wish;
+use kelvin::replica::writer::Commits;
 use kelvin::upstream::copy::Format;
 use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
 use kelvin::upstream::wal::Limits;
@@ -27,6 +28,9 @@ use super::tables;
 
 /// Longest time that anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Commits that may wait to be checked.
+const COMMITS: usize = 64;
 
 /// A directory that is removed at the end.
 pub struct Scratch {
@@ -140,14 +144,16 @@ impl Events for Recorder {
         record.start = Some(start);
     }
 
-    fn commit(&self, commit: Arc<Commit>) {
-        let mut record = self.0.borrow_mut();
-        record.take(commit);
-        let size = record.gauges.as_ref().map_or(0, |gauges| gauges.wal_bytes());
-        record.largest_log = record.largest_log.max(size);
-        if !record.busy {
-            record.begin_again();
-        }
+    fn commits(&self) -> Commits {
+        let (sender, commits) = bounded(COMMITS);
+        let record = self.0.clone();
+        executor::spawn(async move {
+            while let Ok(commit) = commits.recv().await {
+                record.borrow_mut().hear(commit);
+            }
+        })
+        .detach();
+        Box::new(move |commit| sender.send_blocking(commit).unwrap_or_default())
     }
 
     fn indexed(&self, catalogue: Arc<Catalogue>) {
@@ -208,6 +214,15 @@ impl Record {
             let count =
                 reader.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
             count.expect("it reads");
+        }
+    }
+
+    fn hear(&mut self, commit: Arc<Commit>) {
+        self.take(commit);
+        let size = self.gauges.as_ref().map_or(0, |gauges| gauges.wal_bytes());
+        self.largest_log = self.largest_log.max(size);
+        if !self.busy {
+            self.begin_again();
         }
     }
 
