@@ -24,6 +24,9 @@ const MAX_SEALS: usize = 16;
 /// Most row keys kept of views that a group left; beyond it tabs that were away start over.
 const MAX_LEFT: usize = 100_000;
 
+/// Floor of a group that may have changed in what is lost: above every label that it can have been given.
+const NOTHING: (u64, u64) = (u64::MAX, u64::MAX);
+
 /// Bytes that a row takes when it is first taken in, roughly: what [`super::limit`] counts until it looks.
 const ROW: usize = 8;
 
@@ -177,11 +180,16 @@ impl Replay {
         }
     }
 
-    /// Batches are missing: what depended on them is not known any more.
+    /// Records are missing. What was known of the core's views and groups may have changed in them, and
+    /// what comes may be told to those who heard of that: only what is written again whole can be
+    /// believed.
     fn lose(&mut self, head: StateVersion) {
         let log = self.log;
-        self.incarnations
-            .retain(|_, known| known.log != log || known.contents().all(|content| content.stale));
+        self.incarnations.retain(|id, _| id.core() != log.1);
+        // Labels of this epoch are not known to the others.
+        for (group, _) in self.groups.values_mut().filter(|(_, known)| *known == log) {
+            group.record.floor = NOTHING;
+        }
         self.heads.insert(log, head);
     }
 
@@ -367,10 +375,10 @@ fn seal(record: &mut GroupRecord, head: StateVersion, log: Log, views: &BTreeMap
     record.label = (last.major, last.config);
     let of = |(epoch, number, _): &(u64, u64, _)| views.get(&RecordId { epoch: *epoch, number: *number });
     let version = record.views.iter().map(of).try_fold(head, |least, at| Some(least.min(*at?)));
-    match version {
+    match version.filter(|_| record.floor <= record.label) {
         Some(version) => record.version = version.0,
         None => {
-            // A view is not known any more, and with it not what tabs hold.
+            // A view is not known any more, or a change of the group, and with it not what tabs hold.
             record.floor = record.label;
             record.views.clear();
         }
@@ -407,9 +415,37 @@ mod tests {
         Record::Members(ID, rows.iter().map(|row| (0, [*row].into())).collect())
     }
 
-    /// What is known of the view, keys of its rows and version, once these have been read. It was
-    /// complete with the rows 1 and 2 at version 10, and 3 entered at 11.
+    /// A group that has the view.
+    fn group() -> Record {
+        Record::Group(Box::new(GroupRecord {
+            id: "g".to_owned(),
+            schema: 0,
+            user: None,
+            label: (10, 1),
+            version: 10,
+            floor: (0, 0),
+            clock: 0.0,
+            seals: vec![],
+            clients: vec![],
+            queries: vec![],
+            removed: vec![],
+            views: vec![(ID.epoch, ID.number, (10, 0))],
+            results: vec![],
+            results_gone: vec![],
+            results_going: vec![],
+        }))
+    }
+
+    /// What is known of the view, keys of its rows and version, once these have been read.
     fn read_back(records: impl IntoIterator<Item = Record>) -> Option<(Vec<u8>, u64)> {
+        let recovered = recovered(records);
+        let [view] = recovered.incarnations.as_slice() else { return None };
+        let key = |row: &Row| recovered.names.get(*row).1[0];
+        Some((view.members.iter().map(key).collect(), view.at.0))
+    }
+
+    /// The view was complete with the rows 1 and 2 at version 10, and 3 entered at 11.
+    fn recovered(records: impl IntoIterator<Item = Record>) -> Recovered {
         let mut replay = Replay::up_to(usize::MAX);
         let entered = vec![(0, [3].into())];
         let delta = RecordedDelta { end: StateVersion(11), entered, left: vec![], edited: vec![] };
@@ -418,6 +454,7 @@ mod tests {
             start(None),
             members(&[1, 2]),
             Record::Complete(ID, 2),
+            group(),
             Record::Batch(Batch {
                 previous: StateVersion(10),
                 end: StateVersion(11),
@@ -425,10 +462,7 @@ mod tests {
             }),
         ];
         before.into_iter().chain(records).for_each(|record| replay.apply(record));
-        let recovered = replay.finish();
-        let [view] = recovered.incarnations.as_slice() else { return None };
-        let key = |row: &Row| recovered.names.get(*row).1[0];
-        Some((view.members.iter().map(key).collect(), view.at.0))
+        replay.finish()
     }
 
     #[test]
@@ -439,6 +473,27 @@ mod tests {
             assert_eq!(read, Some((vec![1, 2, 3], 11)), "{written} records of it");
         }
         assert_eq!(read_back(again), Some((vec![1, 4], 7)));
+    }
+
+    #[test]
+    fn what_was_right_before_records_were_lost_is_not_taken_for_what_comes_after() {
+        let header = Record::Header(Header { replica: 1, epoch: 1, core: 0, sequence: 2, head: 20 });
+        let entered = vec![(0, [6].into())];
+        let delta = RecordedDelta { end: StateVersion(21), entered, left: vec![], edited: vec![] };
+        let batch = Batch { previous: StateVersion(20), end: StateVersion(21), deltas: vec![(ID, delta)] };
+        // It was read anew in what is lost: nobody knows which rows groups were told of then.
+        let lost = [Record::Stale(ID, StateVersion(11)), header];
+        assert_eq!(read_back(lost.clone().into_iter().chain([Record::Batch(batch.clone())])), None);
+        let again = [start(None), members(&[1, 4]), Record::Complete(ID, 2), Record::Batch(batch)];
+        let lost_and_again = lost.into_iter().chain(again);
+        assert_eq!(read_back(lost_and_again.clone()), Some((vec![1, 4, 6], 21)));
+        let of_group = |records: Vec<Record>| {
+            let record = &recovered(records).groups[0].record;
+            (record.views.len(), record.floor < record.label)
+        };
+        assert_eq!(of_group(vec![]), (1, true));
+        assert_eq!(of_group(lost_and_again.clone().collect()), (0, false), "it may have changed, too");
+        assert_eq!(of_group(lost_and_again.chain([group()]).collect()), (1, true));
     }
 
     #[test]
