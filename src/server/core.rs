@@ -272,9 +272,9 @@ impl Core {
             }
         }
         pace.end();
-        if restoration.dropped > 0 {
+        if restoration.misfits > 0 {
             crate::info!(
-                core = self.index, dropped = restoration.dropped;
+                core = self.index, misfits = restoration.misfits;
                 "some groups or views do not fit the tables any more"
             );
         }
