@@ -136,6 +136,7 @@ fn nothing_of_the_run_before_is_left() {
     let mut left = Vec::new();
     for times in 1..=4 {
         resync(&mut stage, times);
+        drop(client);
         client = stage.tab(&[items()]);
         client.settle(Duration::from_millis(50));
         // Its threads go a moment later, and some things are only there now and then.
