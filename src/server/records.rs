@@ -119,6 +119,10 @@ impl Records {
     pub fn push(&self, output: Output) {
         self.waiting_bytes.set(self.waiting_bytes.get() + output.len().max(1));
         self.waiting.borrow_mut().push(output);
+        self.wake_writer();
+    }
+
+    fn wake_writer(&self) {
         // A full queue means that the writer knows.
         let _ = self.signal.0.try_send(());
     }
@@ -126,24 +130,44 @@ impl Records {
     /// Begins to write what waits, if that is one append to the present file; the writing task does
     /// the rest. So the write is under way while the clients of a batch are told.
     pub fn begin(&self) -> bool {
+        if self.writing.get() != Writing::Nothing || self.waiting.borrow().is_empty() {
+            return false;
+        }
+        let begun = self.begin_one();
+        match begun {
+            Some(length) => {
+                self.waiting_bytes.set(0);
+                self.writing.set(Writing::Begun(length));
+            }
+            // It may still wait for what is done: its completion was taken by whoever saw it first, so
+            // no event of the ring tells it.
+            None => self.wake_writer(),
+        }
+        begun.is_some()
+    }
+
+    /// The length of what was begun.
+    fn begin_one(&self) -> Option<usize> {
         let mut waiting = self.waiting.borrow_mut();
         let is_plain =
             |output: &Output| output.next.is_none() && !output.complete && !output.bytes.is_empty();
-        let is_one = self.mode == RecordMode::Written && waiting.len() == 1 && waiting.iter().all(is_plain);
-        if !is_one || self.writing.get() != Writing::Nothing {
-            return false;
+        if self.mode != RecordMode::Written || waiting.len() != 1 || !is_plain(&waiting[0]) {
+            return None;
         }
-        let (mut file, output) = (self.file.borrow_mut(), &mut waiting[0]);
-        let Some(file) = file.as_mut() else { return false };
-        let length = output.bytes.len();
-        if let Err(bytes) = file.begin(std::mem::take(&mut output.bytes)) {
-            output.bytes = bytes;
-            return false;
+        let mut file = self.file.borrow_mut();
+        let file = file.as_mut()?;
+        let bytes = std::mem::take(&mut waiting[0].bytes);
+        let length = bytes.len();
+        match file.begin(bytes) {
+            Ok(()) => {
+                waiting.clear();
+                Some(length)
+            }
+            Err(bytes) => {
+                waiting[0].bytes = bytes;
+                None
+            }
         }
-        waiting.clear();
-        self.waiting_bytes.set(0);
-        self.writing.set(Writing::Begun(length));
-        true
     }
 
     /// Whether what was begun is done now; how many bytes. A failure is left to the writing task.
@@ -152,7 +176,7 @@ impl Records {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 self.broken.replace(Some(error));
-                let _ = self.signal.0.try_send(());
+                self.wake_writer();
                 None
             }
         }
@@ -390,5 +414,43 @@ async fn fill(core: Rc<Core>) {
             drop(turn);
             yield_now().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kelvin_io::executor::start;
+
+    use super::*;
+
+    fn output() -> Output {
+        Output { bytes: vec![1; 100], next: None, complete: false }
+    }
+
+    /// The writing task sleeps while something waits to be written: it waits for the end of an append
+    /// that was taken from the ring before it came to wait, so nothing will ever wake it.
+    #[test]
+    fn what_collects_during_an_append_is_written_after_somebody_else_saw_its_end() {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!("kelvin-collects-{}", std::process::id()));
+        let file = path.clone();
+        let executor = start("test", None, move || async move {
+            let records = Records::new(RecordMode::Written, directory, 1, Completed::default());
+            let mut made = AppendFile::create(&file).await.unwrap();
+            made.append(b"room".to_vec()).await.unwrap();
+            records.file.replace(Some(made));
+            records.push(output());
+            assert!(records.begin());
+            // The writing task has heard of all of it, and waits for the end.
+            (0..2).for_each(|_| records.push(output()));
+            records.signal.1.recv().await.unwrap();
+            while records.is_done().is_none() {
+                std::thread::yield_now();
+            }
+            assert!(!records.begin());
+            (records.is_behind(), records.signal.1.len())
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), (true, 1));
+        std::fs::remove_file(&path).unwrap();
     }
 }
