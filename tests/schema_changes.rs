@@ -55,3 +55,34 @@ fn a_column_that_is_dropped_is_missed_by_those_who_know_it_only() {
     other.until_got(&[items()]);
     assert_eq!(other.store.row("item", "a"), Some(&json!({"id": "a", "owner": "x", "n": 1})));
 }
+
+/// Comes back as a page that was reloaded: with its cookie, and nothing new.
+fn return_to(tab: &mut Client) {
+    tab.open(Some(&json!({"desiredQueriesPatch": []})));
+    tab.until_connected();
+}
+
+#[test]
+fn a_client_that_comes_back_is_not_told_what_is_gone() {
+    let mut stage = Stage::prepared(THREE, &[]);
+    let mut tab = stage.tab(&[items()]);
+    change(&mut stage, &mut tab, "ALTER TABLE item DROP COLUMN payload");
+    let mut fresh = stage.client();
+    fresh.connect(&[items()]);
+    let told = fresh.until_error();
+    for restarts in 0..3 {
+        return_to(&mut tab);
+        let error = tab.until_error();
+        assert_eq!(error["kind"], "SchemaVersionNotSupported", "after {restarts} restarts");
+        assert_eq!(error["message"], told["message"], "after {restarts} restarts");
+        stage.server.kill();
+        stage.server.start();
+    }
+    // It is known still, so that it is served when the column is there again.
+    stage.server.kill();
+    stage.sql.run("ALTER TABLE item ADD COLUMN payload text DEFAULT 'again'");
+    stage.server.start();
+    return_to(&mut tab);
+    let whole = json!({"id": "a", "owner": "x", "n": 1, "payload": "again"});
+    tab.until("its rows as they are now", |c| c.store.row("item", "a") == Some(&whole));
+}

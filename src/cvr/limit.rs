@@ -7,7 +7,7 @@
 
 use super::names::Row;
 use super::record::RecordId;
-use super::replay::{Known, Replay, forget_left};
+use super::replay::{Content, Known, Replay, forget_left};
 
 /// Bytes of a member: a number and a byte of its hash, in a table that is half full at worst.
 const MEMBER: usize = 10;
@@ -20,8 +20,13 @@ const NAME: usize = 40;
 
 impl Known {
     fn bytes(&self) -> usize {
-        let coming = self.coming.as_ref().map_or(0, |journal| journal.bytes());
-        VIEW + self.members.len() * MEMBER + self.journal.bytes() + coming
+        let of = |content: &Content| content.members.len() * MEMBER + content.journal.bytes();
+        VIEW + self.contents().map(of).sum::<usize>()
+    }
+
+    /// Members, those of what is being written once more.
+    fn members(&self) -> usize {
+        self.contents().map(|content| content.members.len()).sum()
     }
 }
 
@@ -60,7 +65,7 @@ impl Replay {
 
     /// Leaves out the largest views until so many bytes may be free, or none is left.
     fn leave_out(&mut self, bytes: usize) {
-        let size = |known: &Known| known.bytes() + known.members.len() * NAME;
+        let size = |known: &Known| known.bytes() + known.members() * NAME;
         let mut views: Vec<(usize, RecordId)> =
             self.incarnations.iter().map(|(id, known)| (size(known), *id)).collect();
         views.sort_unstable();
@@ -77,19 +82,17 @@ impl Replay {
     fn give_up_names(&mut self) {
         let mut is_kept = vec![false; self.names.len()];
         let mut mark = |row: Row| is_kept[row.0 as usize] = true;
-        for known in self.incarnations.values() {
-            known.members.iter().copied().for_each(&mut mark);
-            known.journal.rows().for_each(&mut mark);
-            known.coming.iter().flat_map(|journal| journal.rows()).for_each(&mut mark);
+        for content in self.incarnations.values().flat_map(Known::contents) {
+            content.members.iter().copied().for_each(&mut mark);
+            content.journal.rows().for_each(&mut mark);
         }
         let left = self.groups.values().flat_map(|(group, _)| &group.left);
         left.flat_map(|left| &left.rows).copied().for_each(&mut mark);
         let renumbered = self.names.keep(&is_kept);
         let of = |row: &Row| renumbered[row.0 as usize];
-        for known in self.incarnations.values_mut() {
-            known.members = std::mem::take(&mut known.members).iter().map(of).collect();
-            known.journal.rows_mut().for_each(|row| *row = of(row));
-            known.coming.iter_mut().flat_map(|journal| journal.rows_mut()).for_each(|row| *row = of(row));
+        for content in self.incarnations.values_mut().flat_map(Known::contents_mut) {
+            content.members = std::mem::take(&mut content.members).iter().map(of).collect();
+            content.journal.rows_mut().for_each(|row| *row = of(row));
         }
         let left = self.groups.values_mut().flat_map(|(group, _)| &mut group.left);
         left.flat_map(|left| &mut left.rows).for_each(|row| *row = of(row));

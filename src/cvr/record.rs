@@ -56,7 +56,8 @@ pub enum Record {
     Header(Header),
     /// A client schema, which groups refer to by its number; JSON.
     Schema(u64, String),
-    /// A view is recorded from here on. Of one that is known already the journal starts over.
+    /// A view is recorded from here on. Of one that is known already all is written again: what was
+    /// known goes on until that is complete.
     Start(Start),
     /// The rows of a view are of these identities from here on.
     Identities(RecordId, Vec<NamedIdentity>),

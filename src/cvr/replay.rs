@@ -24,6 +24,9 @@ const MAX_SEALS: usize = 16;
 /// Most row keys kept of views that a group left; beyond it tabs that were away start over.
 const MAX_LEFT: usize = 100_000;
 
+/// Floor of a group that may have changed in what is lost: above every label that it can have been given.
+const NOTHING: (u64, u64) = (u64::MAX, u64::MAX);
+
 /// Bytes that a row takes when it is first taken in, roughly: what [`super::limit`] counts until it looks.
 const ROW: usize = 8;
 
@@ -32,15 +35,21 @@ type Log = (u64, usize);
 
 /// A view as far as it is known.
 pub(super) struct Known {
-    pub(super) key: Arc<[u8]>,
+    key: Arc<[u8]>,
+    log: Log,
+    /// What was written last, whole.
+    whole: Option<Content>,
+    /// What is being written. It takes the place of the other once all of it is there: if the log
+    /// ends before, nothing is lost.
+    coming: Option<Content>,
+}
+
+/// What a view holds, and how it came to that.
+pub(super) struct Content {
     pub(super) members: HashSet<Row>,
     pub(super) journal: Journal,
-    /// The journal that is being written, until all of it is there.
-    pub(super) coming: Option<Journal>,
     at: StateVersion,
-    log: Log,
     stale: bool,
-    complete: bool,
 }
 
 /// The state that records add up to.
@@ -92,28 +101,29 @@ impl Replay {
             }
             Record::Journal(id, delta) => {
                 let Some(delta) = self.resolve(id, &delta) else { return };
-                if let Some(journal) = self.incarnations.get_mut(&id).and_then(|known| known.coming.as_mut())
-                {
-                    journal.push(delta);
+                if let Some(coming) = self.incarnations.get_mut(&id).and_then(|known| known.coming.as_mut()) {
+                    coming.journal.push(delta);
                 }
             }
             Record::Members(id, rows) => {
                 let rows = self.rows(id, &rows);
-                if let Some((known, rows)) = self.incarnations.get_mut(&id).zip(rows) {
-                    known.members.extend(rows);
+                let coming = self.incarnations.get_mut(&id).and_then(|known| known.coming.as_mut());
+                if let Some((coming, rows)) = coming.zip(rows) {
+                    coming.members.extend(rows);
                 }
             }
             Record::Complete(id, count) => self.complete(id, count),
             Record::Batch(batch) => self.batch(&batch),
             Record::Stale(id, since) => {
-                if let Some(known) = self.incarnations.get_mut(&id) {
-                    (known.stale, known.at) = (true, since);
+                for content in self.incarnations.get_mut(&id).into_iter().flat_map(Known::contents_mut) {
+                    (content.stale, content.at) = (true, since);
                 }
             }
             Record::Rejoin(id, deltas) => {
                 deltas.iter().for_each(|delta| self.delta(id, delta));
                 if let Some(known) = self.incarnations.get_mut(&id) {
-                    (known.stale, known.log) = (false, self.log);
+                    known.log = self.log;
+                    known.contents_mut().for_each(|content| content.stale = false);
                 }
             }
             Record::Gone(id) => {
@@ -137,17 +147,17 @@ impl Replay {
         let log = self.log;
         let known = self.incarnations.entry(start.id).or_insert_with(|| Known {
             key: start.key.into(),
+            log,
+            whole: None,
+            coming: None,
+        });
+        known.log = log;
+        known.coming = Some(Content {
             members: HashSet::new(),
             journal: Journal::starting_at(start.floor),
-            coming: None,
-            at: StateVersion::ZERO,
-            log,
-            stale: false,
-            complete: false,
+            at: start.stale.unwrap_or(StateVersion::ZERO),
+            stale: start.stale.is_some(),
         });
-        (known.log, known.stale) = (log, start.stale.is_some());
-        known.at = start.stale.unwrap_or(known.at);
-        known.coming = Some(Journal::starting_at(start.floor));
     }
 
     /// Nothing is known of a view any more.
@@ -170,21 +180,25 @@ impl Replay {
         }
     }
 
-    /// Batches are missing: what depended on them is not known any more.
+    /// Records are missing. What was known of the core's views and groups may have changed in them, and
+    /// what comes may be told to those who heard of that: only what is written again whole can be
+    /// believed.
     fn lose(&mut self, head: StateVersion) {
         let log = self.log;
-        self.incarnations.retain(|_, known| known.log != log || known.stale);
+        self.incarnations.retain(|id, _| id.core() != log.1);
+        // Labels of this epoch are not known to the others.
+        for (group, _) in self.groups.values_mut().filter(|(_, known)| *known == log) {
+            group.record.floor = NOTHING;
+        }
         self.heads.insert(log, head);
     }
 
     fn complete(&mut self, id: RecordId, count: u64) {
         let Some(known) = self.incarnations.get_mut(&id) else { return };
-        if known.members.len() as u64 != count {
-            return self.forget(id);
-        }
-        known.complete = true;
-        if let Some(journal) = known.coming.take() {
-            known.journal = journal;
+        match known.coming.take() {
+            Some(coming) if coming.members.len() as u64 == count => known.whole = Some(coming),
+            Some(_) => self.forget(id),
+            None => {}
         }
     }
 
@@ -201,14 +215,13 @@ impl Replay {
     fn delta(&mut self, id: RecordId, delta: &RecordedDelta) {
         let Some(delta) = self.resolve(id, delta) else { return };
         let Some(known) = self.incarnations.get_mut(&id) else { return };
-        for row in &delta.left {
-            known.members.remove(row);
+        for content in known.contents_mut() {
+            for row in &delta.left {
+                content.members.remove(row);
+            }
+            content.members.extend(delta.entered.iter().copied());
+            content.journal.push(delta.clone());
         }
-        known.members.extend(delta.entered.iter().copied());
-        if let Some(journal) = &mut known.coming {
-            journal.push(delta.clone());
-        }
-        known.journal.push(delta);
     }
 
     fn group(&mut self, mut record: GroupRecord) {
@@ -221,12 +234,13 @@ impl Replay {
                 if stays || record.floor >= record.label {
                     continue;
                 }
-                match self.incarnations.get(&RecordId { epoch, number }).filter(|known| known.complete) {
-                    Some(known) => {
-                        if !known.journal.reaches(StateVersion(since.0)) {
-                            record.floor = record.floor.max((known.journal.floor().0, 0));
+                let known = self.incarnations.get(&RecordId { epoch, number });
+                match known.and_then(|known| known.whole.as_ref()) {
+                    Some(content) => {
+                        if !content.journal.reaches(StateVersion(since.0)) {
+                            record.floor = record.floor.max((content.journal.floor().0, 0));
                         }
-                        let rows = known.all_rows();
+                        let rows = content.all_rows();
                         self.held += rows.len() * ROW;
                         left.push_back(Left { since: cookie(since), until: cookie(record.label), rows });
                     }
@@ -274,16 +288,16 @@ impl Replay {
 
     /// The process that wrote so far is gone: nothing of it goes on, and its history is sealed.
     fn end_epoch(&mut self) {
-        for known in self.incarnations.values_mut().filter(|known| !known.stale) {
-            known.stale = true;
-            known.at = self.heads.get(&known.log).copied().unwrap_or(StateVersion::ZERO);
+        let mut views = BTreeMap::new();
+        for (id, known) in &mut self.incarnations {
+            // Nobody goes on writing it.
+            known.coming = None;
+            let Some(content) = &mut known.whole else { continue };
+            if !std::mem::replace(&mut content.stale, true) {
+                content.at = self.heads.get(&known.log).copied().unwrap_or(StateVersion::ZERO);
+            }
+            views.insert(*id, content.at);
         }
-        let views: BTreeMap<RecordId, StateVersion> = self
-            .incarnations
-            .iter()
-            .filter(|(_, known)| known.complete)
-            .map(|(id, known)| (*id, known.at))
-            .collect();
         for (group, log) in self.groups.values_mut() {
             let head = self.heads.get(log).copied().unwrap_or(StateVersion::ZERO);
             seal(&mut group.record, head, *log, &views);
@@ -295,12 +309,11 @@ impl Replay {
         self.end_epoch();
         let head = self.heads.values().copied().max().unwrap_or(StateVersion::ZERO);
         self.names.freeze();
-        let complete = self.incarnations.into_iter().filter(|(_, known)| known.complete);
         Recovered {
             replica: StateVersion(self.replica),
             head,
             names: Arc::new(self.names),
-            incarnations: complete.map(|(id, known)| known.recovered(id)).collect(),
+            incarnations: self.incarnations.into_iter().filter_map(|(id, k)| k.recovered(id)).collect(),
             groups: self.groups.into_values().map(|(group, _)| group).collect(),
             schemas: self.schemas,
             left_out: self.left_out.len(),
@@ -309,6 +322,29 @@ impl Replay {
 }
 
 impl Known {
+    pub(super) fn contents(&self) -> impl Iterator<Item = &Content> {
+        self.whole.iter().chain(&self.coming)
+    }
+
+    pub(super) fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.whole.iter_mut().chain(&mut self.coming)
+    }
+
+    fn recovered(self, id: RecordId) -> Option<Incarnation> {
+        let content = self.whole?;
+        let mut members: Vec<Row> = content.members.into_iter().collect();
+        members.sort_unstable();
+        Some(Incarnation {
+            id,
+            key: self.key,
+            members: members.into(),
+            journal: Arc::new(content.journal),
+            at: content.at,
+        })
+    }
+}
+
+impl Content {
     /// All that a tab may hold of it.
     fn all_rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = self.members.iter().copied().chain(self.journal.rows()).collect();
@@ -316,18 +352,6 @@ impl Known {
         rows.dedup();
         rows.shrink_to_fit();
         rows
-    }
-
-    fn recovered(self, id: RecordId) -> Incarnation {
-        let mut members: Vec<Row> = self.members.into_iter().collect();
-        members.sort_unstable();
-        Incarnation {
-            id,
-            key: self.key,
-            members: members.into(),
-            journal: Arc::new(self.journal),
-            at: self.at,
-        }
     }
 }
 
@@ -351,10 +375,10 @@ fn seal(record: &mut GroupRecord, head: StateVersion, log: Log, views: &BTreeMap
     record.label = (last.major, last.config);
     let of = |(epoch, number, _): &(u64, u64, _)| views.get(&RecordId { epoch: *epoch, number: *number });
     let version = record.views.iter().map(of).try_fold(head, |least, at| Some(least.min(*at?)));
-    match version {
+    match version.filter(|_| record.floor <= record.label) {
         Some(version) => record.version = version.0,
         None => {
-            // A view is not known any more, and with it not what tabs hold.
+            // A view is not known any more, or a change of the group, and with it not what tabs hold.
             record.floor = record.label;
             record.views.clear();
         }
@@ -373,4 +397,107 @@ pub(super) fn forget_left(group: &mut Group, most: usize) {
 /// A label as records have it.
 pub fn cookie((major, config): (u64, u64)) -> Cookie {
     Cookie { major, config }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: RecordId = RecordId { epoch: 1, number: 1 };
+
+    fn start(stale: Option<u64>) -> Record {
+        let identities = vec![("issue".to_owned(), vec!["id".to_owned()])];
+        let stale = stale.map(StateVersion);
+        Record::Start(Start { id: ID, key: vec![1], floor: StateVersion(10), stale, identities })
+    }
+
+    fn members(rows: &[u8]) -> Record {
+        Record::Members(ID, rows.iter().map(|row| (0, [*row].into())).collect())
+    }
+
+    /// A group that has the view.
+    fn group() -> Record {
+        Record::Group(Box::new(GroupRecord {
+            id: "g".to_owned(),
+            schema: 0,
+            user: None,
+            label: (10, 1),
+            version: 10,
+            floor: (0, 0),
+            clock: 0.0,
+            seals: vec![],
+            clients: vec![],
+            queries: vec![],
+            removed: vec![],
+            views: vec![(ID.epoch, ID.number, (10, 0))],
+            results: vec![],
+            results_gone: vec![],
+            results_going: vec![],
+        }))
+    }
+
+    /// What is known of the view, keys of its rows and version, once these have been read.
+    fn read_back(records: impl IntoIterator<Item = Record>) -> Option<(Vec<u8>, u64)> {
+        let recovered = recovered(records);
+        let [view] = recovered.incarnations.as_slice() else { return None };
+        let key = |row: &Row| recovered.names.get(*row).1[0];
+        Some((view.members.iter().map(key).collect(), view.at.0))
+    }
+
+    /// The view was complete with the rows 1 and 2 at version 10, and 3 entered at 11.
+    fn recovered(records: impl IntoIterator<Item = Record>) -> Recovered {
+        let mut replay = Replay::up_to(usize::MAX);
+        let entered = vec![(0, [3].into())];
+        let delta = RecordedDelta { end: StateVersion(11), entered, left: vec![], edited: vec![] };
+        let before = [
+            Record::Header(Header { replica: 1, epoch: 1, core: 0, sequence: 1, head: 10 }),
+            start(None),
+            members(&[1, 2]),
+            Record::Complete(ID, 2),
+            group(),
+            Record::Batch(Batch {
+                previous: StateVersion(10),
+                end: StateVersion(11),
+                deltas: vec![(ID, delta)],
+            }),
+        ];
+        before.into_iter().chain(records).for_each(|record| replay.apply(record));
+        replay.finish()
+    }
+
+    #[test]
+    fn what_is_known_of_a_view_goes_on_until_it_is_written_again() {
+        let again = [start(Some(7)), members(&[1, 4]), Record::Complete(ID, 2)];
+        for written in 0..again.len() {
+            let read = read_back(again.iter().take(written).cloned());
+            assert_eq!(read, Some((vec![1, 2, 3], 11)), "{written} records of it");
+        }
+        assert_eq!(read_back(again), Some((vec![1, 4], 7)));
+    }
+
+    #[test]
+    fn what_was_right_before_records_were_lost_is_not_taken_for_what_comes_after() {
+        let header = Record::Header(Header { replica: 1, epoch: 1, core: 0, sequence: 2, head: 20 });
+        let entered = vec![(0, [6].into())];
+        let delta = RecordedDelta { end: StateVersion(21), entered, left: vec![], edited: vec![] };
+        let batch = Batch { previous: StateVersion(20), end: StateVersion(21), deltas: vec![(ID, delta)] };
+        // It was read anew in what is lost: nobody knows which rows groups were told of then.
+        let lost = [Record::Stale(ID, StateVersion(11)), header];
+        assert_eq!(read_back(lost.clone().into_iter().chain([Record::Batch(batch.clone())])), None);
+        let again = [start(None), members(&[1, 4]), Record::Complete(ID, 2), Record::Batch(batch)];
+        let lost_and_again = lost.into_iter().chain(again);
+        assert_eq!(read_back(lost_and_again.clone()), Some((vec![1, 4, 6], 21)));
+        let of_group = |records: Vec<Record>| {
+            let record = &recovered(records).groups[0].record;
+            (record.views.len(), record.floor < record.label)
+        };
+        assert_eq!(of_group(vec![]), (1, true));
+        assert_eq!(of_group(lost_and_again.clone().collect()), (0, false), "it may have changed, too");
+        assert_eq!(of_group(lost_and_again.chain([group()]).collect()), (1, true));
+    }
+
+    #[test]
+    fn a_view_that_is_written_again_in_part_is_not_known_at_all() {
+        assert_eq!(read_back([start(Some(7)), members(&[1]), Record::Complete(ID, 2)]), None);
+    }
 }

@@ -43,7 +43,7 @@ impl Syncer {
                 Kind::InvalidConnectionRequestBaseCookie,
                 format!("the client has cookie {cookie}, which is ahead of the server's {}", group.label),
             )),
-            _ => Ok(()),
+            _ => group.schema.misfit.clone().map_or(Ok(()), Err),
         }
     }
 

@@ -450,7 +450,7 @@ mod tests {
 
     fn group() -> Group {
         let schema = ClientSchema { tables: BTreeMap::new() };
-        Group::new("g".into(), Rc::new(Resolved { schema, keys: Rc::default() }))
+        Group::new("g".into(), Rc::new(Resolved { schema, keys: Rc::default(), misfit: None }))
     }
 
     fn put(hash: &str, ttl: f64) -> QueryOp<'static> {

@@ -80,8 +80,10 @@ pub struct Recorder {
     /// Views that go on with a record of before: their rows are named otherwise from now on.
     pub(super) adopted: Vec<ViewId>,
     pub(super) dirty: Vec<Rc<str>>,
+    /// Records of views that were at the head and are gone.
+    pub(super) ended: Vec<RecordId>,
     pub(super) gone: Vec<RecordId>,
-    /// Of these, those that are needed still, and written again.
+    /// Records that go on as what they were before the process started: they are written again.
     pub(super) back: Vec<RecordId>,
     pub(super) forgotten: Vec<Rc<str>>,
     pub(super) schemas: HashSet<u64>,
@@ -116,6 +118,7 @@ impl Default for Recorder {
             behind: BTreeSet::new(),
             adopted: Vec::new(),
             dirty: Vec::new(),
+            ended: Vec::new(),
             gone: Vec::new(),
             back: Vec::new(),
             forgotten: Vec::new(),
@@ -179,14 +182,19 @@ impl Recorder {
     pub fn view_gone(&mut self, view: ViewId) -> Option<RecordId> {
         self.stale.remove(&view);
         self.behind.remove(&view);
-        Some(self.views.remove(&view)?.id)
+        let writing = self.views.remove(&view)?;
+        if writing.stale.is_none() {
+            self.ended.push(writing.id);
+        }
+        Some(writing.id)
     }
 
     /// A record goes on no more. `is_held`: what it was before the process started is needed still.
+    /// Then it is not said to be gone: the process may end before all of it is written again.
     pub fn gone(&mut self, id: RecordId, is_held: bool) {
-        self.gone.push(id);
-        if is_held {
-            self.back.push(id);
+        match is_held {
+            true => self.back.push(id),
+            false => self.gone.push(id),
         }
     }
 

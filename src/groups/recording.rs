@@ -45,6 +45,7 @@ impl Syncer {
         // What is not at the batch's end, or is only because it was read anew, is said first: once
         // the batch is there, it vouches for all views.
         self.record_stale(&stale);
+        self.record_ended();
         let rejoined = self.record_rejoined();
         self.record_batch(&changed, &stale, &rejoined);
         self.record_groups(now);
@@ -141,6 +142,15 @@ impl Syncer {
             recorder.stale.insert(id);
             let record = Record::Stale(writing.id, since);
             recorder.append(&record);
+        }
+    }
+
+    /// Views that are gone are not in the batch, which comes before it is said that they are.
+    fn record_ended(&mut self) {
+        let recorder = &mut self.shared.recorder;
+        let (head, is_batch) = (recorder.head, recorder.head != self.shared.version);
+        for id in std::mem::take(&mut recorder.ended).into_iter().filter(|_| is_batch) {
+            recorder.append(&Record::Stale(id, head));
         }
     }
 
@@ -280,16 +290,9 @@ impl Syncer {
         let shared = &mut self.shared;
         let Some(writing) = shared.recorder.views.get_mut(&id) else { return false };
         let Some(next) = writing.next else { return false };
-        let Some(view) = shared.views.get(id) else { return false };
-        // It was read anew, and what it differs in has not been told yet. It may be stale again by now.
-        let differs = writing.stale.is_some_and(|since| match view.status {
-            Status::Stale(at) | Status::Recorded(at) => at != since,
-            Status::New | Status::Live => true,
-        });
-        if differs || view.state.len() != view.size {
-            // In the latter case a lane reads it anew and has what it held.
+        let Some(view) = shared.views.get(id).filter(|view| is_as_written(view, writing)) else {
             return false;
-        }
+        };
         let record = writing.id;
         let rows = shared.rows.borrow();
         let namer = Namer::of_view(view, &rows);
@@ -384,13 +387,20 @@ impl Syncer {
         records.iter().for_each(|record| shared.recorder.append(record));
     }
 
-    /// Writes a record again whose view is gone. Another view may have gone on with it at once,
-    /// before it was said that the first one is gone: then it is as that view has it.
+    /// Writes a record again whose view is gone. Another view may have gone on with it at once: then it
+    /// is as that view has it.
     fn write_back(&mut self, id: RecordId) {
-        let mut views = self.shared.recorder.views.iter();
-        let Some(view) = views.find(|(_, writing)| writing.id == id).map(|(view, _)| *view) else {
+        let shared = &mut self.shared;
+        let mut views = shared.recorder.views.iter();
+        let Some((view, writing)) = views.find(|(_, writing)| writing.id == id) else {
             return self.write_old(id);
         };
+        let view = *view;
+        if !shared.views.get(view).is_some_and(|view| is_as_written(view, writing)) {
+            // Its members come later, and what it differs in may come before them: that is nothing to
+            // what the first view held.
+            shared.recorder.append(&Record::Gone(id));
+        }
         self.write_start(view);
         while self.write_members(view) {}
         self.write_rest_later(view);
@@ -421,6 +431,17 @@ impl Syncer {
         drop(rows);
         records.iter().for_each(|record| shared.recorder.append(record));
     }
+}
+
+/// Whether a view holds what its record is about, so that its members can be written.
+fn is_as_written(view: &View, writing: &Writing) -> bool {
+    // It was read anew, and what it differs in has not been told yet. It may be stale again by now.
+    let differs = writing.stale.is_some_and(|since| match view.status {
+        Status::Stale(at) | Status::Recorded(at) => at != since,
+        Status::New | Status::Live => true,
+    });
+    // If rows are missing, a lane reads it anew and has what it held.
+    !differs && view.state.len() == view.size
 }
 
 impl Shared {

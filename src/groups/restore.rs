@@ -35,8 +35,8 @@ pub struct Restoration {
     incarnations: std::vec::IntoIter<Incarnation>,
     groups: std::vec::IntoIter<RecordedGroup>,
     schemas: std::collections::HashMap<u64, String>,
-    /// Groups and views that could not be restored.
-    pub dropped: usize,
+    /// Groups and views that do not fit the tables any more.
+    pub misfits: usize,
 }
 
 impl Restoration {
@@ -52,7 +52,7 @@ impl Restoration {
             incarnations: recovered.incarnations.into_iter(),
             groups: recovered.groups.into_iter(),
             schemas: recovered.schemas,
-            dropped: 0,
+            misfits: 0,
         })
     }
 
@@ -64,7 +64,7 @@ impl Restoration {
             drop(rows);
             match old {
                 Some(old) => syncer.shared.old.add(id, old),
-                None => self.dropped += 1,
+                None => self.misfits += 1,
             }
             return true;
         }
@@ -77,9 +77,8 @@ impl Restoration {
             return false;
         };
         if let Some(group) = self.group(recorded, &mut syncer.shared, now) {
+            self.misfits += usize::from(group.schema.misfit.is_some());
             syncer.groups.insert(group.id.clone(), group);
-        } else {
-            self.dropped += 1;
         }
         true
     }
@@ -111,8 +110,8 @@ impl Restoration {
         Some(Old { key: (**key).into(), members, journal: restored, at: *at, groups: 0 })
     }
 
-    /// `None`: the client schema does not fit the tables any more, which clients are told when they
-    /// come with it.
+    /// One whose client schema does not fit the tables any more is kept as well: its clients are told
+    /// so, and are served again once it fits. `None`: its schema is not known, or it has no labels left.
     fn group(&mut self, recorded: RecordedGroup, shared: &mut Shared, now: f64) -> Option<Group> {
         let RecordedGroup { record, left } = recorded;
         let schema = self.schema(record.schema, shared)?;
@@ -142,7 +141,7 @@ impl Restoration {
     fn schema(&self, number: u64, shared: &mut Shared) -> Option<Rc<Resolved>> {
         let schema: ClientSchema = serde_json::from_str(self.schemas.get(&number)?).ok()?;
         let catalogue = shared.catalogue.clone();
-        shared.schemas.resolve(&schema, &catalogue).ok()
+        Some(shared.schemas.restore(&schema, &catalogue))
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Resolved {
     pub schema: ClientSchema,
     /// How they know the tables.
     pub keys: Rc<ClientKeys>,
+    /// Why it does not fit the tables, if it did once and does not any more.
+    pub misfit: Option<ProtocolError>,
 }
 
 /// Most client schemas that groups share: an app has a few versions in the field.
@@ -73,18 +75,30 @@ impl Schemas {
         schema: &ClientSchema,
         catalogue: &Catalogue,
     ) -> Result<Rc<Resolved>, ProtocolError> {
+        let resolved = self.restore(schema, catalogue);
+        match &resolved.misfit {
+            Some(error) => Err(error.clone()),
+            None => Ok(resolved),
+        }
+    }
+
+    /// The same of a schema that fitted once.
+    pub fn restore(&mut self, schema: &ClientSchema, catalogue: &Catalogue) -> Rc<Resolved> {
         if let Some(found) =
             self.shared.iter().filter_map(Weak::upgrade).find(|known| known.schema == *schema)
         {
-            return Ok(found);
+            return found;
         }
-        let keys = Rc::new(resolve(schema, catalogue, &self.own)?);
-        let resolved = Rc::new(Resolved { schema: schema.clone(), keys });
+        let (keys, misfit) = match resolve(schema, catalogue, &self.own) {
+            Ok(keys) => (Rc::new(keys), None),
+            Err(error) => (Rc::default(), Some(error)),
+        };
+        let resolved = Rc::new(Resolved { schema: schema.clone(), keys, misfit });
         self.shared.retain(|known| known.strong_count() > 0);
         if self.shared.len() < MAX_SHARED {
             self.shared.push(Rc::downgrade(&resolved));
         }
-        Ok(resolved)
+        resolved
     }
 }
 

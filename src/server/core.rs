@@ -50,6 +50,7 @@ use crate::replica::reader::{ReadError, Reader};
 use crate::upstream::manager::Start;
 use crate::views::pace::Pace;
 use crate::views::rows::Rows;
+use crate::views::view::ViewId;
 
 /// How long a core works before it lets its other tasks run.
 pub const SLICE: Duration = Duration::from_micros(500);
@@ -272,9 +273,9 @@ impl Core {
             }
         }
         pace.end();
-        if restoration.dropped > 0 {
+        if restoration.misfits > 0 {
             crate::info!(
-                core = self.index, dropped = restoration.dropped;
+                core = self.index, misfits = restoration.misfits;
                 "some groups or views do not fit the tables any more"
             );
         }
@@ -315,6 +316,11 @@ impl Core {
         let out = self.syncer.borrow_mut().as_mut().map(f);
         self.after_call();
         out
+    }
+
+    /// How many groups wait for a view, or have it.
+    pub fn subscribers(&self, view: ViewId) -> usize {
+        self.syncer.borrow().as_ref().map_or(0, |s| s.shared.views.subscribers(view))
     }
 
     /// Starts what a call into the groups asked for.

@@ -51,7 +51,8 @@ pub async fn start_waiting(core: &Rc<Core>) {
         if core.records.is_overfull() || (is_tight && core.lanes.running() >= TIGHT_LANES) {
             break;
         }
-        let Some(request) = core.lanes.start_next() else { break };
+        let wanted = |view| core.subscribers(view);
+        let Some(request) = core.lanes.start_next(wanted) else { break };
         let lane = Running(core.clone(), request);
         spawn(async move {
             run(&lane.0, request).await;

@@ -289,6 +289,12 @@ impl Views {
         self.slots.get_mut(id.0 as usize)?.as_mut().map(|slot| &mut slot.view)
     }
 
+    /// How many subscribe to a view.
+    pub fn subscribers(&self, id: ViewId) -> usize {
+        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        slot.map_or(0, |slot| slot.subscribers)
+    }
+
     /// All views, each with the number of its subscribers.
     pub fn iter(&self) -> impl Iterator<Item = (&View, usize)> {
         self.slots.iter().flatten().map(|slot| (&slot.view, slot.subscribers))
