@@ -65,7 +65,9 @@ fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     Ok(files)
 }
 
-/// Reads what there is, making the directory if there is none. One of each core. `limit`: bytes that
+/// Reads what there is, making the directory if there is none, and has all of it survive a power cut:
+/// what this process writes says how far the records before it were known, and that must not be less
+/// afterwards. One of each core. `limit`: bytes that
 /// views and their rows may take; beyond it views are left out, and groups that had them start over.
 /// Restoring takes about as much once more. Blocks: call it before there are executors.
 pub fn read(directory: &Path, cores: usize, limit: usize) -> io::Result<Vec<Recovered>> {
@@ -74,12 +76,14 @@ pub fn read(directory: &Path, cores: usize, limit: usize) -> io::Result<Vec<Reco
     let mut bytes_read = 0;
     for (_, path) in list(directory)? {
         let file = File::open(&path)?;
+        file.sync_data()?;
         let length = file.metadata()?.len();
         bytes_read += length;
         if let Some(why) = read_file(file, length, &mut replay)? {
             crate::info!(file = path.display().to_string(); "a record log ends early: {why}");
         }
     }
+    File::open(directory)?.sync_all()?;
     let recovered = replay.finish();
     if bytes_read > 0 {
         crate::info!(

@@ -121,10 +121,11 @@ impl Disk {
         }
     }
 
-    /// What the files say.
-    pub fn recover(&self) -> Recovered {
+    /// What the files say. They are synced: what is written from now on refers to them.
+    pub fn recover(&mut self) -> Recovered {
         let mut replay = Replay::up_to(usize::MAX);
-        for file in self.files.values() {
+        for file in self.files.values_mut() {
+            file.synced = file.bytes.len();
             let Ok(Some(mut frames)) = Frames::of(&*file.bytes) else { continue };
             while let Ok(Some(payload)) = frames.next_payload() {
                 let Ok(record) = Record::read(payload) else { break };

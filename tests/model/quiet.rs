@@ -92,7 +92,8 @@ impl World {
                 if connected && wanted && !query.failed && !query.got {
                     return Err(format!("{} {hash} never was got: {query:?}", group.id));
                 }
-                if query.got {
+                // What was refused before the server ended goes with the first step, when somebody is back.
+                if query.got && (connected || !query.failed) {
                     got.insert(hash.clone());
                     let view = query.current.ok_or(format!("{hash} is got without a view"))?;
                     rows.extend(self.rows_of(&db, view).map_err(|e| format!("{} {hash}: {e}", group.id))?);
