@@ -41,9 +41,9 @@ const GROWTH: u64 = 96 << 20;
 /// and go.
 const DESCRIPTORS: usize = 24;
 
-/// Rows held of which one may be sent again as it was: a batch of which the record was lost, or a
+/// Rows held of which one may be sent again as it was: one that left a window and came back meanwhile, or one of a
 /// query that came meanwhile and has rows in common with others.
-const RESENT: usize = 20;
+const RESENT: usize = 40;
 
 fn rounds() -> u64 {
     std::env::var("KELVIN_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)

@@ -101,13 +101,14 @@ impl Drop for Load {
     }
 }
 
-/// One transaction; each writer has keys of its own, so that none waits for another.
+/// One transaction; each writer has keys of its own, so that none waits for another. What a row holds
+/// it never held before: a row that comes again as it was is one that nobody wrote.
 fn transaction(dice: &mut Dice, writer: usize) -> String {
     let key = dice.below(2_000);
     let id = format!("w{writer}-{key}");
     match dice.below(10) {
         0..3 => format!(
-            "INSERT INTO item VALUES ('{id}', 'o{}', {key}, repeat('p', {}))
+            "INSERT INTO item VALUES ('{id}', 'o{}', {key}, repeat('p', {}) || clock_timestamp())
              ON CONFLICT (id) DO UPDATE SET n = item.n + 1",
             dice.below(50),
             dice.below(3_000)
@@ -117,7 +118,8 @@ fn transaction(dice: &mut Dice, writer: usize) -> String {
         7 => format!(
             "BEGIN; DELETE FROM pair WHERE a = 'moved-{id}';
              UPDATE pair SET a = 'moved-' || a WHERE a = '{id}';
-             INSERT INTO pair VALUES ('{id}', {key}, NULL) ON CONFLICT (a, b) DO UPDATE SET c = 'again';
+             INSERT INTO pair VALUES ('{id}', {key}, clock_timestamp())
+             ON CONFLICT (a, b) DO UPDATE SET c = clock_timestamp();
              COMMIT"
         ),
         8 => format!(
