@@ -21,14 +21,16 @@ const PER_GROUP: usize = 2_048;
 const PER_QUERY: usize = 1_024;
 
 impl Syncer {
-    /// About how many bytes the views of a group have. `own`: each of them divided among the groups
-    /// that share it: what would be free if the group went.
+    /// About how many bytes the views of a group have, with the keys of their rows. `own`: each of them
+    /// divided among the groups that share it: what would be free if the group went.
     pub fn bytes_of_group(&self, group: &Group, own: bool) -> usize {
         let pending = group.queries.values().filter_map(|query| query.pending);
+        let rows = self.shared.rows.borrow();
         let bytes = |id: ViewId| {
             let Some(view) = self.shared.views.get(id) else { return 0 };
             let sharers = self.shared.interested.get(&id).map_or(1, |groups| groups.len().max(1));
-            view.bytes() / if own { sharers } else { 1 }
+            let bytes = view.bytes() + view.bytes_of_keys(&rows, own);
+            bytes / if own { sharers } else { 1 }
         };
         let views: usize = group.views.keys().copied().chain(pending).map(bytes).sum();
         PER_GROUP + group.queries.len() * PER_QUERY + views

@@ -86,11 +86,16 @@ impl Budget {
         let budget = self.clone();
         std::thread::Builder::new().name("memory".to_owned()).spawn(move || {
             while Arc::strong_count(&budget) > 1 {
-                budget.look(allocator::in_use(), memory::held());
+                budget.look_again();
                 std::thread::sleep(LOOK);
             }
         })?;
         Ok(())
+    }
+
+    /// Finds how tight memory is now.
+    pub fn look_again(&self) {
+        self.look(allocator::in_use(), memory::held());
     }
 
     fn look(&self, in_use: usize, held: usize) {

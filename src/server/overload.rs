@@ -131,7 +131,7 @@ pub fn shed(core: &Rc<Core>) {
     if shed == 0 {
         shed = core.with(|s| s.shed_unwanted()).unwrap_or_default();
     }
-    if shed == 0 && pressure == Pressure::Full {
+    if shed == 0 && pressure == Pressure::Full && is_full_of_what_is_used(core) {
         let error = no_memory(&now.to_string());
         shed = core.with(|s| s.shed_connected(bytes, &error, now)).unwrap_or_default();
     }
@@ -139,6 +139,14 @@ pub fn shed(core: &Rc<Core>) {
     pace.end();
     // What is free now lies in pages that the system could have back.
     kelvin_io::memory::give_back();
+}
+
+/// Whether memory is still full when the system has back what nobody uses: what lanes gave up a moment ago
+/// is no reason to send anybody away.
+fn is_full_of_what_is_used(core: &Core) -> bool {
+    kelvin_io::memory::give_back();
+    core.budget.look_again();
+    core.budget.pressure() == Pressure::Full
 }
 
 #[cfg(test)]

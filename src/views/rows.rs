@@ -35,6 +35,9 @@ struct Entry {
     references: u32,
 }
 
+/// Bytes that a row takes beside its key: its entry, its places in the index, its allocation.
+const PER_ENTRY: usize = 48;
+
 /// Row numbers are already evenly spread; hashing them costs one multiplication.
 #[derive(Default)]
 pub struct RowIdHasher(u64);
@@ -291,6 +294,12 @@ impl Rows {
     /// Gives many references back.
     pub fn release_all(&mut self, ids: &[RowId]) {
         ids.iter().for_each(|id| self.release(*id));
+    }
+
+    /// About how many bytes a row takes, and how many hold it.
+    pub fn cost_of(&self, id: RowId) -> (usize, u32) {
+        let entry = self.entries.get(id.0);
+        (PER_ENTRY + entry.key.len(), entry.references)
     }
 
     /// Identity of a row.

@@ -7,7 +7,7 @@ use super::account::Account;
 use super::fragment::Encoder;
 use super::interests::ShapeId;
 use super::journal::Journal;
-use super::rows::IdentityId;
+use super::rows::{IdentityId, RowId, Rows};
 use super::state::{Slots, State};
 use crate::changes::commit::Row;
 use crate::changes::version::StateVersion;
@@ -68,6 +68,9 @@ const PER_ROW: usize = 8;
 /// Bytes that a correlation key takes: itself, its slot, and its place among the interests.
 const PER_KEY: usize = 180;
 
+/// Rows of a view from which the size of its keys is judged: they are of few tables.
+const SAMPLE: usize = 16;
+
 /// One view, shared by every group of the core that wants it.
 pub struct View {
     /// One life of one view; never used again (rules, "incarnation").
@@ -108,6 +111,18 @@ impl View {
         // Rows of a node with keys are in its slots, too.
         let times = if self.state.flat.is_some() { 1 } else { 2 };
         EMPTY + keys * PER_KEY + (self.size * times + self.journal.keys()) * PER_ROW
+    }
+
+    /// About how much memory the keys of its rows take, in bytes, from a few of them. `own`: of each the
+    /// part of one of those who hold it.
+    pub fn bytes_of_keys(&self, rows: &Rows, own: bool) -> usize {
+        let cost = |id: RowId| {
+            let (bytes, holders) = rows.cost_of(id);
+            if own { bytes / holders.max(1) as usize } else { bytes }
+        };
+        let (sum, count) =
+            self.state.iter().take(SAMPLE).fold((0, 0), |(sum, count), id| (sum + cost(id), count + 1));
+        sum * self.size / count.max(1)
     }
 
     /// Whether it waits to be read anew.
