@@ -22,7 +22,7 @@ use super::cork::Cork;
 use super::gate::Gate;
 use super::handover::Handover;
 use super::inbox::Inbound;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, lanes_of};
 use super::outbox::Outbox;
 use super::overload;
 use super::record_files;
@@ -194,7 +194,9 @@ impl Core {
     pub fn new(parts: Parts) -> Rc<Core> {
         let directory = record_files::directory(&parts.config.replica_file);
         let mode = parts.config.record_mode;
-        let records = Records::new(mode, directory, parts.peers.len(), parts.completed);
+        let cores = parts.peers.len();
+        let records = Records::new(mode, directory, cores, parts.completed);
+        let lanes = lanes_of(std::thread::available_parallelism().map_or(1, usize::from), cores);
         Rc::new(Core {
             index: parts.index,
             caller: Caller::new(parts.config.app.clone()),
@@ -213,7 +215,7 @@ impl Core {
             recent: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
             cork: Rc::new(Cork::new()),
-            lanes: Lanes::new(parts.index),
+            lanes: Lanes::new(parts.index, lanes),
             records,
             budget: parts.budget,
             inbound: Rc::default(),

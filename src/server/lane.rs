@@ -26,13 +26,6 @@ use crate::views::witnesses::witnesses;
 use crate::zql::explain::explain;
 use crate::zql::plan::Plan;
 
-/// Lanes under way at a time on one core. Each holds a snapshot, and its result in memory.
-pub const MAX_LANES: usize = 8;
-
-/// Of these, lanes whose query may have any number of rows: the others are kept for queries
-/// that are known to be small, which a large one must not keep waiting.
-pub const MAX_LARGE: usize = 4;
-
 /// Encoded bytes after which a lane offers them to the tab that waits. What is smaller is over
 /// at once, and is better shared with whoever asks for the same within the next seconds.
 const STREAM_FROM: usize = 1 << 20;

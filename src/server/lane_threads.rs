@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
-use super::lane::MAX_LANES;
+use super::lanes::MAX_LANES;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::scan::{Chunk, Job, scan};
 

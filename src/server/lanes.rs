@@ -5,17 +5,35 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::lane::{MAX_LANES, MAX_LARGE};
 use super::lane_threads::LaneThreads;
 use crate::groups::reading::LaneRequest;
 use crate::replica::reader::Reader;
 use crate::views::view::ViewId;
 
+/// Most lanes under way at a time on one core. Each holds a snapshot, and its result in memory.
+pub const MAX_LANES: usize = 8;
+
+/// Least lanes: one for small queries when the other has a large one.
+const MIN_LANES: usize = 2;
+
+/// Lanes by processor: some wait for the disk. Of more, each takes longer, and so do those whom they keep from
+/// their processor, however low their priority.
+const PER_PROCESSOR: usize = 2;
+
 /// Requests that are compared to find the one that most wait for. After a restart thousands may wait.
 const COMPARED: usize = 64;
 
+/// Lanes of each of so many cores.
+pub fn lanes_of(processors: usize, cores: usize) -> usize {
+    (processors * PER_PROCESSOR / cores.max(1)).clamp(MIN_LANES, MAX_LANES)
+}
+
 /// The lanes of a core.
 pub struct Lanes {
+    most: usize,
+    /// Of these, lanes whose query may have any number of rows: the others are kept for queries
+    /// that are known to be small, which a large one must not keep waiting.
+    most_large: usize,
     /// Where views are read.
     pub threads: LaneThreads,
     /// Readers that are not in use.
@@ -31,9 +49,11 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// None under way.
-    pub fn new(core: usize) -> Lanes {
+    /// None under way. `most`: so many may be, of [`MAX_LANES`].
+    pub fn new(core: usize, most: usize) -> Lanes {
         Lanes {
+            most,
+            most_large: most / 2,
             threads: LaneThreads::new(core),
             readers: RefCell::default(),
             small: RefCell::default(),
@@ -58,20 +78,20 @@ impl Lanes {
 
     /// Whether one could start.
     pub fn can_start(&self) -> bool {
-        let large = self.running_large.get() < MAX_LARGE && !self.large.borrow().is_empty();
-        self.running.get() < MAX_LANES && (large || !self.small.borrow().is_empty())
+        let large = self.running_large.get() < self.most_large && !self.large.borrow().is_empty();
+        self.running.get() < self.most && (large || !self.small.borrow().is_empty())
     }
 
     /// Takes the request that starts next, and counts it as under way. `wanted`: how many wait for
     /// a view.
     pub fn start_next(&self, wanted: impl Fn(ViewId) -> usize) -> Option<LaneRequest> {
-        if self.running.get() >= MAX_LANES {
+        if self.running.get() >= self.most {
             return None;
         }
         // The one that came first has its turn, too: those that others want more might never end.
         let in_order = self.started.get().is_multiple_of(2);
         let next = take(&mut self.small.borrow_mut(), in_order, &wanted).or_else(|| {
-            let free = self.running_large.get() < MAX_LARGE;
+            let free = self.running_large.get() < self.most_large;
             free.then(|| take(&mut self.large.borrow_mut(), in_order, &wanted)).flatten()
         })?;
         self.started.set(self.started.get() + 1);
@@ -123,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_most_wait_for_passes_and_keeps_nobody_waiting_for_ever() {
-        let lanes = Lanes::new(0);
+        let lanes = Lanes::new(0, MAX_LANES);
         for view in 0..6 {
             lanes.ask(LaneRequest { view: ViewId(view), incarnation: view.into(), large: false });
         }
@@ -131,5 +151,21 @@ mod tests {
         let wanted = |view: ViewId| if view.0 >= 4 { view.0 as usize } else { 1 };
         let order: Vec<u32> = std::iter::from_fn(|| lanes.start_next(wanted)).map(|r| r.view.0).collect();
         assert_eq!(order, [0, 5, 1, 4, 2, 3]);
+    }
+
+    #[test]
+    fn large_ones_leave_a_lane_to_small_ones() {
+        for (processors, cores, lanes) in [(1, 1, 2), (2, 1, 4), (2, 2, 2), (64, 32, 4), (64, 1, 8)] {
+            assert_eq!(lanes_of(processors, cores), lanes, "{processors} processors, {cores} cores");
+            let waiting = Lanes::new(0, lanes);
+            let ask = |view: usize, large| {
+                waiting.ask(LaneRequest { view: ViewId(view as u32), incarnation: view as u64, large })
+            };
+            (0..10).for_each(|view| ask(view, true));
+            assert_eq!(std::iter::from_fn(|| waiting.start_next(|_| 1)).count(), lanes / 2);
+            assert!(!waiting.can_start());
+            (10..20).for_each(|view| ask(view, false));
+            assert_eq!(std::iter::from_fn(|| waiting.start_next(|_| 1)).count(), lanes - lanes / 2);
+        }
     }
 }
