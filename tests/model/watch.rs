@@ -17,12 +17,16 @@ use super::oracle::{Answer, Number, Oracle};
 use super::schema::Schema;
 use super::world::{Asts, Broken};
 
+/// Queries that are got, and what each means.
+type Got = BTreeMap<String, Rc<Ast>>;
+
 /// What a label of a group stands for.
 #[derive(Clone, Default)]
 struct Meaning {
-    /// First and last data version.
-    versions: (u64, u64),
-    got: BTreeMap<String, Rc<Ast>>,
+    /// First and last data version, and what was got then: a query may come to mean something else
+    /// that has the same rows, which is nothing that anybody is told.
+    first: (u64, Got),
+    last: (u64, Got),
     desired: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -71,20 +75,21 @@ impl Watch {
         let (group, label) = (state.id.to_string(), state.label.to_string());
         let version = state.version.0;
         let key = (group, label);
-        if let Some(known) = self.meanings.get_mut(&key) {
-            known.versions.1 = version;
-            return;
-        }
         let got = state.queries.iter().filter(|(_, query)| query.got).filter_map(|(hash, query)| {
             let ast = asts.get(&(query.current?, incarnation(state, hash)?))?;
             Some((hash.clone(), ast.clone()))
         });
+        let got: Got = got.collect();
+        if let Some(known) = self.meanings.get_mut(&key) {
+            known.last = (version, got);
+            return;
+        }
         let desired = state.clients.iter().map(|(id, client)| {
             let wanted = client.desires.iter().filter(|(_, desire)| desire.desired);
             (id.clone(), wanted.map(|(hash, _)| hash.clone()).collect::<BTreeSet<_>>())
         });
         let desired = desired.filter(|(_, set)| !set.is_empty()).collect();
-        let meaning = Meaning { versions: (version, version), got: got.collect(), desired };
+        let meaning = Meaning { first: (version, got.clone()), last: (version, got), desired };
         self.labels.entry(key.0.clone()).or_default().insert(key.1.clone());
         self.meanings.insert(key, meaning);
     }
@@ -98,16 +103,16 @@ impl Watch {
         let label = label.ok_or(format!("nobody issued {cookie}"))?;
         let meaning = self.meanings[&(group.to_owned(), label.clone())].clone();
         self.checked += 1;
-        let got: BTreeSet<String> = meaning.got.keys().cloned().collect();
+        let got: BTreeSet<String> = meaning.first.1.keys().cloned().collect();
         if store.got != got {
             return Err(format!("got {:?}, but {got:?} at {label}", store.got));
         }
         if label == *cookie && store.desired != meaning.desired {
             return Err(format!("desires {:?}, but {:?} at {label}", store.desired, meaning.desired));
         }
-        let (first, last) = meaning.versions;
-        self.check_at(group, which, store, &meaning, first)?;
-        if last != first { self.check_at(group, which, store, &meaning, last) } else { Ok(()) }
+        let (first, last) = (meaning.first, meaning.last);
+        self.check_at(group, which, store, &first)?;
+        if last != first { self.check_at(group, which, store, &last) } else { Ok(()) }
     }
 
     fn check_at(
@@ -115,9 +120,9 @@ impl Watch {
         group: &str,
         which: usize,
         store: &Store,
-        meaning: &Meaning,
-        version: u64,
+        meaning: &(u64, Got),
     ) -> Result<(), Broken> {
+        let (version, got) = (meaning.0, &meaning.1);
         let names = self.names(which, version);
         let mut held = BTreeSet::new();
         for (key, value) in &store.rows {
@@ -129,13 +134,13 @@ impl Watch {
             held.insert(*number);
         }
         let mut asts: Vec<&Rc<Ast>> = Vec::new();
-        for ast in meaning.got.values() {
+        for ast in got.values() {
             if !asts.contains(&ast) {
                 asts.push(ast);
             }
         }
         let answers: Vec<Rc<Answer>> = asts.into_iter().map(|ast| self.answer(which, ast, version)).collect();
-        envelope::check(&held, &answers).map_err(|e| self.explain(&e, meaning, version))?;
+        envelope::check(&held, &answers).map_err(|e| self.explain(&e, got, version))?;
         // A group that gave up its views after a while without tabs has no data version, but
         // still knows its mutations.
         if version == 0 { Ok(()) } else { self.check_mutations(group, store, version) }
@@ -184,12 +189,12 @@ impl Watch {
     }
 
     /// An error with what its numbers stand for, for people.
-    fn explain(&self, error: &str, meaning: &Meaning, version: u64) -> String {
+    fn explain(&self, error: &str, got: &Got, version: u64) -> String {
         let digits = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().ok();
         let rows = error.split_whitespace().filter_map(digits).filter_map(|n| self.oracle.versions.get(n));
         let rows: Vec<String> = rows.map(|v| format!("{} {}", self.oracle.table(v.table), v.value)).collect();
         let queries: Vec<String> =
-            meaning.got.iter().map(|(hash, ast)| format!("{hash}: {}", super::print::query(ast))).collect();
+            got.iter().map(|(hash, ast)| format!("{hash}: {}", super::print::query(ast))).collect();
         format!("{error} at {version}:\n{}\nqueries\n{}", rows.join("\n"), queries.join("\n"))
     }
 }
