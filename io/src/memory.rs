@@ -31,6 +31,24 @@ pub fn only_small_pages() {
     let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
+/// The allocator's number of "collect every so many slow allocations", its default, and its most.
+const COLLECT_EVERY: libmimalloc_sys::mi_option_t = 34;
+const COLLECT_DEFAULT: std::ffi::c_long = 10_000;
+const COLLECT_SELDOM: std::ffi::c_long = 1_000_000;
+
+/// Has the allocator seldom look through all of a heap by itself: it does so within whichever allocation
+/// is due, and takes milliseconds once the heap has held a large view. [`tidy`] and [`give_back`] do it when
+/// nobody waits. Returns whether it does: an allocator that numbers its options otherwise is left alone.
+pub fn collect_seldom() -> bool {
+    // SAFETY: both calls take numbers, and one that stands for no option is ignored.
+    unsafe {
+        if libmimalloc_sys::mi_option_get(COLLECT_EVERY) == COLLECT_DEFAULT {
+            libmimalloc_sys::mi_option_set(COLLECT_EVERY, COLLECT_SELDOM);
+        }
+        libmimalloc_sys::mi_option_get(COLLECT_EVERY) == COLLECT_SELDOM
+    }
+}
+
 /// Memory of the process that the system cannot take back without ending it, in bytes: what is
 /// in memory and not backed by a file. 0 where the system does not say.
 pub fn held() -> usize {
@@ -125,6 +143,11 @@ mod tests {
         let touched = vec![7u8; 64 << 20];
         assert!(held() >= before + (48 << 20), "{before} {}", held());
         drop(touched);
+    }
+
+    #[test]
+    fn the_allocator_has_the_option_that_is_set() {
+        assert!(collect_seldom());
     }
 
     #[test]
