@@ -68,8 +68,9 @@ const PER_ROW: usize = 8;
 /// Bytes that a correlation key takes: itself, its slot, and its place among the interests.
 const PER_KEY: usize = 180;
 
-/// Rows of a view from which the size of its keys is judged: they are of few tables.
-const SAMPLE: usize = 16;
+/// Rows of a view from which the size of its keys is judged. Few: keys of a table are much alike, and when
+/// memory is full the views of all connected groups are judged in one step of the core.
+const SAMPLE: usize = 4;
 
 /// One view, shared by every group of the core that wants it.
 pub struct View {
