@@ -10,8 +10,9 @@ use std::rc::Rc;
 use kelvin::replica::reader::Reader;
 use kelvin::replica::value::Value;
 use kelvin::zql::ast::Ast;
-use kelvin::zql::evaluate::evaluate;
+use kelvin::zql::evaluate::evaluate_from;
 use kelvin::zql::plan::{Kind, Plan, plan};
+use kelvin::zql::sql::Statements;
 use model::choices::{Choices, cases, decisions};
 use model::database::Database;
 use model::probe::Probe;
@@ -20,10 +21,18 @@ use model::tree::{Node, Role, judge, nodes};
 use model::{print, random, random_query};
 use proptest::prelude::*;
 
-fn evaluated(reader: &Reader, plan: &Plan, mut probe: Probe) -> Probe {
+fn evaluated(reader: &Reader, plan: &Plan, driver: usize, mut probe: Probe) -> Probe {
     reader.begin().expect("a snapshot");
-    evaluate(reader, plan, &mut probe).expect("the query can be evaluated");
+    evaluate_from(reader, plan, driver, &mut probe).expect("the query can be evaluated");
     probe
+}
+
+/// The ways to read the root.
+fn ways(plan: &Plan) -> std::ops::RangeInclusive<usize> {
+    match &plan.nodes[0].statements {
+        Statements::Once(once) => 0..=once.drivers(),
+        _ => 0..=0,
+    }
 }
 
 /// The plan has the nodes that the specification gives the query.
@@ -84,12 +93,16 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
         for (ast, earlier) in queries.iter().zip(&mut earlier) {
             let planned = plan(ast, &schema.catalogue, &schema)
                 .map_err(|e| TestCaseError::fail(format!("{e}: {}", print::query(ast))))?;
-            let probe = earlier.as_ref().map(Probe::after).unwrap_or_else(|| Probe::of(&planned));
-            let probe = evaluated(&reader, &planned, probe);
-            same_shape(&planned, &nodes(&db, ast))
-                .and_then(|()| compare(&db, ast, &probe, earlier.as_ref()))
-                .map_err(|e| TestCaseError::fail(format!("{e}\n{}", print::query(ast))))?;
-            *earlier = Some(probe);
+            let mut last = None;
+            for way in ways(&planned) {
+                let probe = earlier.as_ref().map(Probe::after).unwrap_or_else(|| Probe::of(&planned));
+                let probe = evaluated(&reader, &planned, way, probe);
+                same_shape(&planned, &nodes(&db, ast))
+                    .and_then(|()| compare(&db, ast, &probe, earlier.as_ref()))
+                    .map_err(|e| TestCaseError::fail(format!("{e}\n{way}: {}", print::query(ast))))?;
+                last = Some(probe);
+            }
+            *earlier = last;
         }
         reader.end().expect("the snapshot is given up");
         let writes = random::transaction(&mut choices, &mut db, 8);

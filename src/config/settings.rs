@@ -68,6 +68,8 @@ pub struct Config {
     pub lazy_startup: bool,
     /// Time between probes of the replication lag; `None` when off.
     pub lag_report_interval: Option<Duration>,
+    /// Whether the side from which a query with an EXISTS is read is chosen by cost.
+    pub query_planner: bool,
     /// Longest uninterrupted work of a core for one client group; at least 2 ms.
     pub yield_threshold: Duration,
     /// Silence of `/keepalive` after which the server drains; `None` when off.

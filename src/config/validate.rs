@@ -78,6 +78,7 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
         auto_reset: is_on(values, &replica::AUTO_RESET),
         lazy_startup: is_on(values, &engine::LAZY_STARTUP),
         lag_report_interval: millis_or_off(values, &replica::REPLICATION_LAG_REPORT_INTERVAL_MS),
+        query_planner: is_on(values, &engine::ENABLE_QUERY_PLANNER),
         yield_threshold: millis(values, &engine::YIELD_THRESHOLD_MS).max(MIN_YIELD),
         keepalive_timeout: match values.given(&network::KEEPALIVE_TIMEOUT_MS) {
             Some(_) => millis_or_off(values, &network::KEEPALIVE_TIMEOUT_MS),

@@ -63,6 +63,8 @@ pub struct Begun {
     pub prior: Option<State>,
     /// Plan of the view.
     pub plan: Arc<Plan>,
+    /// The condition that its root was read from, once that is known.
+    pub driver: usize,
     layout: Rc<Layout>,
     since: Option<StateVersion>,
     encode: bool,
@@ -141,7 +143,7 @@ impl Syncer {
         // Two lanes of one view may be at one version, but never on one connection.
         let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
         let reading = Reading { request, at, in_step, frames_only: status == Status::Live, poke_id };
-        Some(Begun { reading, assembly, prior, plan, layout, since, encode })
+        Some(Begun { reading, assembly, prior, plan, driver: 0, layout, since, encode })
     }
 
     /// Notes how long a reading took, in nanoseconds.

@@ -61,15 +61,39 @@ impl From<rusqlite::Error> for ReadError {
     }
 }
 
-/// Steps of SQLite's machine between looks at a statement's budget.
-const BUDGET_STEP: i32 = 8_192;
+/// Steps of SQLite's machine between looks at a statement's budget: some forty microseconds.
+const BUDGET_STEP: i32 = 2_048;
 
 /// A reading connection.
 pub struct Reader {
     connection: Connection,
     version: Cell<StateVersion>,
-    /// Looks at the budget since the last statement was asked for.
-    spent: Arc<AtomicU32>,
+    budget: Arc<Budget>,
+    may_try: bool,
+}
+
+/// What the statement at hand may take, in looks at it.
+struct Budget {
+    /// Looks since the last statement was asked for.
+    spent: AtomicU32,
+    /// At so many it ends.
+    most: AtomicU32,
+}
+
+impl Budget {
+    const NO_END: u32 = u32::MAX;
+
+    fn is_over(&self) -> bool {
+        self.spent.fetch_add(1, Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        self.spent.store(0, Ordering::Relaxed);
+    }
+
+    fn set(&self, most: u32) -> u32 {
+        self.most.swap(most, Ordering::Relaxed)
+    }
 }
 
 impl Reader {
@@ -83,7 +107,20 @@ impl Reader {
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         prepare_comparisons(&connection)?;
-        Ok(Reader { connection, version: Cell::new(StateVersion::ZERO), spent: Arc::default() })
+        let budget = Arc::new(Budget { spent: AtomicU32::new(0), most: AtomicU32::new(Budget::NO_END) });
+        let mut reader = Reader { connection, version: Cell::new(StateVersion::ZERO), budget, may_try: true };
+        reader.stop_when(Arc::default())?;
+        Ok(reader)
+    }
+
+    /// Whether [`Reader::within`] may be used to find out which of several ways is the best.
+    pub fn may_try(&self) -> bool {
+        self.may_try
+    }
+
+    /// Lets nobody try out ways, or lets them: an operator's choice.
+    pub fn let_try(&mut self, may_try: bool) {
+        self.may_try = may_try;
     }
 
     /// Keeps more pages. What moves to a new snapshot hundreds of times a second and looks at a few
@@ -131,18 +168,36 @@ impl Reader {
     /// Has every statement that takes more than about so many steps of SQLite's machine end with
     /// [`ReadError::Interrupted`]. Counted, not timed: the same data gives the same answer.
     pub fn limit(&mut self, steps: u32) -> Result<(), ReadError> {
-        let (spent, most) = (self.spent.clone(), steps / BUDGET_STEP as u32);
+        self.budget.set(steps / BUDGET_STEP as u32);
+        Ok(())
+    }
+
+    /// Runs one statement within about so many steps; `None`: it was not over by then.
+    pub fn within<T>(
+        &self,
+        steps: u32,
+        run: impl FnOnce() -> Result<T, ReadError>,
+    ) -> Result<Option<T>, ReadError> {
         // SQLite counts over all executions of a statement; what is spent by this one is known
         // only to within one look.
-        let is_over = move || spent.fetch_add(1, Ordering::Relaxed) >= most;
-        Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_over))?)
+        let most = (steps / BUDGET_STEP as u32).max(1);
+        let before = self.budget.set(most);
+        let out = run();
+        let spent = self.budget.spent.load(Ordering::Relaxed);
+        self.budget.set(before);
+        match out {
+            // If not by the budget, then by whoever stopped the reading.
+            Err(ReadError::Interrupted) if spent > most => Ok(None),
+            out => out.map(Some),
+        }
     }
 
     /// Has statements end with [`ReadError::Interrupted`] once the flag is raised, wherever the
     /// reader is by then.
     pub fn stop_when(&mut self, flag: Arc<AtomicBool>) -> Result<(), ReadError> {
-        let is_raised = move || flag.load(Ordering::Relaxed);
-        Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_raised))?)
+        let budget = self.budget.clone();
+        let is_over = move || flag.load(Ordering::Relaxed) || budget.is_over();
+        Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_over))?)
     }
 
     /// A prepared statement that is not kept.
@@ -152,7 +207,7 @@ impl Reader {
 
     /// A prepared statement from the cache.
     pub fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, ReadError> {
-        self.spent.store(0, Ordering::Relaxed);
+        self.budget.begin();
         Ok(self.connection.prepare_cached(sql)?)
     }
 }

@@ -87,7 +87,7 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     let (reader, result) = read(core, &mut begun, reader).await;
     let is_slow = || now().saturating_duration_since(began) > core.config.log.slow_hydrate;
     // While the reader is there.
-    let steps = reader.as_ref().filter(|_| is_slow()).map(|reader| steps(reader, &begun.plan));
+    let steps = reader.as_ref().filter(|_| is_slow()).map(|reader| steps(reader, &begun.plan, begun.driver));
     let ended = reader.map_or(Ok(()), |reader| give_reader_back(core, reader));
     if let Err(error) = result.and(ended) {
         return give_up(core, begun, &error);
@@ -116,8 +116,8 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
 const MAX_STEPS: usize = 2_000;
 
 /// How SQLite reads a plan's rows, in one line.
-fn steps(reader: &Reader, plan: &Plan) -> String {
-    let text = match explain(reader, plan) {
+fn steps(reader: &Reader, plan: &Plan, driver: usize) -> String {
+    let text = match explain(reader, plan, driver) {
         Ok(steps) => steps.join("; "),
         Err(error) => error.to_string(),
     };
@@ -200,7 +200,10 @@ pub async fn read(core: &Core, begun: &mut Begun, reader: Reader) -> (Option<Rea
         match message {
             Message::Chunk(_) if stopped.is_err() => {}
             Message::Chunk(chunk) => begun.assembly.take(chunk),
-            Message::End(reader, result) => return (Some(reader), stopped.and(result)),
+            Message::End(reader, result) => {
+                let result = stopped.and(result).map(|driver| begun.driver = driver);
+                return (Some(reader), result);
+            }
         }
         outlet.offer(&mut begun.assembly.parts);
         let request = begun.reading.request;
@@ -317,7 +320,9 @@ async fn reach(core: &Core, at: StateVersion) -> Result<(), ReadError> {
 /// A reader that is not in use.
 pub fn take_reader(core: &Core) -> Result<Reader, ReadError> {
     let Some(mut reader) = core.lanes.readers.borrow_mut().pop() else {
-        return Reader::open(&core.replica_path());
+        let mut reader = Reader::open(&core.replica_path())?;
+        reader.let_try(core.config.query_planner);
+        return Ok(reader);
     };
     // The flag of its last lane may be up.
     reader.stop_when(Arc::default())?;

@@ -31,8 +31,8 @@ const LONG: Duration = Duration::from_millis(50);
 pub enum Message {
     /// Something was found.
     Chunk(Chunk),
-    /// The reading is over; the reader comes back.
-    End(Reader, Result<(), ReadError>),
+    /// The reading is over; the reader comes back. Which condition the root was read from.
+    End(Reader, Result<usize, ReadError>),
 }
 
 struct Order {

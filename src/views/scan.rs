@@ -90,15 +90,17 @@ pub struct Chunk {
     pub frames: Vec<Frame>,
 }
 
-/// Reads the view on the reader's snapshot. `hand` takes what is found; its error ends it.
+/// Reads the view on the reader's snapshot. `hand` takes what is found; its error ends it. Returns the
+/// number of the condition that the root was read from.
 pub fn scan(
     reader: &Reader,
     job: &Job,
     hand: &mut dyn FnMut(Chunk) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
+) -> Result<usize, ReadError> {
     let mut scan = Scan::new(job, hand);
-    evaluate(reader, &job.plan, &mut scan)?;
-    scan.hand_over()
+    let driver = evaluate(reader, &job.plan, &mut scan)?;
+    scan.hand_over()?;
+    Ok(driver)
 }
 
 struct Scan<'j> {

@@ -66,8 +66,24 @@ impl Scope {
     }
 }
 
-/// Evaluates the plan on the reader's snapshot.
-pub fn evaluate<C: Collect>(reader: &Reader, plan: &Plan, collect: &mut C) -> Result<(), ReadError> {
+/// Evaluates the plan on the reader's snapshot. Returns the number of the condition that the root
+/// was read from ([`super::driving::Once::choose`]).
+pub fn evaluate<C: Collect>(reader: &Reader, plan: &Plan, collect: &mut C) -> Result<usize, ReadError> {
+    let driver = match plan.nodes.first().map(|root| &root.statements) {
+        Some(Statements::Once(once)) => once.choose(reader)?,
+        _ => 0,
+    };
+    evaluate_from(reader, plan, driver, collect)?;
+    Ok(driver)
+}
+
+/// The same, with the root read from the condition of that number.
+pub fn evaluate_from<C: Collect>(
+    reader: &Reader,
+    plan: &Plan,
+    driver: usize,
+    collect: &mut C,
+) -> Result<(), ReadError> {
     let mut scopes: Vec<Scope> = plan.nodes.iter().map(|_| Scope::default()).collect();
     scopes[0] = Scope::of_root();
     for index in 0..plan.nodes.len() {
@@ -75,7 +91,7 @@ pub fn evaluate<C: Collect>(reader: &Reader, plan: &Plan, collect: &mut C) -> Re
         collect.keys(index, &scope.keys)?;
         let (bytes, scratch) = (Vec::new(), Vec::new());
         let below = &mut scopes;
-        let mut run = Run { reader, plan, index, scope: &scope, below, collect, bytes, scratch };
+        let mut run = Run { reader, plan, driver, index, scope: &scope, below, collect, bytes, scratch };
         run.node()?;
     }
     Ok(())
@@ -84,6 +100,7 @@ pub fn evaluate<C: Collect>(reader: &Reader, plan: &Plan, collect: &mut C) -> Re
 struct Run<'a, C> {
     reader: &'a Reader,
     plan: &'a Plan,
+    driver: usize,
     index: usize,
     scope: &'a Scope,
     below: &'a mut [Scope],
@@ -104,7 +121,7 @@ impl<C: Collect> Run<'_, C> {
         // Cloning shares the text and the constants.
         match self.node_plan().statements.clone() {
             Statements::Never => Ok(()),
-            Statements::Once(statement) => self.rows(&statement, &[], Some(0)),
+            Statements::Once(once) => self.rows(once.from(self.driver), &[], Some(0)),
             Statements::PerKey(statement) => {
                 for (number, key) in scope.keys.iter().enumerate() {
                     self.rows(&statement, &key.values, Some(number))?;

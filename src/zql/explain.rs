@@ -5,11 +5,12 @@ use super::plan::{Node, Plan};
 use super::sql::Statements;
 use crate::replica::reader::{ReadError, Reader};
 
-/// One line for each step of each node's statement, as `EXPLAIN QUERY PLAN` names it.
-pub fn explain(reader: &Reader, plan: &Plan) -> Result<Vec<String>, ReadError> {
+/// One line for each step of each node's statement, as `EXPLAIN QUERY PLAN` names it. `driver`: the
+/// condition that the root is read from ([`super::driving::Once::choose`]).
+pub fn explain(reader: &Reader, plan: &Plan, driver: usize) -> Result<Vec<String>, ReadError> {
     let mut out = Vec::new();
     for (index, node) in plan.nodes.iter().enumerate() {
-        for text in statements(node) {
+        for text in statements(node, driver) {
             // Not from the cache: each is asked for once.
             let mut steps = reader.prepare_once(&format!("EXPLAIN QUERY PLAN {text}"))?;
             let parameters = steps.parameter_count();
@@ -25,11 +26,10 @@ pub fn explain(reader: &Reader, plan: &Plan) -> Result<Vec<String>, ReadError> {
     Ok(out)
 }
 
-fn statements(node: &Node) -> Vec<&str> {
+fn statements(node: &Node, driver: usize) -> Vec<&str> {
     let of_rows: Vec<&str> = match &node.statements {
-        Statements::Once(statement) | Statements::PerKey(statement) | Statements::Batch(statement) => {
-            vec![&statement.text]
-        }
+        Statements::Once(once) => vec![&once.from(driver).text],
+        Statements::PerKey(statement) | Statements::Batch(statement) => vec![&statement.text],
         Statements::Witness { fill, holds } => vec![&fill.text, &holds.text],
         Statements::Never => return Vec::new(),
     };

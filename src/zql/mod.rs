@@ -6,8 +6,10 @@
 
 pub mod ast;
 pub mod canonical;
+pub mod driving;
 pub mod evaluate;
 pub mod explain;
+mod filter;
 pub mod key;
 pub mod like;
 pub mod order;

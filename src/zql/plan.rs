@@ -133,9 +133,8 @@ impl Plan {
     /// The statement that lists the rows of the root, without its constants.
     pub fn text(&self) -> &str {
         match self.nodes.first().map(|root| &root.statements) {
-            Some(
-                Statements::Once(statement) | Statements::PerKey(statement) | Statements::Batch(statement),
-            ) => &statement.text,
+            Some(Statements::Once(once)) => &once.statement.text,
+            Some(Statements::PerKey(statement) | Statements::Batch(statement)) => &statement.text,
             Some(Statements::Witness { fill, .. }) => &fill.text,
             Some(Statements::Never) | None => "",
         }

@@ -325,7 +325,11 @@ impl<'a> Planner<'a> {
         Ok(Resolved { table, order, key: key.into(), limit: limit(ast)? })
     }
 
-    fn predicate(&self, table: &Table, condition: Option<&Condition>) -> Result<Predicate, PlanError> {
+    pub(super) fn predicate(
+        &self,
+        table: &Table,
+        condition: Option<&Condition>,
+    ) -> Result<Predicate, PlanError> {
         let members = |members: &[Condition]| -> Result<Vec<_>, PlanError> {
             members.iter().map(|m| self.predicate(table, Some(m))).collect()
         };

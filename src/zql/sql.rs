@@ -1,15 +1,17 @@
 //! Statements of a plan. Names come from the catalogue and are quoted; constants are bound.
 //!
-//! The whole filter, EXISTS included, is one SQL expression, so SQLite decides membership
-//! with its indexes; ordering and limits are its business too.
+//! The whole filter, EXISTS included, is one SQL expression ([`super::filter`]), so SQLite decides
+//! membership with its indexes; ordering and limits are its business too.
 
 use std::sync::Arc;
 
-use super::ast::{Ast, Condition, Correlated, Direction};
+use super::ast::{Ast, Direction};
+use super::driving::Once;
+use super::filter::{Scope, Side};
 use super::plan::{Kind, MAX_WITNESSES, PlanError};
-use super::planner::{Planner, Resolved, comparable, correlation, cursor};
+use super::planner::{Planner, Resolved, cursor};
 use super::predicate::Predicate;
-use super::test::{self, Test};
+use super::test::Test;
 use crate::replica::catalogue::{ColumnIndex, Table, quote};
 use crate::replica::value::Value;
 
@@ -29,7 +31,7 @@ pub struct Statement {
 #[derive(Debug, Clone)]
 pub enum Statements {
     /// The root: no variable parameters.
-    Once(Statement),
+    Once(Once),
     /// One execution per key of the parent; the variable parameters are the key.
     PerKey(Statement),
     /// One execution for all keys, given as one JSON array of arrays: the correlated
@@ -84,31 +86,31 @@ impl Refill {
 
 /// Text under construction with its constants.
 #[derive(Default)]
-struct Builder {
+pub(super) struct Builder {
     text: String,
     constants: Vec<Value>,
 }
 
 impl Builder {
-    fn push(&mut self, text: &str) {
+    pub(super) fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
-    fn bind(&mut self, value: &Value) {
+    pub(super) fn bind(&mut self, value: &Value) {
         self.text.push('?');
         self.constants.push(value.clone());
     }
 
-    fn finish(self) -> Statement {
+    pub(super) fn finish(self) -> Statement {
         Statement { text: self.text.into(), constants: self.constants.into() }
     }
 }
 
-fn column(alias: usize, table: &Table, index: ColumnIndex) -> String {
+pub(super) fn column(alias: usize, table: &Table, index: ColumnIndex) -> String {
     format!("t{alias}.{}", quote(&table.columns[index as usize].name))
 }
 
-fn columns(alias: usize, table: &Table, indexes: &[ColumnIndex]) -> String {
+pub(super) fn columns(alias: usize, table: &Table, indexes: &[ColumnIndex]) -> String {
     let names: Vec<String> = indexes.iter().map(|i| column(alias, table, *i)).collect();
     names.join(",")
 }
@@ -123,11 +125,11 @@ impl Planner<'_> {
         filter: &Predicate,
     ) -> Result<Statements, PlanError> {
         // Planned in any case: a wrong name is an error even in a query without rows.
-        let body = |key: &[ColumnIndex]| self.body(ast, resolved, key);
+        let body = |key: &[ColumnIndex]| self.body(ast, resolved, key, Side::Row);
         let never = *filter == Predicate::Test(Test::Constant(false)) || resolved.limit == Some(0);
         let table = resolved.table;
         let statements = match kind {
-            Kind::Root => Statements::Once(self.ordered(body(&[])?, resolved, resolved.limit)),
+            Kind::Root => Statements::Once(self.once(ast, resolved, filter)?),
             Kind::Related if self.reads_by_index(table, child_columns) => {
                 Statements::PerKey(self.ordered(body(child_columns)?, resolved, resolved.limit))
             }
@@ -150,7 +152,7 @@ impl Planner<'_> {
 
     /// Whether the row with a given key passes the filter and the cursor: one row if it does.
     pub(super) fn holds(&self, ast: &Ast, resolved: &Resolved) -> Result<Statement, PlanError> {
-        Ok(self.select("1", ast, resolved, &resolved.key)?.finish())
+        Ok(self.select("1", ast, resolved, &resolved.key, Side::Row)?.finish())
     }
 
     /// The row with a given key.
@@ -170,26 +172,30 @@ impl Planner<'_> {
         resolved: &Resolved,
         child_columns: &[ColumnIndex],
     ) -> Result<Refill, PlanError> {
-        let body = self.body(ast, resolved, child_columns)?.finish();
+        let body = self.body(ast, resolved, child_columns, Side::Row)?.finish();
         let order_by = format!(" ORDER BY {}", order_by(0, resolved)).into();
         Ok(Refill { body, order: order_columns(0, resolved), order_by })
     }
 
     /// `SELECT visible columns, version FROM table WHERE key = ? … AND filter AND start`.
-    fn body(&self, ast: &Ast, resolved: &Resolved, key: &[ColumnIndex]) -> Result<Builder, PlanError> {
-        let table = resolved.table;
-        let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
-        let wanted = format!("{},t0.{VERSION}", columns(0, table, &visible));
-        self.select(&wanted, ast, resolved, key)
+    fn body(
+        &self,
+        ast: &Ast,
+        resolved: &Resolved,
+        key: &[ColumnIndex],
+        side: Side,
+    ) -> Result<Builder, PlanError> {
+        self.select(&wanted(resolved.table), ast, resolved, key, side)
     }
 
     /// The same with other columns.
-    fn select(
+    pub(super) fn select(
         &self,
         wanted: &str,
         ast: &Ast,
         resolved: &Resolved,
         key: &[ColumnIndex],
+        side: Side,
     ) -> Result<Builder, PlanError> {
         let table = resolved.table;
         let mut sql = Builder::default();
@@ -197,12 +203,12 @@ impl Planner<'_> {
         for c in key {
             sql.push(&format!("{}=? AND ", column(0, table, *c)));
         }
-        self.filter(&mut sql, ast, resolved, 0)?;
+        self.filter(&mut sql, ast, resolved, Scope { table, alias: 0, side })?;
         Ok(sql)
     }
 
     /// Adds `ORDER BY` and `LIMIT`.
-    fn ordered(&self, mut sql: Builder, resolved: &Resolved, limit: Option<u64>) -> Statement {
+    pub(super) fn ordered(&self, mut sql: Builder, resolved: &Resolved, limit: Option<u64>) -> Statement {
         // Without a limit the order of rows does not matter: a view is a set.
         if let Some(limit) = limit {
             sql.push(" ORDER BY ");
@@ -237,7 +243,7 @@ impl Planner<'_> {
             columns(0, table, key),
             parts.join(","),
         ));
-        self.filter(&mut sql, ast, resolved, 0)?;
+        self.filter(&mut sql, ast, resolved, Scope { table, alias: 0, side: Side::Row })?;
         if let Some(limit) = resolved.limit {
             sql.push(") WHERE \"_0_rank\"<=");
             sql.bind(&Value::Integer(limit as i64));
@@ -246,153 +252,12 @@ impl Planner<'_> {
         }
         Ok(sql.finish())
     }
+}
 
-    fn filter(
-        &self,
-        sql: &mut Builder,
-        ast: &Ast,
-        resolved: &Resolved,
-        alias: usize,
-    ) -> Result<(), PlanError> {
-        match &ast.condition {
-            Some(condition) => self.condition(sql, condition, resolved.table, alias, true)?,
-            None => sql.push("TRUE"),
-        }
-        if ast.start.is_some() {
-            sql.push(" AND ");
-            start(sql, ast, resolved, alias)?;
-        }
-        Ok(())
-    }
-
-    /// `conjunctive`: the condition must hold for every row, so SQLite may drive from it.
-    fn condition(
-        &self,
-        sql: &mut Builder,
-        condition: &Condition,
-        table: &Table,
-        alias: usize,
-        conjunctive: bool,
-    ) -> Result<(), PlanError> {
-        match condition {
-            Condition::Simple { op, left, right } => {
-                test_sql(sql, &test::resolve(table, *op, left, right)?, table, alias);
-                Ok(())
-            }
-            Condition::And(members) | Condition::Or(members) => {
-                let and = matches!(condition, Condition::And(_));
-                if members.is_empty() {
-                    sql.push(if and { "TRUE" } else { "FALSE" });
-                    return Ok(());
-                }
-                sql.push("(");
-                for (i, member) in members.iter().enumerate() {
-                    if i > 0 {
-                        sql.push(if and { " AND " } else { " OR " });
-                    }
-                    self.condition(sql, member, table, alias, conjunctive && (and || members.len() == 1))?;
-                }
-                sql.push(")");
-                Ok(())
-            }
-            Condition::Exists { related, negated, flip } => {
-                self.exists(sql, related, *negated, flip.unwrap_or(false) && conjunctive, table, alias)
-            }
-        }
-    }
-
-    fn exists(
-        &self,
-        sql: &mut Builder,
-        related: &Correlated,
-        negated: bool,
-        flip: bool,
-        parent: &Table,
-        alias: usize,
-    ) -> Result<(), PlanError> {
-        let resolved = self.resolve(&related.subquery)?;
-        let (parents, children) = correlation(parent, resolved.table, related)?;
-        if resolved.limit == Some(0) || !comparable(parent, &parents, resolved.table, &children) {
-            // Still planned, so that a wrong name inside is an error.
-            self.filter(&mut Builder::default(), &related.subquery, &resolved, alias + 1)?;
-            sql.push(if negated { "TRUE" } else { "FALSE" });
-            return Ok(());
-        }
-        let from_child = !self.reads_by_index(resolved.table, &children)
-            || (!negated && (flip || self.is_selective(&related.subquery)?));
-        let inner = alias + 1;
-        if from_child {
-            // Evaluated once: a set of keys that SQLite may start from.
-            if negated {
-                let nulls: Vec<String> =
-                    parents.iter().map(|c| format!("{} IS NULL OR ", column(alias, parent, *c))).collect();
-                sql.push(&format!("({}", nulls.concat()));
-            }
-            sql.push(&format!(
-                "({}) {}IN (SELECT {} FROM {} AS t{inner} WHERE ",
-                columns(alias, parent, &parents),
-                if negated { "NOT " } else { "" },
-                columns(inner, resolved.table, &children),
-                quote(&resolved.table.name),
-            ));
-            for c in &children {
-                sql.push(&format!("{} IS NOT NULL AND ", column(inner, resolved.table, *c)));
-            }
-        } else {
-            sql.push(&format!(
-                "{}EXISTS (SELECT 1 FROM {} AS t{inner} WHERE ",
-                if negated { "NOT " } else { "" },
-                quote(&resolved.table.name),
-            ));
-            for (p, c) in parents.iter().zip(&children) {
-                sql.push(&format!(
-                    "{}={} AND ",
-                    column(inner, resolved.table, *c),
-                    column(alias, parent, *p)
-                ));
-            }
-        }
-        self.filter(sql, &related.subquery, &resolved, inner)?;
-        sql.push(if from_child && negated { "))" } else { ")" });
-        Ok(())
-    }
-
-    /// Whether a subquery is likely to have few rows: it fixes an indexed column.
-    fn is_selective(&self, ast: &Ast) -> Result<bool, PlanError> {
-        let table = self.table(&ast.table)?;
-        match &ast.condition {
-            Some(condition) => self.fixes_index(table, condition),
-            None => Ok(false),
-        }
-    }
-
-    fn fixes_index(&self, table: &Table, condition: &Condition) -> Result<bool, PlanError> {
-        match condition {
-            Condition::Simple { op, left, right } => {
-                let resolved = test::resolve(table, *op, left, right)?;
-                Ok(match resolved {
-                    Test::Compare(c, test::Comparison::Equal, _) => table.has_index_on(&[c]),
-                    _ => false,
-                })
-            }
-            Condition::And(members) => {
-                for member in members {
-                    if self.fixes_index(table, member)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
-            Condition::Or(members) if members.len() == 1 => self.fixes_index(table, &members[0]),
-            Condition::Or(_) => Ok(false),
-            Condition::Exists { related, negated: false, .. } => {
-                let child = self.table(&related.subquery.table)?;
-                let (parents, _) = correlation(table, child, related)?;
-                Ok(table.has_index_on(&parents) && self.is_selective(&related.subquery)?)
-            }
-            Condition::Exists { .. } => Ok(false),
-        }
-    }
+/// What clients may see of a row of a statement's first table, and its version.
+pub(super) fn wanted(table: &Table) -> String {
+    let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
+    format!("{},t0.{VERSION}", columns(0, table, &visible))
 }
 
 /// Rows of a table with given values in some columns, all columns of them. The last
@@ -419,43 +284,6 @@ fn order_by(alias: usize, resolved: &Resolved) -> String {
     parts.join(",")
 }
 
-fn test_sql(sql: &mut Builder, test: &Test, table: &Table, alias: usize) {
-    let name = |c: &ColumnIndex| column(alias, table, *c);
-    match test {
-        Test::Constant(value) => sql.push(if *value { "TRUE" } else { "FALSE" }),
-        Test::IsNull(c) => sql.push(&format!("{} IS NULL", name(c))),
-        Test::IsNotNull(c) => sql.push(&format!("{} IS NOT NULL", name(c))),
-        Test::Compare(c, comparison, value) => {
-            sql.push(&format!("{}{}", name(c), comparison.sql()));
-            sql.bind(value);
-        }
-        Test::IsNot(c, value) => {
-            sql.push(&format!("{} IS NOT ", name(c)));
-            sql.bind(value);
-        }
-        Test::In(c, values, negated) => {
-            // One bound JSON array keeps the text the same for every length.
-            if *negated {
-                sql.push(&format!("({} IS NOT NULL AND ", name(c)));
-            }
-            let not = if *negated { "NOT " } else { "" };
-            sql.push(&format!("{} {not}IN (SELECT value FROM json_each(", name(c)));
-            sql.bind(&Value::Text(json_array(values).into()));
-            sql.push(if *negated { ")))" } else { "))" });
-        }
-        Test::Like { column: c, pattern, fold, negated } => {
-            let not = if *negated { "NOT " } else { "" };
-            if *fold {
-                sql.push(&format!("zero_lower({}) {not}LIKE ", name(c)));
-            } else {
-                sql.push(&format!("{} {not}LIKE ", name(c)));
-            }
-            sql.bind(&Value::Text(pattern.as_str().into()));
-            sql.push(" ESCAPE '\\'");
-        }
-    }
-}
-
 /// A JSON array of stored values, for `json_each`.
 pub fn json_array(values: &[Value]) -> String {
     let items: Vec<String> = values.iter().map(json_value).collect();
@@ -473,7 +301,12 @@ fn json_value(value: &Value) -> String {
 }
 
 /// Rows at or after the cursor, null first (`docs/spec/zql.md` §15.1).
-fn start(sql: &mut Builder, ast: &Ast, resolved: &Resolved, alias: usize) -> Result<(), PlanError> {
+pub(super) fn start(
+    sql: &mut Builder,
+    ast: &Ast,
+    resolved: &Resolved,
+    alias: usize,
+) -> Result<(), PlanError> {
     if let Some(cursor) = cursor(ast, resolved)? {
         after(sql, &order_columns(alias, resolved), &cursor.position, cursor.exclusive);
     }

@@ -35,9 +35,14 @@ impl Texts {
     pub fn share_plan(&mut self, plan: &mut Plan) {
         for node in &mut plan.nodes {
             match &mut node.statements {
-                Statements::Once(statement)
-                | Statements::PerKey(statement)
-                | Statements::Batch(statement) => {
+                Statements::Once(once) => {
+                    self.share_statement(&mut once.statement);
+                    // Nobody else has the plan yet.
+                    if let Some(driving) = once.driving.as_mut().and_then(Arc::get_mut) {
+                        driving.statements_mut().for_each(|statement| self.share_statement(statement));
+                    }
+                }
+                Statements::PerKey(statement) | Statements::Batch(statement) => {
                     self.share_statement(statement);
                 }
                 Statements::Witness { fill, holds } => {

@@ -335,7 +335,7 @@ fn read(syncer: &Syncer, begun: Begun, reader: &Reader) -> Lane {
         Ok(())
     };
     let result = scan(reader, &begun.job(known), &mut hand);
-    Lane { begun, chunks, result, keeps: None }
+    Lane { begun, chunks, result: result.map(drop), keeps: None }
 }
 
 /// Makes a state out of what was read.

@@ -21,8 +21,9 @@ options! {
         .doc(
         "Open the port at once, and begin replicating at the first client. Single node only.");
     ENABLE_QUERY_PLANNER = boolean("enable-query-planner").default("true")
-        .not_yet("the order of joins never changes an answer, and there is no switch for it.")
-        .doc("Choose the order of joins by cost.");
+        .doc(
+        "Choose by cost from which side a query with an EXISTS is read: from its table, or from the rows of \
+         the EXISTS. The answer is the same.");
     QUERY_HYDRATION_STATS = boolean("query-hydration-stats").default("false")
         .not_yet("rows are not counted per query.")
         .doc("Log the number of rows that slow queries looked at.");
