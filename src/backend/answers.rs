@@ -48,6 +48,11 @@ impl Answers {
                 self.kept.insert(question, (now, ast.clone()));
             }
         }
+        self.forget(now);
+    }
+
+    /// Forgets what is too old, or too much.
+    pub fn forget(&mut self, now: f64) {
         while self.order.front().is_some_and(|(at, _)| now - at >= LIFETIME || self.order.len() > MAX_ANSWERS)
         {
             if let Some((at, question)) = self.order.pop_front()
@@ -128,6 +133,8 @@ mod tests {
         assert!(is_known(&answers, TAB, 0, named("a", "[]"), 6_000.0), "the later of two");
         answered(&mut answers, "b", 9_000.0);
         assert_eq!((answers.kept.len(), answers.order.len()), (1, 2));
+        answers.forget(14_000.0);
+        assert_eq!((answers.kept.len(), answers.order.len()), (0, 0), "nobody has to ask for that");
         for n in 0..2 * MAX_ANSWERS {
             answered(&mut answers, &n.to_string(), 9_000.0);
         }

@@ -78,7 +78,7 @@ impl Restoration {
         };
         if let Some(group) = self.group(recorded, &mut syncer.shared, now) {
             self.misfits += usize::from(group.schema.misfit.is_some());
-            syncer.groups.insert(group.id.clone(), group);
+            syncer.groups.insert(group.id.clone(), Box::new(group));
         }
         true
     }

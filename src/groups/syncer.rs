@@ -83,7 +83,7 @@ pub struct Syncer {
     /// What they share.
     pub shared: Shared,
     /// Groups by id.
-    pub groups: HashMap<Rc<str>, Group>,
+    pub groups: HashMap<Rc<str>, Box<Group>>,
     pub(super) connections: HashMap<ConnectionId, Rc<str>>,
     pub(super) catchups: HashMap<ConnectionId, CatchUp>,
     pub(super) tables: Option<MutationTables>,

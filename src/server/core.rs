@@ -501,6 +501,7 @@ async fn tick(core: Rc<Core>) {
     let (mut peak, mut calm) = (false, 0);
     loop {
         sleep(TICK).await;
+        core.answers.borrow_mut().forget(core.clock());
         // Once the lanes of a peak are done and their encoded views are gone.
         let busy = core.lanes.running() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
         calm = if busy { 0 } else { calm + 1 };

@@ -426,7 +426,15 @@ impl Outbox {
 
     /// Sends what was marked. True: something is held still.
     pub fn release_marked(&self) -> bool {
-        let marked: Vec<Bytes> = self.held.borrow_mut().drain(..self.marked.take()).collect();
+        let marked: Vec<Bytes> = {
+            let mut held = self.held.borrow_mut();
+            let marked = held.drain(..self.marked.take()).collect();
+            if held.is_empty() {
+                // Most connections are quiet for long: what one of them took for a poke is given back.
+                *held = VecDeque::new();
+            }
+            marked
+        };
         let size: usize = marked.iter().map(Bytes::len).sum();
         self.held_bytes.set(self.held_bytes.get() - size);
         if !self.broken.get() {

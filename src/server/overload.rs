@@ -49,8 +49,8 @@ pub fn refusal(core: &Core, request: &ConnectRequest) -> Option<ProtocolError> {
     }
     let pressure = core.budget.pressure();
     let is_here = || {
-        let has_views = |group: &crate::groups::group::Group| group.has_views();
-        core.with(|s| s.groups.get(request.group_id.as_str()).is_some_and(has_views)).unwrap_or(false)
+        core.with(|s| s.groups.get(request.group_id.as_str()).is_some_and(|group| group.has_views()))
+            .unwrap_or(false)
     };
     match pressure {
         Pressure::Calm => None,

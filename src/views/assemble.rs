@@ -47,9 +47,13 @@ impl Assembly {
 
     /// Takes what was found next.
     pub fn take(&mut self, chunk: Chunk) {
-        for found in chunk.keys {
-            let slot = |parents| Slot { parents, ..Slot::default() };
-            let slots = found.keys.into_iter().map(|(key, parents)| (key, slot(parents)));
+        let mut start = 0;
+        for found in &chunk.keys {
+            let slots = found.keys.iter().map(|(end, parents)| {
+                let key = &chunk.key_bytes[start..*end as usize];
+                start = *end as usize;
+                (key.into(), Slot { parents: *parents, ..Slot::default() })
+            });
             self.open[found.node as usize].extend(slots);
         }
         let rows = self.rows.clone();
@@ -79,8 +83,8 @@ impl Assembly {
         }
         let flat = self.state.is_flat(node);
         let (_, slot) = &mut self.open[node][found.key as usize];
-        if let Some(position) = found.position {
-            slot.window.get_or_insert_default().push(position, id);
+        if let Some(position) = &found.position {
+            slot.window.get_or_insert_default().push(position.clone(), id);
         }
         match flat {
             true => self.state.flat_rows += 1,

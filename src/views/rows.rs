@@ -89,7 +89,7 @@ impl RowSet {
 
     /// The rows of one part; `None` after the last ([`ShardedMap::part`]).
     pub fn part(&self, part: usize) -> Option<impl Iterator<Item = &RowId>> {
-        Some(self.0.part(part)?.keys())
+        Some(self.0.part(part)?.map(|(id, ())| id))
     }
 
     /// All rows, in no order.

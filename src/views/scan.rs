@@ -73,15 +73,18 @@ pub struct Frame {
 pub struct FoundKeys {
     /// The node.
     pub node: u16,
-    /// Each with the number of its parents.
-    pub keys: Vec<(Box<[u8]>, u32)>,
+    /// Where each ends in [`Chunk::key_bytes`], and the number of its parents.
+    pub keys: Vec<(u32, u32)>,
 }
 
-/// A part of what was found, in order.
+/// A part of what was found, in order. What lasts is made out of it by the core: a thread that reads
+/// would leave it among what it has freed.
 #[derive(Default)]
 pub struct Chunk {
     /// Keys; they come before the rows.
     pub keys: Vec<FoundKeys>,
+    /// The keys, one after another.
+    pub key_bytes: Vec<u8>,
     /// Rows.
     pub rows: Vec<FoundRow>,
     /// Identities of the rows, one after another.
@@ -219,7 +222,12 @@ impl Collect for Scan<'_> {
         self.counts = vec![0; if limited { keys.len() } else { 0 }];
         for keys in keys.chunks(CHUNK_ROWS) {
             self.weight += keys.len();
-            let keys = keys.iter().map(|key| (key.bytes.clone(), key.parents)).collect();
+            let bytes = &mut self.chunk.key_bytes;
+            let place = |key: &ScopeKey| {
+                bytes.extend(&key.bytes);
+                (bytes.len() as u32, key.parents)
+            };
+            let keys = keys.iter().map(place).collect();
             self.chunk.keys.push(FoundKeys { node: node as u16, keys });
             if self.weight >= CHUNK_ROWS {
                 self.hand_over()?;

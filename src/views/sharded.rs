@@ -28,7 +28,15 @@ pub fn splits(shards: usize) -> usize {
     shards - (shards + 1).next_power_of_two() / 2
 }
 
-/// A hash map of any size.
+/// Bytes that the entries of a map may take in order of their keys, before they are hashed. A view has
+/// such maps by the node, and most of them are small: a list has no room that is empty, and one more
+/// entry moves no more than this.
+const FEW: usize = 4_096;
+
+/// Least entries by which a list grows: it is filled up, not doubled.
+const STEP: usize = 4;
+
+/// A map of any size.
 #[derive(Debug, Clone)]
 pub struct ShardedMap<K, V, S = DefaultHashBuilder> {
     shards: Shards<K, V, S>,
@@ -37,18 +45,21 @@ pub struct ShardedMap<K, V, S = DefaultHashBuilder> {
 
 #[derive(Debug, Clone)]
 enum Shards<K, V, S> {
+    /// In order of the keys.
+    Few(Vec<(K, V)>),
     One(HashMap<K, V, S>),
     Many(Vec<HashMap<K, V, S>>),
 }
 
-impl<K, V, S: Default> Default for ShardedMap<K, V, S> {
+impl<K, V, S> Default for ShardedMap<K, V, S> {
     fn default() -> Self {
-        ShardedMap { shards: Shards::One(HashMap::default()), len: 0 }
+        ShardedMap { shards: Shards::Few(Vec::new()), len: 0 }
     }
 }
 
 /// What a map held.
-pub type IntoIter<K, V, S> = std::iter::Flatten<std::vec::IntoIter<HashMap<K, V, S>>>;
+pub type IntoIter<K, V, S> =
+    std::iter::Chain<std::vec::IntoIter<(K, V)>, std::iter::Flatten<std::vec::IntoIter<HashMap<K, V, S>>>>;
 
 impl<K, V, S> ShardedMap<K, V, S> {
     /// Entries.
@@ -61,8 +72,16 @@ impl<K, V, S> ShardedMap<K, V, S> {
         self.len == 0
     }
 
-    fn shards(&self) -> &[HashMap<K, V, S>] {
+    fn few(&self) -> &[(K, V)] {
         match &self.shards {
+            Shards::Few(list) => list,
+            Shards::One(_) | Shards::Many(_) => &[],
+        }
+    }
+
+    fn maps(&self) -> &[HashMap<K, V, S>] {
+        match &self.shards {
+            Shards::Few(_) => &[],
             Shards::One(map) => std::slice::from_ref(map),
             Shards::Many(maps) => maps,
         }
@@ -70,13 +89,19 @@ impl<K, V, S> ShardedMap<K, V, S> {
 
     /// The entries of one shard; `None` after the last. An entry that stays may come into a later
     /// shard, never into an earlier one: whoever goes through them in order misses none.
-    pub fn part(&self, part: usize) -> Option<&HashMap<K, V, S>> {
-        self.shards().get(part)
+    pub fn part(&self, part: usize) -> Option<impl Iterator<Item = (&K, &V)>> {
+        let map = self.maps().get(part);
+        let few = match (map, &self.shards) {
+            (None, Shards::Few(list)) if part == 0 => &list[..],
+            (None, _) => return None,
+            (Some(_), _) => &[],
+        };
+        Some(few.iter().map(|(key, value)| (key, value)).chain(map.into_iter().flatten()))
     }
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards().iter().flatten()
+        self.few().iter().map(|(key, value)| (key, value)).chain(self.maps().iter().flatten())
     }
 
     /// All keys, in no order.
@@ -95,73 +120,111 @@ impl<K, V, S> IntoIterator for ShardedMap<K, V, S> {
     type IntoIter = IntoIter<K, V, S>;
 
     fn into_iter(self) -> Self::IntoIter {
-        let maps = match self.shards {
-            Shards::One(map) => vec![map],
-            Shards::Many(maps) => maps,
+        let (few, maps) = match self.shards {
+            Shards::Few(list) => (list, Vec::new()),
+            Shards::One(map) => (Vec::new(), vec![map]),
+            Shards::Many(maps) => (Vec::new(), maps),
         };
-        maps.into_iter().flatten()
+        few.into_iter().chain(maps.into_iter().flatten())
     }
 }
 
-impl<K: Eq + Hash, V, S: BuildHasher + Default> ShardedMap<K, V, S> {
-    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &HashMap<K, V, S> {
+/// Where a key is in a list, or where it belongs.
+fn place<K: Borrow<Q>, V, Q: Ord + ?Sized>(list: &[(K, V)], key: &Q) -> Result<usize, usize> {
+    list.binary_search_by(|(other, _)| other.borrow().cmp(key))
+}
+
+/// Puts an entry where it belongs.
+fn put<K, V>(list: &mut Vec<(K, V)>, at: usize, key: K, value: V) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 4).max(STEP));
+    }
+    list.insert(at, (key, value));
+}
+
+/// The map that a hash belongs to. All hash alike: they are made from one hasher.
+fn shard<Q: Hash + ?Sized, K, V, S: BuildHasher>(maps: &[HashMap<K, V, S>], key: &Q) -> usize {
+    match maps {
+        [_] => 0,
+        _ => shard_of(maps[0].hasher().hash_one(key), maps.len()),
+    }
+}
+
+impl<K: Eq + Hash + Ord, V, S: BuildHasher> ShardedMap<K, V, S> {
+    /// The value of a key.
+    pub fn get<Q: Hash + Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         match &self.shards {
-            Shards::One(map) => map,
-            // All shards hash alike: they are made from one hasher.
-            Shards::Many(maps) => &maps[shard_of(maps[0].hasher().hash_one(key), maps.len())],
+            Shards::Few(list) => place(list, key).ok().map(|at| &list[at].1),
+            Shards::One(map) => map.get(key),
+            Shards::Many(maps) => maps[shard(maps, key)].get(key),
         }
     }
 
-    fn shard_mut<Q: Hash + ?Sized>(&mut self, key: &Q) -> &mut HashMap<K, V, S> {
+    /// The value of a key, to change.
+    pub fn get_mut<Q: Hash + Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
         match &mut self.shards {
-            Shards::One(map) => map,
+            Shards::Few(list) => place(list, key).ok().map(|at| &mut list[at].1),
+            Shards::One(map) => map.get_mut(key),
             Shards::Many(maps) => {
-                let shard = shard_of(maps[0].hasher().hash_one(key), maps.len());
-                &mut maps[shard]
+                let at = shard(maps, key);
+                maps[at].get_mut(key)
             }
         }
     }
 
-    /// The value of a key.
-    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
-        self.shard(key).get(key)
-    }
-
-    /// The value of a key, to change.
-    pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
-    where
-        K: Borrow<Q>,
-    {
-        self.shard_mut(key).get_mut(key)
-    }
-
     /// Whether there is such a key.
-    pub fn contains_key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    pub fn contains_key<Q: Hash + Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
     {
-        self.shard(key).contains_key(key)
+        self.get(key).is_some()
     }
 
     /// Takes an entry out.
-    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub fn remove<Q: Hash + Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        let removed = self.shard_mut(key).remove(key);
+        let removed = match &mut self.shards {
+            Shards::Few(list) => place(list, key).ok().map(|at| list.remove(at).1),
+            Shards::One(map) => map.remove(key),
+            Shards::Many(maps) => {
+                let at = shard(maps, key);
+                maps[at].remove(key)
+            }
+        };
         self.len -= usize::from(removed.is_some());
         removed
     }
 }
 
-impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> ShardedMap<K, V, S> {
+impl<K: Eq + Hash + Ord, V, S: BuildHasher + Clone + Default> ShardedMap<K, V, S> {
+    /// Most entries in a list.
+    const MOST_FEW: usize = FEW / if size_of::<(K, V)>() == 0 { 1 } else { size_of::<(K, V)>() };
+
     /// Puts an entry in; returns the value that its key had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.make_room();
-        let before = self.shard_mut(&key).insert(key, value);
+        let before = match &mut self.shards {
+            Shards::Few(list) => match place(list, &key) {
+                Ok(at) => Some(std::mem::replace(&mut list[at].1, value)),
+                Err(at) => {
+                    put(list, at, key, value);
+                    None
+                }
+            },
+            Shards::One(map) => map.insert(key, value),
+            Shards::Many(maps) => {
+                let at = shard(maps, &key);
+                maps[at].insert(key, value)
+            }
+        };
         self.len += usize::from(before.is_none());
         before
     }
@@ -173,18 +236,41 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> ShardedMap<K, V, S> {
     {
         self.make_room();
         self.len += usize::from(!self.contains_key(&key));
-        self.shard_mut(&key).entry(key).or_default()
+        match &mut self.shards {
+            Shards::Few(list) => {
+                let at = place(list, &key).unwrap_or_else(|at| {
+                    put(list, at, key, V::default());
+                    at
+                });
+                &mut list[at].1
+            }
+            Shards::One(map) => map.entry(key).or_default(),
+            Shards::Many(maps) => {
+                let at = shard(maps, &key);
+                maps[at].entry(key).or_default()
+            }
+        }
     }
 
-    /// Splits a shard if all of them have become too full on the average.
+    /// Hashes a list that is full, and splits a shard if all of them have become too full on the
+    /// average.
     fn make_room(&mut self) {
-        let shards = self.shards().len();
+        if let Shards::Few(list) = &mut self.shards {
+            if list.len() >= Self::MOST_FEW {
+                let mut map = HashMap::with_capacity_and_hasher(list.len() + 1, S::default());
+                map.extend(std::mem::take(list));
+                self.shards = Shards::One(map);
+            }
+            return;
+        }
+        let shards = self.maps().len();
         if self.len < PER_SHARD * (shards + 1) {
             return;
         }
         let split = splits(shards);
         if let Shards::One(map) = &mut self.shards {
-            self.shards = Shards::Many(vec![std::mem::take(map)]);
+            let hasher = map.hasher().clone();
+            self.shards = Shards::Many(vec![std::mem::replace(map, HashMap::with_hasher(hasher))]);
         }
         let Shards::Many(maps) = &mut self.shards else { return };
         let hasher = maps[0].hasher().clone();
@@ -198,7 +284,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> ShardedMap<K, V, S> {
     }
 }
 
-impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> Extend<(K, V)> for ShardedMap<K, V, S> {
+impl<K: Eq + Hash + Ord, V, S: BuildHasher + Clone + Default> Extend<(K, V)> for ShardedMap<K, V, S> {
     fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
         entries.into_iter().for_each(|(key, value)| drop(self.insert(key, value)));
     }
@@ -225,7 +311,7 @@ mod tests {
     fn no_shard_is_much_fuller_than_the_others() {
         let mut map: ShardedMap<u64, ()> = ShardedMap::default();
         map.extend((0..100_000).map(|n| (n, ())));
-        let fullest = map.shards().iter().map(HashMap::len).max();
+        let fullest = map.maps().iter().map(HashMap::len).max();
         assert!(fullest.is_some_and(|most| most < 3 * PER_SHARD), "{fullest:?}");
     }
 

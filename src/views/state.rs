@@ -1,26 +1,24 @@
 //! What a view holds: which rows, at which node, under which key of their parents.
 
-use smallvec::SmallVec;
-
 use super::rows::{IdentityId, RowId, RowMap, RowSet, Rows};
 use super::sharded::ShardedMap;
 use super::window::Window;
 
-/// Rows of one node under one key, in no order. Most are few.
+/// Rows of one node under one key, in no order. Most are few: those have no allocation of their own.
 #[derive(Debug, Clone)]
 pub enum Ids {
-    /// Up to [`FEW`].
-    Few(SmallVec<[RowId; 3]>),
-    /// More.
-    Many(RowSet),
+    /// The first so many of these.
+    Few(u8, [RowId; FEW]),
+    /// More, or once more.
+    Many(Box<RowSet>),
 }
 
-/// Rows from which on a set is hashed.
-const FEW: usize = 24;
+/// Rows that take no more room than a pointer to a set would.
+const FEW: usize = 3;
 
 impl Default for Ids {
     fn default() -> Self {
-        Ids::Few(SmallVec::new())
+        Ids::Few(0, [RowId(0); FEW])
     }
 }
 
@@ -28,7 +26,7 @@ impl Ids {
     /// Whether the row is in it.
     pub fn contains(&self, id: RowId) -> bool {
         match self {
-            Ids::Few(ids) => ids.contains(&id),
+            Ids::Few(len, ids) => ids[..*len as usize].contains(&id),
             Ids::Many(ids) => ids.contains(&id),
         }
     }
@@ -36,11 +34,13 @@ impl Ids {
     /// Adds a row that is not in it.
     pub fn insert(&mut self, id: RowId) {
         match self {
-            Ids::Few(ids) if ids.len() < FEW => ids.push(id),
-            Ids::Few(ids) => {
-                let mut many: RowSet = ids.iter().copied().collect();
-                many.insert(id);
-                *self = Ids::Many(many);
+            Ids::Few(len, ids) if (*len as usize) < FEW => {
+                ids[*len as usize] = id;
+                *len += 1;
+            }
+            Ids::Few(_, ids) => {
+                let many: RowSet = ids.iter().copied().chain([id]).collect();
+                *self = Ids::Many(Box::new(many));
             }
             Ids::Many(ids) => drop(ids.insert(id)),
         }
@@ -49,9 +49,10 @@ impl Ids {
     /// Takes a row out; whether it was in.
     pub fn remove(&mut self, id: RowId) -> bool {
         match self {
-            Ids::Few(ids) => match ids.iter().position(|i| *i == id) {
+            Ids::Few(len, ids) => match ids[..*len as usize].iter().position(|i| *i == id) {
                 Some(at) => {
-                    ids.swap_remove(at);
+                    *len -= 1;
+                    ids[at] = ids[*len as usize];
                     true
                 }
                 None => false,
@@ -61,17 +62,18 @@ impl Ids {
     }
 
     /// All rows.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = RowId> + '_> {
-        match self {
-            Ids::Few(ids) => Box::new(ids.iter().copied()),
-            Ids::Many(ids) => Box::new(ids.iter().copied()),
-        }
+    pub fn iter(&self) -> impl Iterator<Item = RowId> + '_ {
+        let (few, many) = match self {
+            Ids::Few(len, ids) => (&ids[..*len as usize], None),
+            Ids::Many(ids) => (&[][..], Some(ids)),
+        };
+        few.iter().chain(many.into_iter().flat_map(|ids| ids.iter())).copied()
     }
 
     /// How many.
     pub fn len(&self) -> usize {
         match self {
-            Ids::Few(ids) => ids.len(),
+            Ids::Few(len, _) => *len as usize,
             Ids::Many(ids) => ids.len(),
         }
     }
@@ -229,6 +231,12 @@ mod tests {
         assert!(!state.leave(RowId(7)) && !state.leave(RowId(7)));
         assert!(state.contains(RowId(7)));
         assert!(state.leave(RowId(7)) && !state.contains(RowId(7)));
+    }
+
+    #[test]
+    fn what_a_key_takes_is_known() {
+        // A board has some hundred and fifty keys.
+        assert_eq!((size_of::<Ids>(), size_of::<Slot>()), (16, 32));
     }
 
     #[test]

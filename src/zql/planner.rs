@@ -24,7 +24,9 @@ pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, P
     let mut planner = Planner { catalogue, keys, nodes: Vec::new(), conditions: Vec::new(), wishes };
     planner.node(ast, Kind::Root, None, true)?;
     planner.wish_for_root();
-    let Planner { nodes, conditions, wishes, .. } = planner;
+    let Planner { mut nodes, conditions, wishes, .. } = planner;
+    // Each view has a plan of its own.
+    nodes.shrink_to_fit();
     let wishes = wishes.into_inner().into_iter().collect();
     let mut tables: Vec<_> =
         nodes.iter().map(|n| n.table).chain(conditions.iter().map(|c| c.table)).collect();
