@@ -254,18 +254,3 @@ fn messages_that_are_not_answered() {
     assert!(tab.settle(Duration::from_millis(300)).is_empty());
     stage.app.until_mutations(1, "_zero_cleanupResults");
 }
-
-#[test]
-fn the_inspector_asks_for_a_password() {
-    let stage = Stage::prepared(THREE, &[("ADMIN_PASSWORD", "secret")]);
-    let mut tab = stage.tab(&[items()]);
-    for op in ["version", "metrics", "queries", "analyze-query"] {
-        tab.send(json!(["inspect", {"op": op, "id": op}]));
-        let expected = json!(["inspect", {"op": "authenticated", "id": op, "value": false}]);
-        match tab.next(WAIT) {
-            Some(Event::Other(answer)) => assert_eq!(answer, expected),
-            other => panic!("{op}: {other:?}"),
-        }
-    }
-    tab.round_trip();
-}

@@ -80,6 +80,24 @@ pub fn response(body: &[u8]) -> Result<Transformation, CallError> {
     }
 }
 
+/// The queries that an answer spells out, by hash: JSON text as the app wrote it.
+pub fn texts(body: &[u8]) -> Result<Vec<(String, String)>, CallError> {
+    let text = std::str::from_utf8(body).map_err(|e| malformed(&e.to_string()))?;
+    let entries: Vec<&RawValue> = match text.trim_start().starts_with('[') {
+        true => {
+            let (_, body): (&str, &RawValue) = read(text)?;
+            read(body.get())?
+        }
+        false => read::<Answer>(text)?.queries.unwrap_or_default(),
+    };
+    let mut out = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let entry: Entry = read(entry.get())?;
+        out.extend(entry.ast.map(|ast| (entry.id, ast.get().to_owned())));
+    }
+    Ok(out)
+}
+
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CallError> {
     serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))
 }

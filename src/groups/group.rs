@@ -108,6 +108,8 @@ pub struct Group {
     pub transformations: u64,
     /// Views that joined anew while the group still waited for others, since its last step.
     pub passed: u32,
+    /// A connection has shown the administrator's password: all may inspect.
+    pub inspected: bool,
 }
 
 /// What a change of the configuration did.
@@ -165,6 +167,7 @@ impl Group {
             idle_since: None,
             transformations: 0,
             passed: 0,
+            inspected: false,
         }
     }
 

@@ -10,6 +10,7 @@ pub mod desires;
 mod execution;
 pub mod group;
 pub mod housekeeping;
+pub mod inspect;
 pub mod mutations;
 mod namer;
 pub mod old;

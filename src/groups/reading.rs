@@ -151,6 +151,7 @@ impl Syncer {
         let view = self.shared.views.get_mut(request.view);
         if let Some(view) = view.filter(|view| view.incarnation == request.incarnation) {
             view.account.reading_nanoseconds += nanoseconds;
+            view.account.last_reading = Some(nanoseconds);
         }
     }
 

@@ -25,11 +25,6 @@ pub fn transform_error(errors: &[Value]) -> Vec<u8> {
     json!(["transformError", errors]).to_string().into_bytes()
 }
 
-/// `inspect` answered with "not authenticated".
-pub fn inspect_refused(id: &str) -> Vec<u8> {
-    json!(["inspect", {"op": "authenticated", "id": id, "value": false}]).to_string().into_bytes()
-}
-
 /// `pokeStart`.
 pub fn poke_start(poke_id: &str, base: Option<&str>) -> Vec<u8> {
     json!(["pokeStart", {"pokeID": poke_id, "baseCookie": base}]).to_string().into_bytes()

@@ -7,6 +7,7 @@ pub mod connect;
 pub mod cookie;
 pub mod downstream;
 pub mod error;
+pub mod inspect;
 pub mod lexi;
 mod problem;
 pub mod upstream;

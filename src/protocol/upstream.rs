@@ -8,6 +8,7 @@ use serde_json::Number;
 use serde_json::value::RawValue;
 
 use super::client_schema::ClientSchema;
+use super::inspect;
 use super::problem::problem;
 
 /// Most query operations in one message.
@@ -43,12 +44,12 @@ pub enum Upstream<'m> {
     },
     /// Accepted and ignored.
     Ignored,
-    /// Inspector request: operation and id.
+    /// Of the inspector.
     Inspect {
-        /// Operation.
-        op: String,
         /// Id to repeat in the answer.
         id: String,
+        /// What is asked for.
+        request: inspect::Request,
     },
 }
 
@@ -249,12 +250,6 @@ struct RawAck {
 }
 
 #[derive(Deserialize)]
-struct RawInspect {
-    op: String,
-    id: String,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
@@ -282,8 +277,8 @@ pub fn parse(message: &str) -> Result<Upstream<'_>, Invalid> {
         }
         "pull" | "closeConnection" => Ok(Upstream::Ignored),
         "inspect" => {
-            let raw: RawInspect = read(body, kind)?;
-            Ok(Upstream::Inspect { op: raw.op, id: raw.id })
+            let (id, request) = inspect::request(read(body, kind)?)?;
+            Ok(Upstream::Inspect { id, request })
         }
         other => Err(format!("unknown type of message {:?}", short(other))),
     }

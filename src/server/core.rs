@@ -140,6 +140,8 @@ pub struct Core {
     pub most_connections: usize,
     /// Requests of connections that are being read.
     pub handshakes: Cell<usize>,
+    /// Analyses of queries that are under way.
+    pub analyses: Cell<usize>,
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
@@ -221,6 +223,7 @@ impl Core {
             inbound: Rc::default(),
             most_connections: parts.most_connections,
             handshakes: Cell::new(0),
+            analyses: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),

@@ -66,9 +66,9 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
         Upstream::AckMutationResponses { client_id, id } => {
             clean_up(session, Cleanup::UpTo { client_id: &client_id, id });
         }
-        Upstream::Inspect { id, .. } => {
+        Upstream::Inspect { id, request } => {
             session.outbox.until_caught_up().await;
-            session.outbox.message(&downstream::inspect_refused(&id));
+            super::inspect::handle(session, &id, request).await;
         }
         _ => {}
     }

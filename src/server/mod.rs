@@ -4,6 +4,7 @@
 //! calls into the groups of its core.
 
 pub mod accept;
+mod analyse;
 pub mod batch;
 pub mod budget;
 pub mod core;
@@ -11,6 +12,7 @@ mod cork;
 pub mod gate;
 pub mod handover;
 pub mod inbox;
+mod inspect;
 pub mod lane;
 pub mod lane_threads;
 mod lanes;

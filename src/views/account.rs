@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::routing::Reason;
+use super::spread::Spread;
 
 /// Sums over the life of a view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,10 +20,14 @@ pub struct Account {
     pub edited: u64,
     /// Time of the core, in nanoseconds. Given to it: nothing here reads a clock.
     pub nanoseconds: u64,
+    /// The same, batch by batch.
+    pub updates: Spread,
     /// How often it was read from the beginning, the first time included.
     pub readings: u64,
     /// How long that took, in nanoseconds, on threads beside the core and on it.
     pub reading_nanoseconds: u64,
+    /// The last one alone.
+    pub last_reading: Option<u64>,
     /// Why it had to be read anew, and how often.
     pub fallbacks: BTreeMap<Reason, u64>,
 }

@@ -27,6 +27,7 @@ pub mod rows;
 pub mod scan;
 pub mod shapes;
 pub mod sharded;
+pub mod spread;
 pub mod state;
 pub mod task;
 pub mod view;

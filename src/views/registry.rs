@@ -534,7 +534,8 @@ impl Views {
             .clone()
     }
 
-    fn layout(&mut self, plan: &Plan, catalogue: &Catalogue) -> Layout {
+    /// How the nodes of a plan map to rows and encoders.
+    pub fn layout(&mut self, plan: &Plan, catalogue: &Catalogue) -> Layout {
         let of = |node: &Node| self.rows.borrow_mut().identity(node.table, &node.key);
         let identities: Vec<IdentityId> = plan.nodes.iter().map(of).collect();
         let encoders = identities.iter().map(|identity| self.encoder(*identity, catalogue)).collect();

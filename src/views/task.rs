@@ -115,6 +115,7 @@ impl Done {
         };
         view.account.looked_at += self.looked_at as u64;
         view.account.nanoseconds += self.nanoseconds;
+        view.account.updates.record(self.nanoseconds);
         match self.error {
             // What it holds and what is told of it agree; only is it not the query's answer.
             Some(ReadError::Interrupted) => {

@@ -11,27 +11,43 @@ pub fn explain(reader: &Reader, plan: &Plan, driver: usize) -> Result<Vec<String
     let mut out = Vec::new();
     for (index, node) in plan.nodes.iter().enumerate() {
         for text in statements(node, driver) {
-            // Not from the cache: each is asked for once.
-            let mut steps = reader.prepare_once(&format!("EXPLAIN QUERY PLAN {text}"))?;
-            let parameters = steps.parameter_count();
-            for parameter in 1..=parameters {
-                steps.raw_bind_parameter(parameter, rusqlite::types::Null)?;
-            }
-            let mut rows = steps.raw_query();
-            while let Some(row) = rows.next()? {
-                out.push(format!("{index}: {}", row.get::<_, String>(3)?));
-            }
+            out.extend(steps_of(reader, text)?.into_iter().map(|step| format!("{index}: {step}")));
         }
     }
     Ok(out)
 }
 
+/// The steps of one statement.
+pub fn steps_of(reader: &Reader, sql: &str) -> Result<Vec<String>, ReadError> {
+    // Not from the cache: each is asked for once.
+    let mut steps = reader.prepare_once(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let parameters = steps.parameter_count();
+    for parameter in 1..=parameters {
+        steps.raw_bind_parameter(parameter, rusqlite::types::Null)?;
+    }
+    let mut rows = steps.raw_query();
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push(row.get(3)?);
+    }
+    Ok(out)
+}
+
+/// The statement that gives the rows of a node.
+pub fn rows_statement(node: &Node, driver: usize) -> Option<&str> {
+    match &node.statements {
+        Statements::Once(once) => Some(&once.from(driver).text),
+        Statements::PerKey(statement) | Statements::Batch(statement) => Some(&statement.text),
+        Statements::Witness { fill, .. } => Some(&fill.text),
+        Statements::Never => None,
+    }
+}
+
 fn statements(node: &Node, driver: usize) -> Vec<&str> {
-    let of_rows: Vec<&str> = match &node.statements {
-        Statements::Once(once) => vec![&once.from(driver).text],
-        Statements::PerKey(statement) | Statements::Batch(statement) => vec![&statement.text],
-        Statements::Witness { fill, holds } => vec![&fill.text, &holds.text],
-        Statements::Never => return Vec::new(),
+    let Some(rows) = rows_statement(node, driver) else { return Vec::new() };
+    let holds = match &node.statements {
+        Statements::Witness { holds, .. } => Some(&*holds.text),
+        _ => None,
     };
-    of_rows.into_iter().chain([&*node.holds.text, &*node.lookup.text]).collect()
+    [rows].into_iter().chain(holds).chain([&*node.holds.text, &*node.lookup.text]).collect()
 }

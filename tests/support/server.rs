@@ -58,13 +58,18 @@ pub fn kelvin(directory: &Path, settings: &[(String, String)]) -> Command {
     command
 }
 
+/// The variable of a setting; the one that Node gives its own name is no setting of Zero's.
+fn variable(name: &str) -> String {
+    if name == "NODE_ENV" { name.to_owned() } else { format!("ZERO_{name}") }
+}
+
 impl Server {
     /// Prepares a server in a directory of its own; `settings` without `ZERO_`.
     pub fn new(settings: &[(&str, String)]) -> Server {
         let directory = scratch("server");
         let port = free_port();
         let mut all: Vec<(String, String)> =
-            settings.iter().map(|(name, value)| (format!("ZERO_{name}"), value.clone())).collect();
+            settings.iter().map(|(name, value)| (variable(name), value.clone())).collect();
         all.push(("ZERO_PORT".into(), port.to_string()));
         all.push(("ZERO_REPLICA_FILE".into(), directory.join("replica.db").display().to_string()));
         Server { port, directory, settings: all, running: None }
@@ -73,7 +78,7 @@ impl Server {
     /// Changes settings, named without `ZERO_`, from the next start on.
     pub fn set(&mut self, settings: &[(&str, String)]) {
         for (name, value) in settings {
-            let name = format!("ZERO_{name}");
+            let name = variable(name);
             self.settings.retain(|(n, _)| *n != name);
             self.settings.push((name, value.clone()));
         }

@@ -1,0 +1,258 @@
+//! Reads one query for the inspector, beside all that is served: what it gives, by which statements,
+//! and how SQLite reads them (`docs/spec/sync-protocol.md` §18, "Result").
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kelvin_io::executor::{now, sleep, spawn};
+use kelvin_io::websocket;
+use serde_json::{Map, Value, json};
+
+use super::core::Core;
+use super::lane::{give_reader_back, take_reader};
+use super::lane_threads::Message;
+use super::session::Session;
+use crate::protocol::inspect::Analyze;
+use crate::replica::catalogue::Catalogue;
+use crate::replica::reader::{ReadError, Reader};
+use crate::views::scan::{Chunk, Job, Witnesses};
+use crate::zql::ast::{self, Strictness};
+use crate::zql::explain::{rows_statement, steps_of};
+use crate::zql::plan::{Plan, plan};
+
+/// Longest time that an analysis may read. Whoever waits for longer knows enough.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Most bytes of rows that an answer has: browsers show it in a console.
+const MAX_ROWS: usize = 16 << 20;
+
+/// Analyses that a core has under way at a time: they are a developer's, and take a thread each.
+const MAX_RUNNING: usize = 1;
+
+/// What was read.
+#[derive(Default)]
+struct Found {
+    /// Rows that statements gave, by node.
+    read: Vec<u64>,
+    /// Rows that a client would be sent, by node and in all.
+    sent: u64,
+    rows: Vec<(usize, Value)>,
+    bytes: usize,
+}
+
+/// Reads the query and describes how. An error says why that is not possible.
+pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Result<Value, String> {
+    let core = &session.core;
+    let ast = ast::parse(text, Strictness::Tolerant).map_err(|error| format!("invalid query: {error}"))?;
+    let begin = core.with(|s| {
+        let group = s.groups.get(session.request.group_id.as_str())?;
+        let keys = group.schema.keys.clone();
+        Some((keys, s.shared.catalogue.clone()))
+    });
+    let Some((keys, catalogue)) = begin.flatten() else { return Err("the client group is gone".to_owned()) };
+    let plan = Arc::new(plan(&ast, &catalogue, &*keys).map_err(|error| error.to_string())?);
+    let Some(layout) = core.with(|s| s.shared.views.layout(&plan, &catalogue)) else {
+        return Err("the replica is not ready".to_owned());
+    };
+    let job = Job {
+        plan: plan.clone(),
+        nodes: layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect(),
+        poke_id: Some("inspect".to_owned()),
+        witnesses: Witnesses::new(),
+        since: None,
+    };
+    let _running = Running::begin(core)?;
+    let (started, began) = (milliseconds_of_day(), now());
+    let (reader, result) = read(core, job, wanted).await;
+    let elapsed = now().saturating_duration_since(began).as_secs_f64() * 1e3;
+    let described = result.map_err(|error| match error {
+        ReadError::Interrupted => format!("it took longer than {} seconds", LIMIT.as_secs()),
+        error => error.to_string(),
+    });
+    let described = described.and_then(|(found, driver)| {
+        let reader = reader.as_ref().ok_or("the reading thread is gone")?;
+        let report = Report { plan: &plan, catalogue: &catalogue, driver, found: &found };
+        let times = [started, started + elapsed, elapsed];
+        report.write(reader, wanted, times).map_err(|error| error.to_string())
+    });
+    let ended = reader.map_or(Ok(()), |reader| give_reader_back(core, reader));
+    ended.map_err(|error| error.to_string()).and(described)
+}
+
+/// Counts an analysis for as long as it is under way.
+struct Running<'c>(&'c Core);
+
+impl Running<'_> {
+    fn begin(core: &Core) -> Result<Running<'_>, String> {
+        if core.analyses.get() >= MAX_RUNNING {
+            return Err("another query is being analysed; try again".to_owned());
+        }
+        core.analyses.set(core.analyses.get() + 1);
+        Ok(Running(core))
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.analyses.set(self.0.analyses.get() - 1);
+    }
+}
+
+fn milliseconds_of_day() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e3
+}
+
+/// Has a lane's thread read it on a snapshot of its own.
+async fn read(
+    core: &Core,
+    job: Job,
+    wanted: &Analyze,
+) -> (Option<Reader>, Result<(Found, usize), ReadError>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let begun = take_reader(core).and_then(|mut reader| {
+        reader.stop_when(stop.clone())?;
+        reader.begin()?;
+        Ok(reader)
+    });
+    let reader = match begun {
+        Ok(reader) => reader,
+        Err(error) => return (None, Err(error)),
+    };
+    let raised = stop.clone();
+    let limit = spawn(async move {
+        sleep(LIMIT).await;
+        raised.store(true, Ordering::Relaxed);
+    });
+    let mut found = Found { read: vec![0; job.plan.nodes.len()], ..Found::default() };
+    let messages = match core.lanes.threads.read(reader, job) {
+        Ok(messages) => messages,
+        Err(error) => return (None, Err(error)),
+    };
+    let mut taken = Ok(());
+    let mut pace = core.pace("analysing a query");
+    let out = loop {
+        pace.end();
+        let Ok(message) = messages.recv().await else { break (None, Err(ReadError::Interrupted)) };
+        pace.begin();
+        match message {
+            Message::Chunk(chunk) if taken.is_ok() => {
+                taken = found.take(&chunk, wanted);
+                if taken.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            Message::Chunk(_) => {}
+            Message::End(reader, result) => {
+                let result = std::mem::replace(&mut taken, Ok(())).and(result);
+                break (Some(reader), result.map(|driver| (found, driver)));
+            }
+        }
+    };
+    pace.end();
+    limit.cancel().await;
+    out
+}
+
+impl Found {
+    fn take(&mut self, chunk: &Chunk, wanted: &Analyze) -> Result<(), ReadError> {
+        chunk.rows.iter().for_each(|row| self.read[row.node as usize] += 1);
+        let encoded: Vec<usize> =
+            chunk.rows.iter().filter(|row| row.encoded).map(|row| row.node as usize).collect();
+        self.sent += encoded.len() as u64;
+        if !wanted.synced_rows && !wanted.read_rows {
+            return Ok(());
+        }
+        self.bytes += chunk.frames.iter().map(|frame| frame.frame.len()).sum::<usize>();
+        if self.bytes > MAX_ROWS {
+            let text = format!("the rows are more than {} MiB: ask without them", MAX_ROWS >> 20);
+            return Err(ReadError::Unsupported(text));
+        }
+        let mut nodes = encoded.into_iter();
+        for frame in &chunk.frames {
+            let payload: Value =
+                serde_json::from_slice(websocket::payload_of(&frame.frame)).unwrap_or_default();
+            let patches = payload.pointer("/1/rowsPatch").and_then(Value::as_array);
+            for patch in patches.into_iter().flatten() {
+                self.rows.extend(nodes.next().zip(patch.get("value").cloned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is told of it.
+struct Report<'r> {
+    plan: &'r Plan,
+    catalogue: &'r Catalogue,
+    driver: usize,
+    found: &'r Found,
+}
+
+impl Report<'_> {
+    fn table(&self, node: usize) -> String {
+        self.catalogue.get(self.plan.nodes[node].table).name.clone()
+    }
+
+    fn write(&self, reader: &Reader, wanted: &Analyze, times: [f64; 3]) -> Result<Value, ReadError> {
+        let mut plans = Map::new();
+        let mut counts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (at, node) in self.plan.nodes.iter().enumerate() {
+            let Some(sql) = rows_statement(node, self.driver) else { continue };
+            plans.insert(sql.to_owned(), json!(steps_of(reader, sql)?));
+            *counts.entry(self.table(at)).or_default().entry(sql.to_owned()).or_default() +=
+                self.found.read[at];
+        }
+        let [start, end, elapsed] = times;
+        let mut out = json!({
+            "warnings": self.warnings(),
+            "syncedRowCount": self.found.sent,
+            "start": start,
+            "end": end,
+            "elapsed": elapsed,
+            "sqlitePlans": plans,
+            "readRowCountsByQuery": counts,
+            "readRowCount": self.found.read.iter().sum::<u64>(),
+        });
+        if wanted.synced_rows {
+            out["syncedRows"] = self.synced_rows();
+        }
+        if wanted.read_rows {
+            out["readRows"] = self.read_rows();
+        }
+        Ok(out)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let wish = |wish: &crate::replica::live_indexes::Wish| {
+            let table = self.catalogue.get(wish.table);
+            let columns: Vec<&str> =
+                wish.columns.iter().map(|c| table.columns[*c as usize].name.as_str()).collect();
+            format!(
+                "an index of {:?} on {} would be read by; it is made when the query is used",
+                table.name,
+                columns.join(", ")
+            )
+        };
+        self.plan.wishes.iter().map(wish).collect()
+    }
+
+    fn synced_rows(&self) -> Value {
+        let mut tables: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+        for (node, row) in &self.found.rows {
+            tables.entry(self.table(*node)).or_default().push(row);
+        }
+        json!(tables)
+    }
+
+    fn read_rows(&self) -> Value {
+        let mut tables: BTreeMap<String, BTreeMap<&str, Vec<&Value>>> = BTreeMap::new();
+        for (node, row) in &self.found.rows {
+            let sql = rows_statement(&self.plan.nodes[*node], self.driver).unwrap_or_default();
+            tables.entry(self.table(*node)).or_default().entry(sql).or_default().push(row);
+        }
+        json!(tables)
+    }
+}
