@@ -89,6 +89,7 @@ fn write(path: &Path, schema: &Schema, views: usize, members: usize, keys: usize
         id: "group".into(),
         schema: 1,
         user: None,
+        profile: None,
         label: (FIRST.0, 1),
         version: FIRST.0,
         floor: (0, 0),

@@ -253,3 +253,22 @@ fn a_disk_that_is_full_sends_clients_away_and_serves_them_again_when_it_is_not()
     let is_done = |c: &Client| c.store.row("item", "i3").is_some_and(|row| row["n"] == 5);
     assert!(!caught_up(&mut client, is_done).1, "what was known before is known still");
 }
+
+#[test]
+fn whose_browser_profile_a_group_is_survives_a_restart() {
+    let (mut stage, _client) = settled(&[]);
+    let is_named = |stage: &Stage, name: &PathBuf| {
+        let bytes = std::fs::read(name).unwrap_or_default();
+        files(stage).contains(name) && memchr::memmem::find(&bytes, br#""profile":"p1""#).is_some()
+    };
+    let first = files(&stage).pop().expect("a file");
+    assert!(is_named(&stage, &first));
+    stage.server.kill();
+    stage.server.start();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Nobody has come back: what the new process writes down it has read.
+    while !files(&stage).iter().any(|file| *file != first && is_named(&stage, file)) {
+        assert!(Instant::now() < deadline, "{:?} name no profile", files(&stage));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::app::{Answer, Query, THREE, items, query, schema};
-use support::client::{Client, Event, WAIT, protocol};
+use support::client::{Client, protocol};
 use support::stage::Stage;
 use support::store::keys;
 

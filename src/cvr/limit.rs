@@ -120,6 +120,7 @@ mod tests {
             id: format!("g{view}"),
             schema: 0,
             user: None,
+            profile: None,
             label: (10, 1),
             version: 10,
             floor: (0, 0),

@@ -135,6 +135,9 @@ pub struct GroupRecord {
     pub schema: u64,
     /// The user that it belongs to; `None`: no connection was let in yet.
     pub user: Option<Option<String>>,
+    /// The browser profile; `None`: of an old client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Box<str>>,
     /// Last label issued.
     pub label: (u64, u64),
     /// Data version of the state that it stands for.
@@ -462,6 +465,7 @@ mod tests {
             id: "g".into(),
             schema: 1,
             user: Some(Some("u".into())),
+            profile: Some("p1".into()),
             label: (5, 6),
             version: 5,
             floor: (0, 0),

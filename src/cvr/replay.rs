@@ -421,6 +421,7 @@ mod tests {
             id: "g".to_owned(),
             schema: 0,
             user: None,
+            profile: None,
             label: (10, 1),
             version: 10,
             floor: (0, 0),

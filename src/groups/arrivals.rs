@@ -120,6 +120,10 @@ impl Syncer {
                 self.shared.note(group);
             }
         }
+        if group.profile.as_deref() != arrival.profile_id.as_deref() {
+            group.profile = arrival.profile_id.as_deref().map(Box::from);
+            self.shared.note(group);
+        }
         if init.deleted.iter().flatten().any(|id| *id == arrival.client_id) {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
         }

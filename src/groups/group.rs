@@ -61,6 +61,8 @@ pub struct Group {
     pub schema: Rc<Resolved>,
     /// User that the group belongs to, once a connection was validated.
     pub user: Option<Option<String>>,
+    /// Browser profile that last connected (`docs/spec/sync-protocol.md` §4.4).
+    pub profile: Option<Box<str>>,
     /// Clients by id.
     pub clients: SortedMap<String, Client>,
     /// Queries by hash.
@@ -143,6 +145,7 @@ impl Group {
             id,
             schema,
             user: None,
+            profile: None,
             clients: SortedMap::new(),
             queries: SortedMap::new(),
             removed_queries: VecDeque::new(),

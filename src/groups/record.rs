@@ -62,6 +62,7 @@ pub fn record(
         id: group.id.to_string(),
         schema,
         user: group.user.clone(),
+        profile: group.profile.clone(),
         label: pair(group.label),
         version: group.version.0,
         floor: pair(group.floor.max(results_floor(group))),
@@ -133,6 +134,7 @@ fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecor
 pub fn restore(record: GroupRecord, schema: Rc<Resolved>) -> Group {
     let mut group = Group::new(record.id.as_str().into(), schema);
     group.user = record.user;
+    group.profile = record.profile;
     group.label = cookie(record.label);
     group.version = StateVersion(record.version);
     group.floor = cookie(record.floor);

@@ -72,6 +72,9 @@ pub struct Arrival {
     pub group_id: Rc<str>,
     /// User that the connection was validated for.
     pub user_id: Option<String>,
+    /// Browser profile, which may have several groups; `None`: an old client, whose group is all there
+    /// is of it.
+    pub profile_id: Option<String>,
     /// Cookie in the URL, if the tab has one.
     pub base_cookie: Option<Cookie>,
     /// Way out.

@@ -127,6 +127,7 @@ fn arrival(session: &Session) -> Arrival {
         client_id: session.request.client_id.clone(),
         group_id: session.request.group_id.as_str().into(),
         user_id: session.request.user_id.clone(),
+        profile_id: session.request.profile_id.clone(),
         base_cookie: session.base_cookie,
         sink: session.outbox.clone(),
     }

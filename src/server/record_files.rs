@@ -219,6 +219,7 @@ mod tests {
             id: id.into(),
             schema: 0,
             user: None,
+            profile: None,
             label: (1, 1),
             version: 1,
             floor: (0, 0),

@@ -232,6 +232,7 @@ impl World {
             client_id: tab.client.clone(),
             group_id: group_id.as_str().into(),
             user_id: None,
+            profile_id: None,
             base_cookie,
             sink: pipe.clone(),
         };
