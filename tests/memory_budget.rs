@@ -161,6 +161,28 @@ fn a_query_that_takes_more_than_its_part_is_refused_and_others_are_not() {
 }
 
 #[test]
+fn a_group_that_takes_more_than_its_part_is_refused_what_is_too_much() {
+    const MIB: u64 = 96;
+    let stage = stage(MIB);
+    let bystander = stage.bystander();
+    let mut greedy = stage.tab(&[of(0)]);
+    // Half of the memory is some ninety of them. A few at a time: what reading many of them at once
+    // takes beside them would be too much by itself.
+    let answered = |c: &Client| c.store.got.len() + c.refused.len();
+    for owner in 1..130 {
+        greedy.change(vec![of(owner).put()]);
+        greedy.until("an answer", |c| answered(c) > owner);
+    }
+    let (got, refused) = (greedy.store.got.len(), greedy.refused.len());
+    assert!(got >= 60 && refused >= 10, "{got} served, {refused} refused");
+    let text = greedy.refused[0].to_string();
+    assert!(text.contains(&format!("more than {} MiB", MIB / 2)) && text.contains("close some"), "{text}");
+    assert_eq!(greedy.store.table("item").len(), got * ROWS);
+    assert!(greedy.is_connected(), "what it has it keeps");
+    bystander.finish(PROMPT);
+}
+
+#[test]
 fn halves_of_large_messages_do_not_fill_the_memory() {
     const CONNECTIONS: usize = 40;
     const HALF: usize = 4 << 20;
