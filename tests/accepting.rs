@@ -149,3 +149,28 @@ fn nothing_of_the_run_before_is_left() {
     let [_, (descriptors, threads), _, last] = left[..] else { unreachable!("four starts") };
     assert!(last.0 < descriptors + 2 && last.1 <= threads, "descriptors and threads: {left:?}");
 }
+
+#[test]
+fn peers_that_say_nothing_do_not_keep_others_out() {
+    // More than may be heard at a time, and each of them may be silent for more than a minute.
+    const SILENT: usize = 1_200;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("more open files");
+    let stage = Stage::prepared(THREE, &[]);
+    let silent: Vec<TcpStream> = (0..SILENT).filter_map(|_| connect(stage.server.port)).collect();
+    assert_eq!(silent.len(), SILENT);
+    let began = Instant::now();
+    stage.tab(&[items()]);
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    let mut page = connect(stage.server.port).expect("a connection");
+    page.write_all(REQUEST).expect("it takes a request");
+    assert_eq!(fate(&mut page), Fate::Answered);
+    // Only as many were closed as had to make room.
+    let is_open = |stream: &&TcpStream| {
+        stream.set_nonblocking(true).expect("it can be asked");
+        matches!((&mut &**stream).read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    };
+    let left = silent.iter().filter(is_open).count();
+    assert!(left >= 1_000, "{left} of {SILENT} are left");
+}

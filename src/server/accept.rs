@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::AsyncWriteExt;
+use futures_lite::future::or;
 use kelvin_io::executor::{sleep, spawn};
 use kelvin_io::http_server::{Request, RequestError, Response, read_request, upgrade_head, write_response};
 use kelvin_io::socket::{Listener, TcpStream};
@@ -26,28 +27,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// and those that are connected come first.
 const ACCEPTS_PER_SECOND: f64 = 4_000.0;
 
-/// Connections whose request is being read, or that have another before them on a page's connection. Each
-/// may have as much memory as a request's head.
-const MAX_HANDSHAKES: usize = 1_024;
-
 /// Wait when there are so many.
 const HANDSHAKE_WAIT: Duration = Duration::from_millis(5);
-
-/// A connection whose request is being read; counted for as long as it lives.
-struct Handshake(Rc<Core>);
-
-impl Handshake {
-    fn new(core: &Rc<Core>) -> Handshake {
-        core.handshakes.set(core.handshakes.get() + 1);
-        Handshake(core.clone())
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
-    }
-}
 
 /// Accepts until the core is to end.
 pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
@@ -55,10 +36,11 @@ pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let handshake = Handshake::new(&core);
+                let handshake = core.handshakes.begin(core.clock());
+                let here = core.clone();
                 spawn(async move {
-                    let core = &handshake.0;
-                    futures_lite::future::or(serve(core, stream), core.until_stopping()).await;
+                    let ends = or(here.until_stopping(), handshake.is_told());
+                    or(serve(&here, stream), ends).await;
                 })
                 .detach();
                 // Whoever comes too soon waits in the kernel's queue.
@@ -66,7 +48,7 @@ pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
                 if wait > 0.0 {
                     sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
                 }
-                while core.handshakes.get() >= MAX_HANDSHAKES && !core.is_stopping() {
+                while !core.handshakes.make_room(core.clock()) && !core.is_stopping() {
                     sleep(HANDSHAKE_WAIT).await;
                 }
             }

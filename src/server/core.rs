@@ -21,6 +21,7 @@ use super::budget::Budget;
 use super::cork::Cork;
 use super::gate::Gate;
 use super::handover::Handover;
+use super::handshakes::Handshakes;
 use super::inbox::Inbound;
 use super::lanes::{Lanes, lanes_of};
 use super::outbox::Outbox;
@@ -139,7 +140,7 @@ pub struct Core {
     /// Most connections of this core.
     pub most_connections: usize,
     /// Requests of connections that are being read.
-    pub handshakes: Cell<usize>,
+    pub handshakes: Rc<Handshakes>,
     /// Analyses of queries that are under way.
     pub analyses: Cell<usize>,
     /// What was written down before the process started.
@@ -222,7 +223,7 @@ impl Core {
             budget: parts.budget,
             inbound: Rc::default(),
             most_connections: parts.most_connections,
-            handshakes: Cell::new(0),
+            handshakes: Rc::default(),
             analyses: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,

@@ -11,6 +11,7 @@ pub mod core;
 mod cork;
 pub mod gate;
 pub mod handover;
+pub mod handshakes;
 pub mod inbox;
 mod inspect;
 pub mod lane;

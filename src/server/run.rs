@@ -399,7 +399,7 @@ async fn drain(core: &Rc<Core>) {
     }
     // Those whose requests were being read close as soon as they see that the core is to end.
     for _ in 0..DRAIN_TURNS {
-        if core.handshakes.get() == 0 {
+        if core.handshakes.is_empty() {
             return;
         }
         yield_now().await;
