@@ -49,6 +49,31 @@ pub fn collect_seldom() -> bool {
     }
 }
 
+/// The allocator's number of "milliseconds after which the system gets back what is free", its
+/// default, and one that is never reached.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+const PURGE_DEFAULT: std::ffi::c_long = 1_000;
+const PURGE_NEVER: std::ffi::c_long = 1 << 30;
+
+/// Has the allocator give nothing back to the system by itself: it does so within whichever
+/// allocation is due, and to give back what a large view had takes up to twenty milliseconds. Somebody has to
+/// call [`purge`] from a thread that nobody waits for. Returns whether it does.
+pub fn purge_elsewhere() -> bool {
+    // SAFETY: as in `collect_seldom`.
+    unsafe {
+        if libmimalloc_sys::mi_option_get(PURGE_DELAY) == PURGE_DEFAULT {
+            libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_NEVER);
+        }
+        libmimalloc_sys::mi_option_get(PURGE_DELAY) == PURGE_NEVER
+    }
+}
+
+/// Gives back to the system what is free in the whole process.
+pub fn purge() {
+    // SAFETY: as in `give_back`. Of this thread's own heap nothing is left afterwards that is free.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// Memory of the process that the system cannot take back without ending it, in bytes: what is
 /// in memory and not backed by a file. 0 where the system does not say.
 pub fn held() -> usize {
@@ -146,8 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn the_allocator_has_the_option_that_is_set() {
+    fn the_allocator_has_the_options_that_are_set() {
         assert!(collect_seldom());
+        assert!(purge_elsewhere());
     }
 
     #[test]

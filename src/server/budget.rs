@@ -14,6 +14,10 @@ use kelvin_io::{allocator, memory};
 /// Time between looks. Hydrations take some tens of megabytes in it at most.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Looks between which what is free goes back to the system: a second. It is done on the same thread, since
+/// it takes up to twenty milliseconds after a large view, and the allocator would do it on a core.
+const PURGE_EVERY: u32 = 20;
+
 /// Part of what the process can have that it uses if nothing else is said, in percent. The rest is
 /// for what is not counted: buffers of the kernel, pages of SQLite, what an allocator loses.
 const DEFAULT_SHARE: usize = 75;
@@ -85,8 +89,13 @@ impl Budget {
     pub fn watch(self: &Arc<Self>) -> std::io::Result<()> {
         let budget = self.clone();
         std::thread::Builder::new().name("memory".to_owned()).spawn(move || {
+            let mut looks = 0;
             while Arc::strong_count(&budget) > 1 {
                 budget.look_again();
+                looks += 1;
+                if looks % PURGE_EVERY == 0 {
+                    memory::purge();
+                }
                 std::thread::sleep(LOOK);
             }
         })?;

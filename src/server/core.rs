@@ -59,6 +59,10 @@ pub const SLICE: Duration = Duration::from_micros(500);
 /// Time of the processor from which on a slice is noted: others had to wait for it.
 const LONG_SLICE: Duration = Duration::from_millis(2);
 
+/// Sockets that one slice of steps sends to: that comes on top of the slice, and takes some ten
+/// microseconds for each.
+const MAX_SENDS: usize = 100;
+
 /// Steps of SQLite's machine that one statement of the live path may take: about a
 /// millisecond. What takes more goes to a lane (rule 6).
 const LIVE_BUDGET: u32 = 32_768;
@@ -479,7 +483,8 @@ async fn work(core: Rc<Core>) {
 pub fn step_groups(core: &Core) {
     let pace = core.pace("steps of groups");
     core.cork.close();
-    while !pace.is_over() {
+    let before = core.cork.collected();
+    while !pace.is_over() && core.cork.collected() < before + MAX_SENDS {
         let now = core.clock();
         let worked = core.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)));
         if worked.flatten().is_none() {

@@ -116,6 +116,11 @@ impl Cork {
         self.waiting.borrow_mut().push(outbox);
     }
 
+    /// Sockets that something was collected for, or is held for: each costs a send.
+    pub fn collected(&self) -> usize {
+        self.waiting.borrow().len() + self.holding.borrow().len()
+    }
+
     /// Sends what was collected.
     pub fn open(&self) {
         self.closed.set(false);

@@ -68,8 +68,10 @@ pub fn run(parsed: Parsed) -> i32 {
         return refuse(&format!("the log's thread could not be started: {error}"));
     }
     std::panic::set_hook(Box::new(|info| crate::error!("a task panicked: {info}")));
-    if !kelvin_io::memory::collect_seldom() {
-        crate::debug!("the allocator collects as often as it likes: now and then that takes milliseconds");
+    if !kelvin_io::memory::collect_seldom() || !kelvin_io::memory::purge_elsewhere() {
+        crate::debug!(
+            "the allocator collects and purges when it likes: now and then that takes milliseconds"
+        );
     }
     announce(&config, &parsed.warnings, &parsed.notes, &parsed.debug);
     let status = serve(config, signals);

@@ -195,7 +195,8 @@ impl ByKey {
     fn split(&mut self, hash_of: impl Fn(&u32) -> u64) {
         let shards = self.shards.len();
         let split = splits(shards);
-        let mut new: [HashTable<u32>; 2] = Default::default();
+        // With room: a table that grows asks each of its rows for its key again.
+        let mut new = [HashTable::with_capacity(PER_SHARD), HashTable::with_capacity(PER_SHARD)];
         for row in std::mem::take(&mut self.shards[split]) {
             let hash = hash_of(&row);
             let goes = shard_of(hash, shards + 1) != split;

@@ -21,10 +21,10 @@ use crate::zql::order::Position;
 use crate::zql::plan::{Kind, Node, Plan};
 
 /// Most rows or keys of one chunk: the core takes one in a fraction of a slice.
-const CHUNK_ROWS: usize = 400;
+const CHUNK_ROWS: usize = 200;
 
 /// Bytes of frames after which a chunk is handed over.
-const CHUNK_SIZE: usize = 192 << 10;
+const CHUNK_SIZE: usize = 96 << 10;
 
 /// Witnesses that a view has, by node and correlation key.
 pub type Witnesses = HashMap<(u16, Box<[u8]>), Vec<Box<[u8]>>>;
