@@ -147,6 +147,8 @@ pub struct Core {
     pub handshakes: Rc<Handshakes>,
     /// Analyses of queries that are under way.
     pub analyses: Cell<usize>,
+    /// When a wrong password was last warned of, in milliseconds of the core.
+    pub warned_of_password: Cell<f64>,
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
@@ -229,6 +231,7 @@ impl Core {
             most_connections: parts.most_connections,
             handshakes: Rc::default(),
             analyses: Cell::new(0),
+            warned_of_password: Cell::new(f64::NEG_INFINITY),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),

@@ -18,13 +18,18 @@ use crate::protocol::inspect::{self, Analyze, Request};
 /// Protocol version from which on the time of a reading is a number.
 const PLAIN_TIMES: u32 = 51;
 
+/// Milliseconds between warnings of wrong passwords.
+const WARN_EVERY: f64 = 1_000.0;
+
 /// Handles one request. It is answered in any case; nothing ends the connection.
 pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
     let (core, group) = (&session.core, session.request.group_id.as_str());
     if let Request::Authenticate(password) = &request {
         let is_right = is_password(session, password);
         core.with(|s| s.let_inspect(group, is_right));
-        if !is_right {
+        // Whoever guesses must not fill the log.
+        if !is_right && core.clock() - core.warned_of_password.get() > WARN_EVERY {
+            core.warned_of_password.set(core.clock());
             crate::warn!(group = group; "the inspector was given a wrong password");
         }
         return session.outbox.message(&inspect::authenticated(id, is_right));

@@ -2,34 +2,34 @@
 
 use serde_json::{Value, json};
 
-/// Powers of two, from a microsecond on: the last one has what takes longer than half an hour.
-const BUCKETS: usize = 32;
+/// Powers of four, from a microsecond on: the last one has what takes longer than four minutes.
+const BUCKETS: usize = 16;
 
 /// Nanoseconds below which all is one bucket.
 const LEAST: u64 = 1_024;
 
-/// Times, in nanoseconds. Takes no room before the first one.
+/// Times, in nanoseconds. Takes no room before the first one: most views are never touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spread(Option<Box<[(u32, u64); BUCKETS]>>);
+pub struct Spread(Option<Box<Buckets>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Buckets {
+    counts: [u32; BUCKETS],
+    sums: [u64; BUCKETS],
+}
 
 impl Spread {
     /// Counts a time.
     pub fn record(&mut self, nanoseconds: u64) {
-        let bucket = (nanoseconds / LEAST).checked_ilog2().map_or(0, |power| power as usize + 1);
-        let buckets = self.0.get_or_insert_with(|| Box::new([(0, 0); BUCKETS]));
-        let (count, sum) = &mut buckets[bucket.min(BUCKETS - 1)];
-        *count = count.saturating_add(1);
-        *sum = sum.saturating_add(nanoseconds);
+        let bucket = (nanoseconds / LEAST).checked_ilog2().map_or(0, |power| power as usize / 2 + 1);
+        self.0.get_or_insert_default().add(bucket.min(BUCKETS - 1), 1, nanoseconds);
     }
 
     /// Adds those of another.
     pub fn add(&mut self, other: &Spread) {
         let Some(others) = &other.0 else { return };
-        let buckets = self.0.get_or_insert_with(|| Box::new([(0, 0); BUCKETS]));
-        for ((count, sum), (more, also)) in buckets.iter_mut().zip(others.iter()) {
-            *count = count.saturating_add(*more);
-            *sum = sum.saturating_add(*also);
-        }
+        let own = self.0.get_or_insert_default();
+        (0..BUCKETS).for_each(|bucket| own.add(bucket, others.counts[bucket], others.sums[bucket]));
     }
 
     /// As the inspector has it (`docs/spec/sync-protocol.md` §18): a t-digest, the mean of each
@@ -37,11 +37,19 @@ impl Spread {
     pub fn to_digest(&self) -> Value {
         const COMPRESSION: f64 = 1_000.0;
         let mut out = vec![json!(COMPRESSION)];
-        for (count, sum) in self.0.iter().flat_map(|buckets| buckets.iter()).filter(|(count, _)| *count > 0) {
+        let all = self.0.iter().flat_map(|buckets| buckets.counts.iter().zip(&buckets.sums));
+        for (count, sum) in all.filter(|(count, _)| **count > 0) {
             out.push(json!(*sum as f64 / f64::from(*count) / 1e6));
             out.push(json!(count));
         }
         Value::Array(out)
+    }
+}
+
+impl Buckets {
+    fn add(&mut self, bucket: usize, count: u32, sum: u64) {
+        self.counts[bucket] = self.counts[bucket].saturating_add(count);
+        self.sums[bucket] = self.sums[bucket].saturating_add(sum);
     }
 }
 
