@@ -17,6 +17,9 @@ use model::schema::{Schema, TableSpec};
 /// Enough that looking at each takes longer than the first trial.
 const ISSUES: usize = 20_000;
 
+/// Of which each has a thousand issues.
+const PROJECTS: usize = 20;
+
 /// From the table itself.
 const TABLE: usize = 0;
 
@@ -31,7 +34,13 @@ fn schema() -> Schema {
     };
     let text = Kind::Text;
     Schema::new(vec![
-        table("issue", &[("id", text), ("created", Kind::Int), ("owner", text)], &[0], &[&[1], &[2]]),
+        table(
+            "issue",
+            &[("id", text), ("created", Kind::Int), ("owner", text), ("project", text)],
+            &[0],
+            &[&[1], &[2], &[3]],
+        ),
+        table("project", &[("id", text), ("name", text)], &[0], &[]),
         table("label", &[("id", text), ("name", text)], &[0], &[]),
         table("issue_label", &[("issue", text), ("label", text)], &[0, 1], &[&[1]]),
     ])
@@ -57,13 +66,17 @@ fn filled(schema: &Schema) -> Replica {
     let label = |name: &str| text(format!("l-{name}"));
     for n in 0..ISSUES {
         let owner = text(format!("u{}", n % 5_000));
-        writes.push(insert("issue", vec![issue(n), Cell::Int(n as i64), owner]));
+        let project = text(format!("p{}", n % PROJECTS));
+        writes.push(insert("issue", vec![issue(n), Cell::Int(n as i64), owner, project]));
         writes.push(insert("issue_label", vec![issue(n), label("common")]));
         if n % (ISSUES / 10) == 3 {
             writes.push(insert("issue_label", vec![issue(n), label("rare")]));
         }
     }
     writes.push(insert("issue_label", vec![issue(7), label("unique")]));
+    for n in 0..PROJECTS {
+        writes.push(insert("project", vec![text(format!("p{n}")), text(format!("project {n}"))]));
+    }
     replica.commit(&writes);
     replica
 }
@@ -122,6 +135,10 @@ fn few_are_found_by_what_makes_them_few_and_many_in_their_order() {
         let few = and(vec![test("owner", "=", "u17"), with_label("rare")]);
         check(&reader, &schema, &query(few), TABLE);
     }
+    // One row of the subquery, and a thousand of the table by its key.
+    let in_project = || exists("project=id", from("project").filter(test("name", "=", "project 3")));
+    check(&reader, &schema, &newest(in_project()), TABLE);
+    check(&reader, &schema, &all(in_project()), 1);
     let hinted = newest(flipped(with_label("rare"), true));
     assert_eq!(answer(&reader, &planned(&hinted, &schema), TABLE).len(), 21, "issues and witnesses");
     let without = planned(&newest(not_exists("id=issue", from("issue_label"))), &schema);

@@ -2,7 +2,7 @@
 //!
 //! A peer that says nothing may be slow, or a load balancer that keeps a connection for its next
 //! question, so it has long. But a thousand of them must not keep out those who have something to
-//! say: when there are too many, the one that has been silent for longest goes.
+//! say: when there are too many, those that came first go.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,6 +15,9 @@ pub const MAX_HANDSHAKES: usize = 1_024;
 
 /// Milliseconds that a connection has in any case: a request that was sent at once has come by then.
 const GRACE: f64 = 1_000.0;
+
+/// So many are told to go at a time, so that others need not wait for each of them.
+const AT_A_TIME: usize = 32;
 
 /// Those of one core.
 #[derive(Default)]
@@ -43,16 +46,16 @@ impl Handshakes {
         Handshake { all: self.clone(), number, told }
     }
 
-    /// Whether one more may come. If not, the oldest is told to go, if it has been here for long enough.
+    /// Whether one more may come. If not, the oldest ones are told to go, if they have been here for long enough.
     pub fn make_room(&self, now: f64) -> bool {
         let open = self.open.borrow();
         if open.len() < MAX_HANDSHAKES {
             return true;
         }
-        let oldest = open.values().find(|(_, sender)| !sender.is_closed());
-        if let Some((_, sender)) = oldest.filter(|(since, _)| now - since >= GRACE) {
+        let oldest = open.values().filter(|(_, sender)| !sender.is_closed()).take(AT_A_TIME);
+        oldest.take_while(|(since, _)| now - since >= GRACE).for_each(|(_, sender)| {
             sender.close();
-        }
+        });
         false
     }
 }
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_been_silent_for_longest_makes_room() {
+    fn those_that_came_first_make_room() {
         let all = Rc::new(Handshakes::default());
         let mut open: Vec<Handshake> = (0..MAX_HANDSHAKES).map(|n| all.begin(n as f64)).collect();
         assert!(!all.make_room(GRACE - 1.0), "all of them have just come");

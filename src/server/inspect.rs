@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
-use kelvin_io::executor::spawn;
+use kelvin_io::executor::{sleep, spawn};
 use serde_json::{Map, Value, json};
 
 use super::analyse::analyse;
@@ -18,6 +19,9 @@ use crate::protocol::inspect::{self, Analyze, Request};
 /// Protocol version from which on the time of a reading is a number.
 const PLAIN_TIMES: u32 = 51;
 
+/// How long a wrong password is not answered.
+const GUESS: Duration = Duration::from_millis(200);
+
 /// Milliseconds between warnings of wrong passwords.
 const WARN_EVERY: f64 = 1_000.0;
 
@@ -27,6 +31,9 @@ pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
     if let Request::Authenticate(password) = &request {
         let is_right = is_password(session, password);
         core.with(|s| s.let_inspect(group, is_right));
+        if !is_right {
+            sleep(GUESS).await;
+        }
         // Whoever guesses must not fill the log.
         if !is_right && core.clock() - core.warned_of_password.get() > WARN_EVERY {
             core.warned_of_password.set(core.clock());
@@ -76,7 +83,6 @@ async fn answer_analysis(session: &Rc<Session>, id: &str, wanted: &Analyze) {
         Ok(ast) => analyse(session, &ast, wanted).await,
         Err(error) => Err(error),
     };
-    session.outbox.until_caught_up().await;
     let body = match result {
         Ok(value) => inspect::reply("analyze-query", id, value),
         Err(why) => inspect::failed(id, &why),

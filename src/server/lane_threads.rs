@@ -52,7 +52,8 @@ pub struct LaneThreads {
 impl LaneThreads {
     /// No thread yet.
     pub fn new(core: usize) -> LaneThreads {
-        let (orders, idle) = (bounded(MAX_LANES), bounded(MAX_LANES));
+        // One more for the inspector.
+        let (orders, idle) = (bounded(MAX_LANES + 1), bounded(MAX_LANES + 1));
         LaneThreads { name: format!("lane-{core}"), orders, running: Cell::new(0), idle }
     }
 

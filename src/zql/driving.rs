@@ -5,7 +5,7 @@
 //! thousand times longer, and which one it is depends on the label: no statistics about all
 //! labels tell. So both ways are tried within a few steps of SQLite's machine, and then within more
 //! of them, until one of them is over: what is read then costs no more than some such trials.
-//! Steps are counted, not timed: the same data gives the same choice.
+//! Steps are counted, not timed.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub struct Once {
 /// The other ways, and how to find out whether one of them is better.
 #[derive(Debug)]
 pub struct Driving {
-    /// As much of the statement as shows what reading from the table costs.
+    /// The statement from the table, without what its rows hold.
     pub trial: Statement,
     /// One for each condition that must hold.
     pub drivers: Vec<Driver>,
@@ -54,8 +54,9 @@ pub struct Driving {
 /// One condition from which the root may be read.
 #[derive(Debug)]
 pub struct Driver {
-    /// The rows of its subqueries: few enough if all of them are read soon.
-    pub probes: Vec<Statement>,
+    /// The statement without what its rows hold. It is all of it that is tried: a subquery may have few
+    /// rows, and each of these many parents.
+    pub trial: Statement,
     /// The rows of the root by the keys that these give.
     pub statement: Statement,
 }
@@ -69,7 +70,7 @@ impl Driving {
 
 impl Driver {
     fn statements_mut(&mut self) -> impl Iterator<Item = &mut Statement> {
-        self.probes.iter_mut().chain([&mut self.statement])
+        [&mut self.trial, &mut self.statement].into_iter()
     }
 }
 
@@ -86,7 +87,7 @@ impl Once {
                 break;
             }
             for (at, driver) in driving.drivers.iter().enumerate() {
-                if all_are_over(reader, &driver.probes, steps)? {
+                if is_over(reader, &driver.trial, steps)? {
                     return Ok(at + 1);
                 }
             }
@@ -105,15 +106,6 @@ impl Once {
     pub fn drivers(&self) -> usize {
         self.driving.as_deref().map_or(0, |driving| driving.drivers.len())
     }
-}
-
-fn all_are_over(reader: &Reader, statements: &[Statement], steps: u32) -> Result<bool, ReadError> {
-    for statement in statements {
-        if !is_over(reader, statement, steps)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Whether a statement gives all its rows within so many steps.
@@ -143,49 +135,40 @@ impl Planner<'_> {
         let table = resolved.table;
         let mut drivers = Vec::new();
         for (which, member) in conjuncts(ast).iter().enumerate() {
-            let mut probes = Vec::new();
-            self.probes(table, member, &mut probes)?;
-            if probes.is_empty() || drivers.len() == MAX_DRIVERS {
+            if drivers.len() == MAX_DRIVERS || !self.drives(table, member)? {
                 continue;
             }
-            let mut sql = Builder::default();
-            sql.push(&format!("SELECT {} FROM {} AS t0 WHERE ", wanted(table), quote(&table.name)));
-            let scope = Scope { table, alias: 0, side: Side::Parent };
-            self.filter_from(&mut sql, ast, resolved, scope, (which, Side::Child))?;
-            drivers.push(Driver { probes, statement: self.ordered(sql, resolved, resolved.limit) });
+            let from = |wanted: &str| {
+                let mut sql = Builder::default();
+                sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.name)));
+                let scope = Scope { table, alias: 0, side: Side::Parent };
+                self.filter_from(&mut sql, ast, resolved, scope, (which, Side::Child))?;
+                Ok(self.ordered(sql, resolved, resolved.limit))
+            };
+            drivers.push(Driver { trial: from("1")?, statement: from(&wanted(table))? });
         }
         if drivers.is_empty() {
             return Ok(None);
         }
-        // Without a limit every row is looked at: how many there are tells.
-        let side = if resolved.limit.is_some() { Side::Parent } else { Side::Without };
-        let trial = self.ordered(self.select("1", ast, resolved, &[], side)?, resolved, resolved.limit);
+        let body = self.select("1", ast, resolved, &[], Side::Parent)?;
+        let trial = self.ordered(body, resolved, resolved.limit);
         Ok(Some(Driving { trial, drivers }))
     }
 
-    /// The subqueries of a condition that the table could be read from.
-    fn probes(
-        &self,
-        table: &Table,
-        condition: &Condition,
-        out: &mut Vec<Statement>,
-    ) -> Result<(), PlanError> {
+    /// Whether the table could be read from a condition, or from a part of it.
+    fn drives(&self, table: &Table, condition: &Condition) -> Result<bool, PlanError> {
         match condition {
-            Condition::Simple { .. } => {}
+            Condition::Simple { .. } => Ok(false),
             Condition::And(members) | Condition::Or(members) => {
                 for member in members {
-                    self.probes(table, member, out)?;
+                    if self.drives(table, member)? {
+                        return Ok(true);
+                    }
                 }
+                Ok(false)
             }
-            Condition::Exists { related, negated, .. } => {
-                if !negated && self.is_driver(table, related)? {
-                    let mut sql = Builder::default();
-                    self.set(&mut sql, "1", related, 1, Side::Child)?;
-                    out.push(sql.finish());
-                }
-            }
+            Condition::Exists { related, negated, .. } => Ok(!negated && self.is_driver(table, related)?),
         }
-        Ok(())
     }
 
     /// Whether the table can be read from a subquery: its rows are found by the keys that it gives.

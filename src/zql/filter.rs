@@ -18,8 +18,6 @@ pub(super) enum Side {
     Parent,
     /// The subquery is read first, once, and gives keys by which the rows are found.
     Child,
-    /// Not at all: whatever holds for some row is taken to hold.
-    Without,
 }
 
 /// A filter under construction: the table that it is about, by its number in the statement.
@@ -133,14 +131,10 @@ impl Planner<'_> {
             sql.push(if negated { "TRUE" } else { "FALSE" });
             return Ok(());
         }
-        if scope.side == Side::Without {
-            sql.push("TRUE");
-            return Ok(());
-        }
         let from_child = match scope.side {
             Side::Parent => hinted && !negated,
             Side::Child => !negated,
-            Side::Row | Side::Without => false,
+            Side::Row => false,
         };
         if !from_child && self.reads_by_index(resolved.table, &children) {
             sql.push(&format!(
@@ -172,7 +166,7 @@ impl Planner<'_> {
     }
 
     /// The rows of a subquery, whoever their parents are.
-    pub(super) fn set(
+    fn set(
         &self,
         sql: &mut Builder,
         wanted: &str,

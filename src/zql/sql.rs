@@ -172,7 +172,9 @@ impl Planner<'_> {
         resolved: &Resolved,
         child_columns: &[ColumnIndex],
     ) -> Result<Refill, PlanError> {
-        let body = self.body(ast, resolved, child_columns, Side::Row)?.finish();
+        // It reads on in the order, unless the app hints at the other way.
+        let side = if child_columns.is_empty() { Side::Parent } else { Side::Row };
+        let body = self.body(ast, resolved, child_columns, side)?.finish();
         let order_by = format!(" ORDER BY {}", order_by(0, resolved)).into();
         Ok(Refill { body, order: order_columns(0, resolved), order_by })
     }
