@@ -34,7 +34,7 @@ pub struct Analyze {
     pub named: Option<(String, String)>,
     /// The answer's rows are wanted, too.
     pub synced_rows: bool,
-    /// The rows that statements gave are wanted, too.
+    /// The same by the statements that gave them.
     pub read_rows: bool,
 }
 

@@ -38,8 +38,9 @@ const MAX_RUNNING: usize = 1;
 struct Found {
     /// Rows that statements gave, by node.
     read: Vec<u64>,
-    /// Rows that a client would be sent, by node and in all.
+    /// Rows that a client would be sent.
     sent: u64,
+    /// Those, with their nodes, if they are wanted.
     rows: Vec<(usize, Value)>,
     bytes: usize,
 }
