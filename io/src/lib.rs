@@ -11,6 +11,7 @@ pub mod executor;
 pub mod http_client;
 pub mod http_server;
 pub mod memory;
+pub mod notify;
 pub mod postgres;
 pub mod sends;
 pub mod signals;

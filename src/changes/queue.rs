@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kelvin_io::channel::{Receiver, Sender, bounded};
+use kelvin_io::notify::{Notified, Notifier, notify};
 
 use super::commit::Commit;
 use super::version::StateVersion;
@@ -31,17 +31,17 @@ struct Waiting {
 #[derive(Clone)]
 pub struct CommitSender {
     waiting: Arc<Mutex<Waiting>>,
-    signal: Sender<()>,
-    arrived: Sender<()>,
+    signal: Notifier,
+    arrived: Notifier,
 }
 
 /// A core's end.
 pub struct CommitReceiver {
     waiting: Arc<Mutex<Waiting>>,
-    signal: Receiver<()>,
+    signal: Notified,
     /// The same signal for whoever waits for one commit: a signal that somebody else has
     /// taken must not be the one that it waits for.
-    arrived: Receiver<()>,
+    arrived: Notified,
 }
 
 /// What a core takes at a time.
@@ -56,7 +56,7 @@ pub struct Taken {
 /// A queue for one core.
 pub fn queue() -> (CommitSender, CommitReceiver) {
     let waiting = Arc::new(Mutex::new(Waiting::default()));
-    let ((signal, signalled), (arrived, arrivals)) = (bounded(1), bounded(1));
+    let ((signal, signalled), (arrived, arrivals)) = (notify(), notify());
     let sender = CommitSender { waiting: waiting.clone(), signal, arrived };
     (sender, CommitReceiver { waiting, signal: signalled, arrived: arrivals })
 }
@@ -82,9 +82,8 @@ impl CommitSender {
             waiting.commits.push_back(commit.clone());
             full
         };
-        // A full signal queue means that the core knows already.
-        let _ = self.signal.try_send(());
-        let _ = self.arrived.try_send(());
+        self.signal.notify();
+        self.arrived.notify();
         overflowed
     }
 }
@@ -92,14 +91,14 @@ impl CommitSender {
 impl CommitReceiver {
     /// Waits until something was sent since the last call. False: no more will come.
     pub async fn wait(&self) -> bool {
-        self.signal.recv().await.is_ok()
+        self.signal.wait().await
     }
 
     /// Waits until the commit that ends with this version, or a later one, has been sent.
     /// One task at a time may wait.
     pub async fn until_reached(&self, version: StateVersion) {
         while lock(&self.waiting).newest < version {
-            if self.arrived.recv().await.is_err() {
+            if !self.arrived.wait().await {
                 return;
             }
         }

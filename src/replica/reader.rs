@@ -142,7 +142,7 @@ impl Reader {
     /// from inside it (rule 2). No statement may be open.
     pub fn begin(&self) -> Result<StateVersion, ReadError> {
         self.end()?;
-        self.connection.execute_batch("BEGIN")?;
+        self.prepare("BEGIN")?.execute([])?;
         let text: String = self
             .prepare("SELECT stateVersion FROM \"_zero.replicationState\"")?
             .query_row([], |row| row.get(0))?;
@@ -155,7 +155,7 @@ impl Reader {
     /// Gives up the current snapshot, if there is one.
     pub fn end(&self) -> Result<(), ReadError> {
         if !self.connection.is_autocommit() {
-            self.connection.execute_batch("ROLLBACK")?;
+            self.prepare("ROLLBACK")?.execute([])?;
         }
         Ok(())
     }

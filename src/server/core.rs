@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{now, sleep, spawn, thread_cpu, yield_now};
+use kelvin_io::executor::{now, sleep, spawn, yield_now};
 
 use super::budget::Budget;
 use super::cork::Cork;
@@ -26,6 +26,7 @@ use super::inbox::Inbound;
 use super::lanes::{Lanes, lanes_of};
 use super::outbox::Outbox;
 use super::overload;
+use super::pace::{CorePace, CpuClock};
 use super::record_files;
 use super::records::{self, Completed, Records};
 use super::session::Session;
@@ -52,12 +53,6 @@ use crate::upstream::manager::Start;
 use crate::views::pace::Pace;
 use crate::views::rows::Rows;
 use crate::views::view::ViewId;
-
-/// How long a core works before it lets its other tasks run.
-pub const SLICE: Duration = Duration::from_micros(500);
-
-/// Time of the processor from which on a slice is noted: others had to wait for it.
-const LONG_SLICE: Duration = Duration::from_millis(2);
 
 /// Sockets that one slice of steps sends to: that comes on top of the slice, and takes some ten
 /// microseconds for each.
@@ -159,6 +154,7 @@ pub struct Core {
     stopping: (Sender<()>, Receiver<()>),
     next_connection: Cell<u64>,
     started: Instant,
+    cpu_clock: CpuClock,
 }
 
 /// Commits since the oldest lane under way began.
@@ -240,6 +236,7 @@ impl Core {
             stopping: bounded(1),
             next_connection: Cell::new(1),
             started: now(),
+            cpu_clock: CpuClock::new(),
         })
     }
 
@@ -404,65 +401,7 @@ impl Core {
 
     /// Gives slices of the core to long work. `what`: its name, for the log.
     pub fn pace(&self, what: &'static str) -> CorePace {
-        CorePace {
-            metrics: self.metrics.clone(),
-            core: self.index,
-            what,
-            began: now(),
-            cpu_began: thread_cpu(),
-            asked: 0,
-        }
-    }
-}
-
-/// Lets other tasks run whenever a slice is used up.
-pub struct CorePace {
-    metrics: Arc<Metrics>,
-    core: usize,
-    what: &'static str,
-    began: Instant,
-    cpu_began: Duration,
-    asked: u32,
-}
-
-/// Rows between looks at the clock.
-const ROWS_PER_LOOK: u32 = 16;
-
-impl Pace for CorePace {
-    fn due(&mut self) -> bool {
-        self.asked += 1;
-        self.asked.is_multiple_of(ROWS_PER_LOOK) && now().saturating_duration_since(self.began) >= SLICE
-    }
-
-    async fn rest(&mut self) {
-        self.end();
-        yield_now().await;
-        self.begin();
-    }
-}
-
-impl CorePace {
-    /// Whether the slice is over, looking at the clock each time.
-    pub fn is_over(&self) -> bool {
-        now().saturating_duration_since(self.began) >= SLICE
-    }
-
-    /// A slice begins.
-    pub fn begin(&mut self) {
-        (self.began, self.cpu_began) = (now(), thread_cpu());
-    }
-
-    /// Records the slice.
-    pub fn end(&self) {
-        let ran = now().saturating_duration_since(self.began);
-        let worked = thread_cpu().saturating_sub(self.cpu_began);
-        self.metrics.slice_done(ran.as_nanos() as u64, worked.as_nanos() as u64);
-        if worked > LONG_SLICE {
-            crate::debug!(
-                core = self.core, ms = worked.as_secs_f64() * 1e3;
-                "a slice was long: {}", self.what
-            );
-        }
+        CorePace::new(self.metrics.clone(), self.index, what, self.cpu_clock.clone())
     }
 }
 

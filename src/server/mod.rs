@@ -21,6 +21,7 @@ pub mod maintenance;
 pub mod messages;
 pub mod outbox;
 pub mod overload;
+pub mod pace;
 pub mod pages;
 pub mod rate;
 pub mod record_files;
