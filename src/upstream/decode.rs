@@ -77,7 +77,7 @@ impl Decoder {
     }
 
     /// Whether a transaction has begun and not ended.
-    pub fn in_transaction(&self) -> bool {
+    fn in_transaction(&self) -> bool {
         self.version.is_some()
     }
 

@@ -64,8 +64,7 @@ impl Stream {
     async fn follow(&mut self) -> Ended {
         let mut recorded = Instant::now();
         loop {
-            // Between transactions nothing is waited for: the next one may be the one that counts.
-            let fill = self.reader.fill(self.decoder.in_transaction());
+            let fill = self.reader.fill();
             let filled = match self.inbound_timeout {
                 Some(limit) => executor::timeout(limit, fill).await,
                 None => Some(fill.await),

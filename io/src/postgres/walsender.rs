@@ -4,7 +4,7 @@
 //! gets what the output plugin wrote, the [`Writer`] reports how far we are. The two
 //! halves belong to different tasks, so that reports go on while reading is held back.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
@@ -24,13 +24,6 @@ const READ_BUFFER: usize = 256 << 10;
 
 /// Largest replication message in bytes; Postgres allocates at most 1 GiB for one.
 const MAX_MESSAGE: usize = 1 << 30;
-
-/// A read this soon after the one before means that the stream is busy.
-const BUSY: Duration = Duration::from_millis(1);
-
-/// How long to wait before the next read of a busy stream that has just been drained:
-/// the walsender flushes every message, and to wake for each costs more than this delay.
-const COALESCE: Duration = Duration::from_micros(150);
 
 /// Microseconds between the Unix epoch and that of Postgres (2000-01-01).
 const POSTGRES_EPOCH: u64 = 946_684_800_000_000;
@@ -102,8 +95,6 @@ impl Walsender {
             buffer: vec![0; READ_BUFFER],
             start: 0,
             end: 0,
-            drained: false,
-            last_read: Instant::now(),
         };
         reader.preload(&buffer);
         Ok((reader, Writer { stream: write }))
@@ -144,9 +135,6 @@ pub struct Reader {
     /// Unread bytes are `buffer[start..end]`.
     start: usize,
     end: usize,
-    /// The last read left the socket empty.
-    drained: bool,
-    last_read: Instant,
 }
 
 impl Reader {
@@ -158,21 +146,16 @@ impl Reader {
         self.end = bytes.len();
     }
 
-    /// Waits for bytes. `gather`: of a busy stream it lets some come first; a transaction that
-    /// has begun to arrive is still on its way. Dropping the future loses nothing.
-    pub async fn fill(&mut self, gather: bool) -> Result<(), Error> {
-        if gather && self.drained && self.last_read.elapsed() < BUSY {
-            executor::sleep(COALESCE).await;
-        }
+    /// Waits for bytes. The walsender flushes every message, and to let some more of a transaction come
+    /// first would be cheaper for bulk; but a timer rings up to two milliseconds late, which is more than
+    /// everything else on the way of a commit. Dropping the future loses nothing.
+    pub async fn fill(&mut self) -> Result<(), Error> {
         self.make_room();
-        let room = self.buffer.len() - self.end;
         let n = self.stream.read(&mut self.buffer[self.end..]).await?;
         if n == 0 {
             return Err(Error::Closed);
         }
         self.end += n;
-        self.drained = n < room;
-        self.last_read = Instant::now();
         Ok(())
     }
 
