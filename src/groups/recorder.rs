@@ -88,7 +88,12 @@ pub struct Recorder {
     pub(super) forgotten: Vec<Rc<str>>,
     pub(super) schemas: HashSet<u64>,
     pub(super) next_number: u64,
+    /// Most rows of one record of members.
+    pub(super) piece: usize,
 }
+
+/// Rows of one record of members: a step of the core writes one such record.
+const PIECE: usize = 1_000;
 
 #[derive(Default)]
 pub(super) struct Filling {
@@ -98,6 +103,8 @@ pub(super) struct Filling {
     /// Of these, how many in a row had to wait until they are read.
     pub waiting: usize,
     pub old: VecDeque<RecordId>,
+    /// Members of the first of these that have been written, if it has been begun.
+    pub begun: Option<usize>,
     pub groups: VecDeque<Rc<str>>,
 }
 
@@ -124,6 +131,7 @@ impl Default for Recorder {
             forgotten: Vec::new(),
             schemas: HashSet::new(),
             next_number: 1,
+            piece: PIECE,
         }
     }
 }
@@ -132,6 +140,11 @@ impl Recorder {
     /// Begins to record.
     pub fn start(&mut self, name: LogName) {
         self.name = Some(name);
+    }
+
+    /// Writes so many rows of a view at a time: for tests, whose views are small.
+    pub fn write_in_pieces_of(&mut self, rows: usize) {
+        self.piece = rows.max(1);
     }
 
     /// Whether anything is recorded.
@@ -162,6 +175,9 @@ impl Recorder {
         self.adopted.push(view);
         // It has not been written into this file: it is as what it is now.
         if let Some(filling) = self.filling.as_mut().filter(|filling| filling.old.contains(&id)) {
+            if filling.old.front() == Some(&id) {
+                filling.begun = None;
+            }
             filling.old.retain(|old| *old != id);
             filling.views.push_back(view);
         }

@@ -17,9 +17,6 @@ use crate::views::journal::Delta;
 use crate::views::rows::RowId;
 use crate::views::view::{Status, View, ViewId};
 
-/// Rows of one record of members.
-const CHUNK: usize = 1_000;
-
 /// Members up to which a view is written at once, before the first group that has it.
 const SMALL: usize = 2_000;
 
@@ -82,6 +79,7 @@ impl Syncer {
             views: views.into(),
             waiting: 0,
             old: self.shared.old.ids().into(),
+            begun: None,
             groups: groups.into(),
         });
     }
@@ -302,7 +300,7 @@ impl Syncer {
         writing.next = (!is_last).then_some(next + 1);
         let count = view.size as u64;
         drop(rows);
-        for chunk in members.chunks(CHUNK) {
+        for chunk in members.chunks(shared.recorder.piece) {
             shared.recorder.append(&Record::Members(record, chunk.to_vec()));
         }
         if is_last {
@@ -315,8 +313,8 @@ impl Syncer {
     /// core's version. False: there is nothing that could be written now.
     pub fn fill_records(&mut self, now: f64) -> bool {
         let Some(filling) = &mut self.shared.recorder.filling else { return false };
-        if let Some(id) = filling.old.pop_front() {
-            self.write_old(id);
+        if let Some(id) = filling.old.front().copied() {
+            self.fill_old(id);
             return true;
         }
         if let Some(id) = filling.views.front().copied() {
@@ -336,6 +334,20 @@ impl Syncer {
             recorder.out.complete = true;
         }
         false
+    }
+
+    /// Writes some more of the first view of before.
+    fn fill_old(&mut self, id: RecordId) {
+        let begun = self.shared.recorder.filling.as_ref().and_then(|filling| filling.begun);
+        let next = match begun {
+            None => self.start_old(id),
+            Some(from) => self.write_old_members(id, from),
+        };
+        let Some(filling) = &mut self.shared.recorder.filling else { return };
+        filling.begun = next;
+        if next.is_none() {
+            filling.old.pop_front();
+        }
     }
 
     /// Writes some more of the first view in line. False: all of them have to wait.
@@ -408,28 +420,48 @@ impl Syncer {
 
     /// Writes a view of before that nobody has asked for yet.
     fn write_old(&mut self, id: RecordId) {
+        let mut next = self.start_old(id);
+        while let Some(from) = next {
+            next = self.write_old_members(id, from);
+        }
+    }
+
+    /// Begins with a view of before. Returns the first member to write; `None`: nobody needs it any more.
+    fn start_old(&mut self, id: RecordId) -> Option<usize> {
         let shared = &mut self.shared;
-        let Some(Old { key, members, journal, at, .. }) = shared.old.get(id) else { return };
+        let Old { key, journal, at, .. } = shared.old.get(id)?;
         let rows = shared.rows.borrow();
-        let mut named: Vec<RowId> = members.clone();
-        named.extend(journal.since(StateVersion::ZERO).flat_map(Delta::rows));
+        let named: Vec<RowId> = journal.since(StateVersion::ZERO).flat_map(Delta::rows).collect();
         let namer = Namer::of_rows(&named, &rows);
         let identities = namer.identities(&shared.catalogue);
-        let mut records = vec![Record::Start(Start {
-            id,
-            key: key.to_vec(),
-            floor: journal.floor(),
-            stale: Some(*at),
-            identities,
-        })];
+        let start = Start { id, key: key.to_vec(), floor: journal.floor(), stale: Some(*at), identities };
+        let mut records = vec![Record::Start(start)];
         records
             .extend(journal.since(StateVersion::ZERO).map(|delta| Record::Journal(id, namer.delta(delta))));
-        for chunk in members.chunks(CHUNK) {
-            records.push(Record::Members(id, chunk.iter().map(|id| namer.row(*id)).collect()));
-        }
-        records.push(Record::Complete(id, members.len() as u64));
         drop(rows);
         records.iter().for_each(|record| shared.recorder.append(record));
+        Some(0)
+    }
+
+    /// Writes some members of a view of before. Returns the next to write; `None`: that was all, or nobody
+    /// needs it any more.
+    fn write_old_members(&mut self, id: RecordId, from: usize) -> Option<usize> {
+        let shared = &mut self.shared;
+        let members = &shared.old.get(id)?.members;
+        let end = members.len().min(from + shared.recorder.piece);
+        if from == end {
+            let count = members.len() as u64;
+            shared.recorder.append(&Record::Complete(id, count));
+            return None;
+        }
+        let rows = shared.rows.borrow();
+        let namer = Namer::of_rows(&members[from..end], &rows);
+        // Each piece has names of its own: to find those of all rows would be as long a step as to write them.
+        let identities = Record::Identities(id, namer.identities(&shared.catalogue));
+        let named = Record::Members(id, members[from..end].iter().map(|row| namer.row(*row)).collect());
+        drop(rows);
+        [identities, named].iter().for_each(|record| shared.recorder.append(record));
+        Some(end)
     }
 }
 

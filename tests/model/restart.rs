@@ -10,6 +10,9 @@ use super::disk::{Disk, End};
 use super::replica::FIRST;
 use super::world::World;
 
+/// Rows of a view that are recorded in one step. Most views here have about ten.
+const PIECE: usize = 3;
+
 impl World {
     /// Records from now on.
     pub fn start_recording(&mut self, disk: Disk) {
@@ -19,7 +22,10 @@ impl World {
 
     fn name_log(&mut self) {
         let name = LogName { replica: FIRST, epoch: self.epoch, core: 0 };
-        self.core.syncer.shared.recorder.start(name);
+        let recorder = &mut self.core.syncer.shared.recorder;
+        recorder.start(name);
+        // So that anything may happen between two of them.
+        recorder.write_in_pieces_of(PIECE);
     }
 
     /// Takes what has to be recorded. Between batches the present file is filled.
