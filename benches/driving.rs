@@ -43,13 +43,9 @@ impl Collect for Nobody {
 }
 
 fn schema() -> Schema {
-    let table = |name, columns: &[(&'static str, Kind)], key: &[usize], indexes: &[&[usize]]| TableSpec {
-        name,
-        columns: columns.iter().map(|(name, kind)| (*name, *kind, true)).collect(),
-        row_key: key.to_vec(),
-        candidate_keys: vec![key.to_vec()],
-        client_key: Some(key.to_vec()),
-        indexes: indexes.iter().map(|index| index.to_vec()).collect(),
+    let table = |name, columns: &[(&'static str, Kind)], key: &[usize], indexes: &[&[usize]]| {
+        let columns = columns.iter().map(|(name, kind)| (*name, *kind, true)).collect();
+        TableSpec::new(name, columns, &[key], indexes)
     };
     let text = Kind::Text;
     Schema::new(vec![

@@ -46,14 +46,7 @@ fn main() {
 }
 
 fn schema() -> Schema {
-    Schema::new(vec![TableSpec {
-        name: "issues",
-        columns: vec![("id", Kind::Text, true)],
-        row_key: vec![0],
-        candidate_keys: vec![vec![0]],
-        client_key: Some(vec![0]),
-        indexes: vec![],
-    }])
+    Schema::new(vec![TableSpec::new("issues", vec![("id", Kind::Text, true)], &[&[0]], &[])])
 }
 
 /// A file with one group that has so many views of so many rows, out of so many.
@@ -88,20 +81,10 @@ fn write(path: &Path, schema: &Schema, views: usize, members: usize, keys: usize
     append(Record::Group(Box::new(GroupRecord {
         id: "group".into(),
         schema: 1,
-        user: None,
-        profile: None,
         label: (FIRST.0, 1),
         version: FIRST.0,
-        floor: (0, 0),
-        clock: 0.0,
-        seals: vec![],
-        clients: vec![],
-        queries: vec![],
-        removed: vec![],
         views: views.collect(),
-        results: vec![],
-        results_gone: vec![],
-        results_going: vec![],
+        ..GroupRecord::default()
     })));
 }
 

@@ -96,13 +96,11 @@ fn text(text: impl Into<String>) -> Cell {
 
 /// The tables of an issue tracker; all columns are texts.
 fn schema() -> Schema {
-    let table = |name, columns: &[&'static str], keys: usize, indexes: &[usize]| TableSpec {
-        name,
-        columns: columns.iter().map(|c| (*c, Kind::Text, true)).collect(),
-        row_key: (0..keys).collect(),
-        candidate_keys: vec![(0..keys).collect()],
-        client_key: Some((0..keys).collect()),
-        indexes: indexes.iter().map(|c| vec![*c]).collect(),
+    let table = |name, columns: &[&'static str], keys: usize, indexes: &[usize]| {
+        let columns = columns.iter().map(|c| (*c, Kind::Text, true)).collect();
+        let key: Vec<usize> = (0..keys).collect();
+        let indexes: Vec<&[usize]> = indexes.iter().map(std::slice::from_ref).collect();
+        TableSpec::new(name, columns, &[&key], &indexes)
     };
     let issue =
         ["id", "assignee", "creator", "project", "status", "title", "body", "rev", "created", "updated"];

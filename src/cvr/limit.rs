@@ -118,21 +118,10 @@ mod tests {
     fn group(view: u64) -> GroupRecord {
         GroupRecord {
             id: format!("g{view}"),
-            schema: 0,
-            user: None,
-            profile: None,
             label: (10, 1),
             version: 10,
-            floor: (0, 0),
-            clock: 0.0,
-            seals: vec![],
-            clients: vec![],
-            queries: vec![],
-            removed: vec![],
             views: vec![(1, id(view).number, (10, 0))],
-            results: vec![],
-            results_gone: vec![],
-            results_going: vec![],
+            ..GroupRecord::default()
         }
     }
 

@@ -127,7 +127,7 @@ pub struct Batch {
 }
 
 /// What a group was at one label.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupRecord {
     /// Its id.
     pub id: String,

@@ -419,21 +419,10 @@ mod tests {
     fn group() -> Record {
         Record::Group(Box::new(GroupRecord {
             id: "g".to_owned(),
-            schema: 0,
-            user: None,
-            profile: None,
             label: (10, 1),
             version: 10,
-            floor: (0, 0),
-            clock: 0.0,
-            seals: vec![],
-            clients: vec![],
-            queries: vec![],
-            removed: vec![],
             views: vec![(ID.epoch, ID.number, (10, 0))],
-            results: vec![],
-            results_gone: vec![],
-            results_going: vec![],
+            ..GroupRecord::default()
         }))
     }
 

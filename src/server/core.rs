@@ -236,7 +236,7 @@ impl Core {
             stopping: bounded(1),
             next_connection: Cell::new(1),
             started: now(),
-            cpu_clock: CpuClock::new(),
+            cpu_clock: CpuClock::of_this_thread(),
         })
     }
 

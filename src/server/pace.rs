@@ -28,8 +28,8 @@ const ROWS_PER_LOOK: u32 = 16;
 pub struct CpuClock(Rc<Cell<(Instant, Duration)>>);
 
 impl CpuClock {
-    /// For the calling thread.
-    pub fn new() -> CpuClock {
+    /// Of the calling thread.
+    pub fn of_this_thread() -> CpuClock {
         CpuClock(Rc::new(Cell::new((now(), thread_cpu()))))
     }
 
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_slice_that_slept_did_not_work() {
-        let clock = CpuClock::new();
+        let clock = CpuClock::of_this_thread();
         let pace = CorePace::new(Arc::new(Metrics::new(0)), 0, "test", clock);
         std::thread::sleep(Duration::from_millis(20));
         pace.end();
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_slice_that_worked_has_worked_about_as_long() {
-        let clock = CpuClock::new();
+        let clock = CpuClock::of_this_thread();
         let mut pace = CorePace::new(Arc::new(Metrics::new(0)), 0, "test", clock);
         // What came before does not count.
         let began = thread_cpu();

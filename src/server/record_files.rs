@@ -217,21 +217,10 @@ mod tests {
     fn group(id: &str, views: &[(u64, u64)]) -> Group {
         let record = GroupRecord {
             id: id.into(),
-            schema: 0,
-            user: None,
-            profile: None,
             label: (1, 1),
             version: 1,
-            floor: (0, 0),
-            clock: 0.0,
-            seals: vec![],
-            clients: vec![],
-            queries: vec![],
-            removed: vec![],
             views: views.iter().map(|(e, n)| (*e, *n, (0, 0))).collect(),
-            results: vec![],
-            results_gone: vec![],
-            results_going: vec![],
+            ..GroupRecord::default()
         };
         Group { record, left: Default::default() }
     }

@@ -140,6 +140,29 @@ pub enum Operator {
     NotIn,
 }
 
+impl Operator {
+    /// By its name in an AST.
+    pub fn named(name: &str) -> Option<Operator> {
+        Some(match name {
+            "=" => Operator::Equal,
+            "!=" => Operator::NotEqual,
+            "IS" => Operator::Is,
+            "IS NOT" => Operator::IsNot,
+            "<" => Operator::Less,
+            ">" => Operator::Greater,
+            "<=" => Operator::LessOrEqual,
+            ">=" => Operator::GreaterOrEqual,
+            "LIKE" => Operator::Like,
+            "NOT LIKE" => Operator::NotLike,
+            "ILIKE" => Operator::Ilike,
+            "NOT ILIKE" => Operator::NotIlike,
+            "IN" => Operator::In,
+            "NOT IN" => Operator::NotIn,
+            _ => return None,
+        })
+    }
+}
+
 /// One side of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operand {
@@ -319,7 +342,9 @@ impl Reader {
         match kind {
             "simple" => {
                 let object = self.object(value, "condition", &["type", "op", "left", "right"])?;
-                let op = operator(&text(object, "op", "condition")?)?;
+                let name = text(object, "op", "condition")?;
+                let op =
+                    Operator::named(&name).ok_or_else(|| ParseError(format!("unknown operator {name:?}")))?;
                 let left = self.operand(object.get("left"))?;
                 let right = self.operand(object.get("right"))?;
                 if matches!(right, Operand::Column(_)) {
@@ -445,24 +470,4 @@ fn literal(value: &BorrowedValue) -> Result<Literal, ParseError> {
         Some(s) => Ok(Literal::String(s.to_owned())),
         None => fail("a literal is a string, number, boolean, null or an array of these"),
     }
-}
-
-fn operator(name: &str) -> Result<Operator, ParseError> {
-    Ok(match name {
-        "=" => Operator::Equal,
-        "!=" => Operator::NotEqual,
-        "IS" => Operator::Is,
-        "IS NOT" => Operator::IsNot,
-        "<" => Operator::Less,
-        ">" => Operator::Greater,
-        "<=" => Operator::LessOrEqual,
-        ">=" => Operator::GreaterOrEqual,
-        "LIKE" => Operator::Like,
-        "NOT LIKE" => Operator::NotLike,
-        "ILIKE" => Operator::Ilike,
-        "NOT ILIKE" => Operator::NotIlike,
-        "IN" => Operator::In,
-        "NOT IN" => Operator::NotIn,
-        other => return fail(format!("unknown operator {other:?}")),
-    })
 }

@@ -117,23 +117,7 @@ pub fn constant(left: impl Into<Constant>, op: &str, right: impl Into<Constant>)
 }
 
 fn compare(left: Operand, op: &str, value: impl Into<Constant>) -> Condition {
-    let op = match op {
-        "=" => Operator::Equal,
-        "!=" => Operator::NotEqual,
-        "IS" => Operator::Is,
-        "IS NOT" => Operator::IsNot,
-        "<" => Operator::Less,
-        ">" => Operator::Greater,
-        "<=" => Operator::LessOrEqual,
-        ">=" => Operator::GreaterOrEqual,
-        "LIKE" => Operator::Like,
-        "NOT LIKE" => Operator::NotLike,
-        "ILIKE" => Operator::Ilike,
-        "NOT ILIKE" => Operator::NotIlike,
-        "IN" => Operator::In,
-        "NOT IN" => Operator::NotIn,
-        other => panic!("no operator {other}"),
-    };
+    let op = Operator::named(op).unwrap_or_else(|| panic!("no operator {op}"));
     Condition::Simple { op, left, right: Operand::Literal(value.into().0) }
 }
 

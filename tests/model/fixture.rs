@@ -9,15 +9,9 @@ use super::script;
 pub fn schema(indexed: bool) -> Schema {
     let text = |name| (name, Kind::Text, false);
     let key = |name| (name, Kind::Text, true);
-    let table =
-        |name, columns: Vec<(&'static str, Kind, bool)>, keys: &[&[usize]], indexes: &[&[usize]]| TableSpec {
-            name,
-            columns,
-            row_key: keys[0].to_vec(),
-            candidate_keys: keys.iter().map(|k| k.to_vec()).collect(),
-            client_key: Some(keys[0].to_vec()),
-            indexes: if indexed { indexes.iter().map(|i| i.to_vec()).collect() } else { Vec::new() },
-        };
+    let table = |name, columns, keys: &[&[usize]], indexes: &[&[usize]]| {
+        TableSpec::new(name, columns, keys, if indexed { indexes } else { &[] })
+    };
     let secret = table("secret", vec![key("id"), text("issueID")], &[&[0]], &[&[1]]);
     Schema::new(vec![
         table(

@@ -3,7 +3,7 @@
 use super::cell::{Cell, Kind};
 use super::choices::Choices;
 use super::database::{Database, Row, Write};
-use super::schema::{Schema, TableSpec};
+use super::schema::{NotNull, Schema, TableSpec};
 
 /// Few values, so that rows meet: equal strings in other cases, in other normal forms,
 /// with characters that patterns give a meaning; numbers that are equal as integer and as
@@ -16,39 +16,32 @@ const JSONS: [&str; 5] = ["null", "1", "\"a\"", "{\"a\":[1,null]}", "[]"];
 pub const ID: usize = 0;
 pub const K: usize = 1;
 
+/// Of every type one, and those that make keys.
+pub fn columns() -> Vec<(&'static str, Kind, NotNull)> {
+    vec![
+        ("id", Kind::Text, true),
+        ("k", Kind::Int, true),
+        ("i", Kind::Int, false),
+        ("r", Kind::Real, false),
+        ("s", Kind::Text, false),
+        ("b", Kind::Bool, false),
+        ("j", Kind::Json, false),
+        ("z", Kind::Bytes, false),
+    ]
+}
+
 /// Tables that differ in their keys and indexes.
 pub fn schema() -> Schema {
-    let columns = || {
-        vec![
-            ("id", Kind::Text, true),
-            ("k", Kind::Int, true),
-            ("i", Kind::Int, false),
-            ("r", Kind::Real, false),
-            ("s", Kind::Text, false),
-            ("b", Kind::Bool, false),
-            ("j", Kind::Json, false),
-            ("z", Kind::Bytes, false),
-        ]
-    };
     let table =
-        |name, row_key: &[usize], candidates: &[&[usize]], client: Option<&[usize]>, indexes: &[&[usize]]| {
-            TableSpec {
-                name,
-                columns: columns(),
-                row_key: row_key.to_vec(),
-                candidate_keys: candidates.iter().map(|c| c.to_vec()).collect(),
-                client_key: client.map(<[usize]>::to_vec),
-                indexes: indexes.iter().map(|i| i.to_vec()).collect(),
-            }
-        };
+        |name, keys: &[&[usize]], indexes: &[&[usize]]| TableSpec::new(name, columns(), keys, indexes);
     Schema::new(vec![
-        table("alpha", &[ID], &[&[ID]], Some(&[ID]), &[&[2], &[4], &[4, 2]]),
+        table("alpha", &[&[ID]], &[&[2], &[4], &[4, 2]]),
         // A compound key that is not declared in the order of names.
-        table("beta", &[K, ID], &[&[K, ID]], Some(&[K, ID]), &[&[2, 4], &[5]]),
+        table("beta", &[&[K, ID]], &[&[2, 4], &[5]]),
         // Clients know the rows by another key than the replica, and nothing else is indexed.
-        table("gamma", &[ID], &[&[ID], &[K]], Some(&[K]), &[]),
+        table("gamma", &[&[ID], &[K]], &[]).known_by(Some(&[K])),
         // Clients do not know the table.
-        table("omega", &[ID], &[&[ID]], None, &[&[2]]),
+        table("omega", &[&[ID]], &[&[2]]).known_by(None),
     ])
 }
 

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use kelvin::zql::ast::{Ast, Condition};
 
 use super::build::from;
-use super::cell::Kind;
 use super::choices::Choices;
 use super::database::{Database, Write};
 use super::random::{self, ID, K};
@@ -57,39 +56,11 @@ fn schema(choices: &mut Choices) -> Schema {
     // Clients know one table at least.
     let first = &mut tables[0];
     first.client_key.get_or_insert(first.candidate_keys[0].clone());
-    let (text, int) = (Kind::Text, Kind::Int);
-    let shard = |name, columns: Vec<(&'static str, Kind, bool)>, key: &[usize]| TableSpec {
-        name,
-        columns,
-        row_key: key.to_vec(),
-        candidate_keys: vec![key.to_vec()],
-        client_key: None,
-        indexes: Vec::new(),
-    };
-    let clients =
-        vec![("clientGroupID", text, true), ("clientID", text, true), ("lastMutationID", int, false)];
-    let mutations = vec![
-        ("clientGroupID", text, true),
-        ("clientID", text, true),
-        ("mutationID", int, true),
-        ("result", Kind::Json, false),
-    ];
-    tables.push(shard("test_0.clients", clients, &[0, 1]));
-    tables.push(shard("test_0.mutations", mutations, &[0, 1, 2]));
+    tables.extend(TableSpec::of_the_shard());
     Schema::new(tables)
 }
 
 fn table(choices: &mut Choices, name: &'static str) -> TableSpec {
-    let columns = vec![
-        ("id", Kind::Text, true),
-        ("k", Kind::Int, true),
-        ("i", Kind::Int, false),
-        ("r", Kind::Real, false),
-        ("s", Kind::Text, false),
-        ("b", Kind::Bool, false),
-        ("j", Kind::Json, false),
-        ("z", Kind::Bytes, false),
-    ];
     let keys: &[&[usize]] = match choices.below(5) {
         0 => &[&[ID]],
         1 => &[&[ID], &[K]],
@@ -101,6 +72,7 @@ fn table(choices: &mut Choices, name: &'static str) -> TableSpec {
     let client_key = Some(choices.pick(&candidate_keys).clone()).filter(|_| !choices.percent(12));
     let all: [&[usize]; 5] = [&[2], &[4], &[3], &[5], &[4, 2]];
     let indexes = all.iter().filter(|_| choices.percent(50)).map(|index| index.to_vec()).collect();
+    let columns = random::columns();
     TableSpec { name, columns, row_key: candidate_keys[0].clone(), candidate_keys, client_key, indexes }
 }
 

@@ -24,6 +24,46 @@ pub struct TableSpec {
 
 pub type NotNull = bool;
 
+impl TableSpec {
+    /// A table that clients know by its first key, which is the replica's too.
+    pub fn new(
+        name: &'static str,
+        columns: Vec<(&'static str, Kind, NotNull)>,
+        keys: &[&[usize]],
+        indexes: &[&[usize]],
+    ) -> TableSpec {
+        TableSpec {
+            name,
+            columns,
+            row_key: keys[0].to_vec(),
+            candidate_keys: keys.iter().map(|key| key.to_vec()).collect(),
+            client_key: Some(keys[0].to_vec()),
+            indexes: indexes.iter().map(|index| index.to_vec()).collect(),
+        }
+    }
+
+    /// Clients know it by this key, or not at all.
+    pub fn known_by(mut self, key: Option<&[usize]>) -> TableSpec {
+        self.client_key = key.map(<[usize]>::to_vec);
+        self
+    }
+
+    /// The tables of last mutation ids and of mutation results.
+    pub fn of_the_shard() -> [TableSpec; 2] {
+        let (text, int) = (Kind::Text, Kind::Int);
+        let clients =
+            vec![("clientGroupID", text, true), ("clientID", text, true), ("lastMutationID", int, false)];
+        let mutations = vec![
+            ("clientGroupID", text, true),
+            ("clientID", text, true),
+            ("mutationID", int, true),
+            ("result", Kind::Json, false),
+        ];
+        let table = |name, columns, key| TableSpec::new(name, columns, &[key], &[]).known_by(None);
+        [table("test_0.clients", clients, &[0, 1]), table("test_0.mutations", mutations, &[0, 1, 2])]
+    }
+}
+
 /// All tables, sorted by name: positions are table ids.
 #[derive(Clone)]
 pub struct Schema {

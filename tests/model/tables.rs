@@ -33,42 +33,20 @@ pub fn scenario(rows: usize) -> Scenario {
 }
 
 fn schema() -> Schema {
-    let table = |name,
-                 columns: Vec<(&'static str, Kind, bool)>,
-                 keys: &[&[usize]],
-                 client: Option<&[usize]>,
-                 indexes: &[&[usize]]| {
-        TableSpec {
-            name,
-            columns,
-            row_key: keys[0].to_vec(),
-            candidate_keys: keys.iter().map(|k| k.to_vec()).collect(),
-            client_key: client.map(<[usize]>::to_vec),
-            indexes: indexes.iter().map(|i| i.to_vec()).collect(),
-        }
-    };
     let (text, int) = (Kind::Text, Kind::Int);
     let item = vec![("id", text, true), ("parent", text, false), ("n", int, false), ("s", text, false)];
     let tag = vec![("id", text, true), ("item", text, false), ("v", int, false)];
     let named = vec![("id", text, true), ("name", text, true), ("n", int, false)];
     let big = vec![("id", int, true), ("n", int, false)];
-    let clients =
-        vec![("clientGroupID", text, true), ("clientID", text, true), ("lastMutationID", int, false)];
-    let mutations = vec![
-        ("clientGroupID", text, true),
-        ("clientID", text, true),
-        ("mutationID", int, true),
-        ("result", Kind::Json, false),
-    ];
-    Schema::new(vec![
-        table("item", item, &[&[0]], Some(&[0]), &[&[1]]),
-        table("tag", tag, &[&[0]], Some(&[0]), &[&[1]]),
+    let mut tables = vec![
+        TableSpec::new("item", item, &[&[0]], &[&[1]]),
+        TableSpec::new("tag", tag, &[&[0]], &[&[1]]),
         // Clients know its rows by another key than the replica.
-        table("named", named, &[&[0], &[1]], Some(&[1]), &[]),
-        table("big", big, &[&[0]], Some(&[0]), &[]),
-        table("test_0.clients", clients, &[&[0, 1]], None, &[]),
-        table("test_0.mutations", mutations, &[&[0, 1, 2]], None, &[]),
-    ])
+        TableSpec::new("named", named, &[&[0], &[1]], &[]).known_by(Some(&[1])),
+        TableSpec::new("big", big, &[&[0]], &[]),
+    ];
+    tables.extend(TableSpec::of_the_shard());
+    Schema::new(tables)
 }
 
 /// One form of one query. `None`: the app refuses it.

@@ -90,12 +90,7 @@ impl Walsender {
         }
         let Framed { stream, buffer } = self.framed;
         let (read, write) = tokio::io::split(stream);
-        let mut reader = Reader {
-            stream: read,
-            buffer: vec![0; READ_BUFFER],
-            start: 0,
-            end: 0,
-        };
+        let mut reader = Reader { stream: read, buffer: vec![0; READ_BUFFER], start: 0, end: 0 };
         reader.preload(&buffer);
         Ok((reader, Writer { stream: write }))
     }
