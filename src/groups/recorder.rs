@@ -92,7 +92,8 @@ pub struct Recorder {
     pub(super) piece: usize,
 }
 
-/// Rows of one record of members: a step of the core writes one such record.
+/// Rows of one record of members. Of a view of before a step of the core writes one such record, of a view
+/// of now a part of its rows, in as many as that takes.
 const PIECE: usize = 1_000;
 
 #[derive(Default)]

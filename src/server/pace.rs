@@ -11,7 +11,7 @@ use crate::observe::metrics::Metrics;
 use crate::views::pace::Pace;
 
 /// How long a core works before it lets its other tasks run.
-pub const SLICE: Duration = Duration::from_micros(500);
+const SLICE: Duration = Duration::from_micros(500);
 
 /// Time of the processor from which on a slice is noted: others had to wait for it.
 const LONG_SLICE: Duration = Duration::from_millis(2);
