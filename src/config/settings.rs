@@ -10,6 +10,7 @@ use super::endpoint::Endpoint;
 use super::postgres::PostgresUrl;
 use super::secret::Secret;
 use crate::auth::key::Key;
+use crate::groups::purging::Purging;
 use crate::observe::log::{Format, Level};
 
 /// What a change that clients hear of waits for.
@@ -34,6 +35,8 @@ pub struct Config {
     pub cvr: Pool,
     /// What of client view records is kept in files.
     pub record_mode: RecordMode,
+    /// When groups that nobody uses are forgotten; `None`: never.
+    pub purging: Option<Purging>,
     /// The database for the change log.
     pub change: Pool,
     /// Memory that the process may use, in bytes; `None`: a part of what it can have.

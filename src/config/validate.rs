@@ -17,6 +17,7 @@ use super::value::Value;
 use super::values::Values;
 use super::{Facts, endpoints};
 use crate::auth::key::{Key, KeyError};
+use crate::groups::purging::Purging;
 use crate::observe::log::{Format, Level};
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -51,6 +52,7 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
             Some("synced") => RecordMode::Synced,
             _ => RecordMode::Written,
         },
+        purging: purging(values),
         memory_budget: values.whole(&engine::MEMORY_BUDGET_MB).map(|mib| to_usize(mib) << 20),
         cvr: pool(values, &databases::CVR_DB, &databases::CVR_MAX_CONNS, &upstream.db)?,
         change: pool(values, &databases::CHANGE_DB, &databases::CHANGE_MAX_CONNS, &upstream.db)?,
@@ -145,6 +147,17 @@ fn postgres(values: &mut Values, opt: &Opt) -> Result<Option<PostgresUrl>> {
 fn pool(values: &mut Values, db: &Opt, max_conns: &Opt, upstream: &PostgresUrl) -> Result<Pool> {
     let db = postgres(values, db)?.unwrap_or_else(|| upstream.clone());
     Ok(Pool { db, max_conns: connections(values, max_conns) })
+}
+
+/// A batch of no groups turns it off.
+fn purging(values: &Values) -> Option<Purging> {
+    let of = |opt| values.number(opt).unwrap_or_default().max(0.0);
+    let batch = of(&databases::CVR_GARBAGE_COLLECTION_INITIAL_BATCH_SIZE) as usize;
+    (batch > 0).then(|| Purging {
+        after: of(&databases::CVR_GARBAGE_COLLECTION_INACTIVITY_THRESHOLD_HOURS) * 3_600_000.0,
+        interval: of(&databases::CVR_GARBAGE_COLLECTION_INITIAL_INTERVAL_SECONDS) * 1_000.0,
+        batch,
+    })
 }
 
 fn app(values: &mut Values) -> Result<App> {

@@ -146,6 +146,9 @@ pub struct GroupRecord {
     pub floor: (u64, u64),
     /// The group's clock, in milliseconds.
     pub clock: f64,
+    /// When the last connection went, in milliseconds since 1970; `None`: somebody is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<u64>,
     /// Epochs before this one: each with the last version that its history is known up to, and
     /// the last label of a record (two numbers).
     pub seals: Vec<(u64, u64, u64, u64)>,
@@ -470,6 +473,7 @@ mod tests {
             version: 5,
             floor: (0, 0),
             clock: 1.5,
+            left_at: Some(1_700_000_000_000),
             seals: vec![(1, 4, 4, 2)],
             clients: vec![ClientRecord { id: "c".into(), deleted: false, desires: vec![] }],
             queries: vec![],

@@ -103,8 +103,9 @@ impl Syncer {
         if !self.groups.contains_key(&arrival.group_id) {
             let Some(schema) = &init.client_schema else { return Ok(()) };
             let schema = self.shared.schemas.resolve(schema, &self.shared.catalogue)?;
-            let group = Box::new(Group::new(arrival.group_id.clone(), schema));
-            self.groups.insert(arrival.group_id.clone(), group);
+            let mut group = Group::new(arrival.group_id.clone(), schema);
+            group.begin_after(self.shared.forgotten, self.shared.epoch)?;
+            self.groups.insert(arrival.group_id.clone(), Box::new(group));
         }
         let Some(group) = self.groups.get_mut(&arrival.group_id) else { return Ok(()) };
         match &group.user {

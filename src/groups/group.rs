@@ -104,8 +104,10 @@ pub struct Group {
     /// Group's clock: milliseconds with at least one connection.
     clock: f64,
     clock_runs_since: Option<f64>,
-    /// When the last connection went, in milliseconds of the process.
+    /// When the last connection went, or the process started, in milliseconds of the process.
     pub idle_since: Option<f64>,
+    /// When the last connection went, in milliseconds of the process: negative if it was not there yet.
+    pub left_at: Option<f64>,
     /// Counts transformations requested.
     pub transformations: u64,
     /// Views that joined anew while the group still waited for others, since its last step.
@@ -168,6 +170,7 @@ impl Group {
             clock: 0.0,
             clock_runs_since: None,
             idle_since: None,
+            left_at: None,
             transformations: 0,
             passed: 0,
             inspected: false,
@@ -191,6 +194,16 @@ impl Group {
         };
         self.label = label;
         Ok(label)
+    }
+
+    /// Has the labels of a new group begin above those of groups that are forgotten: cookies of before
+    /// are then not taken for its own.
+    pub fn begin_after(&mut self, forgotten: Cookie, epoch: u64) -> Result<(), ProtocolError> {
+        if forgotten > self.label {
+            self.label = forgotten;
+            self.floor = self.next_label(StateVersion(forgotten.major), epoch)?;
+        }
+        Ok(())
     }
 
     /// Registers a client. Comes before any change of what it wants.
@@ -393,6 +406,7 @@ impl Group {
         let connected = !self.connections.is_empty();
         self.clock_runs_since = connected.then_some(now);
         self.idle_since = (!connected).then_some(now);
+        self.left_at = self.idle_since;
     }
 
     /// Ends the time of queries that no client wants any more. Whether that changed anything.

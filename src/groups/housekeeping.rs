@@ -47,6 +47,7 @@ impl Syncer {
     pub(super) fn drop_group(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };
+        self.shared.forgotten = self.shared.forgotten.max(group.label);
         self.shared.recorder.forget(group_id);
         for connection in &group.connections {
             self.connections.remove(&connection.id);

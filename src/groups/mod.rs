@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod mutations;
 mod namer;
 pub mod old;
+pub mod purging;
 pub mod query;
 pub mod reading;
 pub mod record;

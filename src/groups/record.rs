@@ -49,10 +49,12 @@ fn pair(cookie: Cookie) -> (u64, u64) {
     (cookie.major, cookie.config)
 }
 
-/// Writes a group down. `id_of`: the record of each of its views; `schema`: its number.
+/// Writes a group down. `id_of`: the record of each of its views; `schema`: its number; `clock_zero`: as
+/// [`super::shared::Shared::clock_zero`].
 pub fn record(
     group: &Group,
     now: f64,
+    clock_zero: f64,
     schema: u64,
     id_of: impl Fn(ViewId) -> Option<RecordId>,
 ) -> GroupRecord {
@@ -67,6 +69,7 @@ pub fn record(
         version: group.version.0,
         floor: pair(group.floor.max(results_floor(group))),
         clock: group.clock(now),
+        left_at: group.left_at.map(|at| (clock_zero + at).max(0.0) as u64),
         seals: group.seals.iter().map(|s| (s.epoch, s.head.0, s.told.major, s.told.config)).collect(),
         clients: group.clients.iter().map(|(id, client)| client_record(id, client)).collect(),
         queries: group
@@ -130,8 +133,8 @@ fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecor
     }
 }
 
-/// Makes a group of what was written down. Its views are what it held; none is a view of now yet.
-pub fn restore(record: GroupRecord, schema: Rc<Resolved>) -> Group {
+/// Makes a group of what was written down, at `now`. Its views are what it held; none is a view of now yet.
+pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: f64) -> Group {
     let mut group = Group::new(record.id.as_str().into(), schema);
     group.user = record.user;
     group.profile = record.profile;
@@ -139,6 +142,9 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>) -> Group {
     group.version = StateVersion(record.version);
     group.floor = cookie(record.floor);
     group.set_clock(record.clock);
+    group.idle_since = Some(now);
+    // Who was connected at the end was there until now: nobody can say when the end was.
+    group.left_at = Some(record.left_at.map_or(now, |at| now.min(at as f64 - clock_zero)));
     let seal = |(epoch, head, major, config)| Seal {
         epoch,
         head: StateVersion(head),

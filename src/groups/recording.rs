@@ -225,7 +225,7 @@ impl Syncer {
         let schema = self.shared.recorder.schema(&group.schema);
         let recorder = &self.shared.recorder;
         let id_of = |view: ViewId| recorder.views.get(&view).map(|writing| writing.id);
-        let record = record::record(group, now, schema, id_of);
+        let record = record::record(group, now, self.shared.clock_zero, schema, id_of);
         self.shared.recorder.append(&Record::Group(Box::new(record)));
     }
 

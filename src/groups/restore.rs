@@ -115,7 +115,7 @@ impl Restoration {
     fn group(&mut self, recorded: RecordedGroup, shared: &mut Shared, now: f64) -> Option<Group> {
         let RecordedGroup { record, left } = recorded;
         let schema = self.schema(record.schema, shared)?;
-        let mut group = record::restore(record, schema);
+        let mut group = record::restore(record, schema, now, shared.clock_zero);
         // No label of another process is issued any more.
         group.next_label(StateVersion(group.label.major), shared.epoch).ok()?;
         let is_known = |held: &Held| shared.old.get(held.id).is_some();
@@ -134,7 +134,6 @@ impl Restoration {
             let rows = self.numbers.all(&left.rows, &mut shared.rows.borrow_mut());
             group.left.push_back(LeftView { since: left.since, until: left.until, rows });
         }
-        group.idle_since = Some(now);
         Some(group)
     }
 

@@ -11,7 +11,9 @@ use kelvin_io::websocket::text_frame;
 use super::old::OldViews;
 use super::recorder::Recorder;
 use super::schema::Schemas;
+use super::step::ZERO;
 use crate::changes::version::StateVersion;
+use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
 use crate::protocol::lexi;
 use crate::replica::catalogue::Catalogue;
@@ -75,6 +77,11 @@ pub struct Shared {
     pub old: OldViews,
     /// Version before which nothing is read: what is recorded is later (rule 24).
     pub wait_for: StateVersion,
+    /// Highest label of a group that was forgotten. It may come again under the same id, and a tab with
+    /// a cookie of before after it: no label may mean two things.
+    pub forgotten: Cookie,
+    /// Milliseconds since 1970 at zero of the core's clock: times that outlive the process count from there.
+    pub clock_zero: f64,
     /// Encoded views, for as long as somebody may need them.
     pub fulls: HashMap<ViewId, Rc<Full>>,
     frames: HashMap<Box<[RowOp]>, Rc<[Bytes]>>,
@@ -106,6 +113,8 @@ impl Shared {
             recorder: Recorder::default(),
             old: OldViews::default(),
             wait_for: StateVersion::ZERO,
+            forgotten: ZERO,
+            clock_zero: 0.0,
             fulls: HashMap::new(),
             frames: HashMap::new(),
             shared_bytes: 0,

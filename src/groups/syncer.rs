@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::catchup::{CatchUp, Progress};
 use super::group::Group;
 use super::mutations::MutationTables;
+use super::purging::Purger;
 use super::reading::LaneRequest;
 use super::shared::Shared;
 use super::sink::{ConnectionId, Phase, Sink};
@@ -98,6 +99,8 @@ pub struct Syncer {
     pub(super) requested: Vec<LaneRequest>,
     pub(super) full_since: HashMap<ViewId, f64>,
     pub(super) serial: u64,
+    /// `None`: groups are not forgotten for being old.
+    pub(super) purger: Option<Purger>,
 }
 
 impl Syncer {
@@ -118,6 +121,7 @@ impl Syncer {
             requested: Vec::new(),
             full_since: HashMap::new(),
             serial: 0,
+            purger: None,
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep, spawn, yield_now};
@@ -248,8 +248,13 @@ impl Core {
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));
-        let shared = Shared::new(rows, reader, version, start.epoch, start.catalogue.clone());
-        *self.syncer.borrow_mut() = Some(Syncer::new(shared, &self.config.app.shard_schema()));
+        let mut shared = Shared::new(rows, reader, version, start.epoch, start.catalogue.clone());
+        shared.clock_zero = self.clock_zero();
+        let mut syncer = Syncer::new(shared, &self.config.app.shard_schema());
+        if let Some(rule) = self.config.purging {
+            syncer.purge_by(rule);
+        }
+        *self.syncer.borrow_mut() = Some(syncer);
         self.restore(start.replica_version).await;
         let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };
         records::start(self, name);
@@ -392,6 +397,12 @@ impl Core {
         now().saturating_duration_since(self.started).as_secs_f64() * 1000.0
     }
 
+    /// Milliseconds since 1970 when the core began.
+    fn clock_zero(&self) -> f64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_secs_f64() * 1000.0 - self.clock()
+    }
+
     /// A number for a new connection.
     pub fn new_connection(&self) -> ConnectionId {
         let id = self.next_connection.get();
@@ -466,6 +477,10 @@ async fn tick(core: Rc<Core>) {
         if let Some(question) = core.status.views_wanted(core.index) {
             let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
             core.status.set_views(core.index, question, core.with(explain).unwrap_or_default());
+        }
+        let purged = core.with(|syncer| syncer.purge(now)).unwrap_or(0);
+        if purged > 0 {
+            crate::info!(core = core.index; "purged {purged} inactive CVRs");
         }
         core.with(|syncer| {
             syncer.tick(now);

@@ -144,6 +144,9 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             // Where nothing may be lost nobody is away for long.
             world.now += if world.disk.is_some() && !world.cuts { time.min(300.0) } else { time };
             world.core.syncer.tick(world.now);
+            if choices.clone().percent(30) {
+                world.core.counts.purged += world.core.syncer.purge(world.now);
+            }
         }
         _ if tabs > 1 => {
             let other = world.groups[group].tabs[(tab + 1) % tabs].client.clone();

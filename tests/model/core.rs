@@ -12,6 +12,7 @@ use kelvin::changes::batch::Batch;
 use kelvin::changes::commit::Commit;
 use kelvin::changes::faults::{self, Fault};
 use kelvin::changes::version::StateVersion;
+use kelvin::groups::purging::Purging;
 use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
 use kelvin::groups::recorder::Output;
 use kelvin::groups::shared::Shared;
@@ -71,6 +72,9 @@ pub struct Core {
     path: PathBuf,
 }
 
+/// Between the times that pass at once: groups of which some views are kept, and others, go.
+const PURGING: Purging = Purging { after: 100_000.0, interval: 0.0, batch: 1 };
+
 type Stale = Vec<(ViewId, Reason)>;
 
 impl Core {
@@ -79,8 +83,10 @@ impl Core {
         let version = reader.begin().expect("a snapshot");
         let rows = Rc::new(RefCell::new(Rows::default()));
         let shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
+        let mut syncer = Syncer::new(shared, "test_0");
+        syncer.purge_by(PURGING);
         Core {
-            syncer: Syncer::new(shared, "test_0"),
+            syncer,
             counts: Counts::default(),
             recorded: Vec::new(),
             queue: VecDeque::new(),

@@ -15,6 +15,8 @@ pub struct Counts {
     pub advanced: usize,
     /// Batches of which it is not known what they changed.
     pub lost: usize,
+    /// Groups forgotten because nobody came.
+    pub purged: usize,
 }
 
 impl Counts {
@@ -25,16 +27,17 @@ impl Counts {
         self.inline += other.inline;
         self.advanced += other.advanced;
         self.lost += other.lost;
+        self.purged += other.purged;
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { batches, lanes, anew, inline, advanced, lost } = self;
+        let Counts { batches, lanes, anew, inline, advanced, lost, purged } = self;
         write!(
             f,
             "{batches} batches ({lost} after a gap) with {advanced} views row by row, {lanes} lanes, "
         )?;
-        write!(f, "{anew} views read anew, {inline} of them within the batch")
+        write!(f, "{anew} views read anew, {inline} of them within the batch; {purged} groups purged")
     }
 }

@@ -46,14 +46,16 @@ options! {
     CVR_MAX_CONNS = whole("cvr.max-conns", 0, 1_000_000).default("30").not_yet(LOCAL_RECORDS).doc(
         "Largest number of connections to the CVR database, over all cores.");
     CVR_GARBAGE_COLLECTION_INACTIVITY_THRESHOLD_HOURS =
-        number("cvr.garbage-collection-inactivity-threshold-hours").default("48").not_yet(LOCAL_RECORDS).doc(
-        "Age after which the record of a client group that nobody uses may be purged.");
+        number("cvr.garbage-collection-inactivity-threshold-hours").default("48").doc(
+        "Hours without a connection after which a client group may be forgotten. Whoever comes back to it later \
+         starts over, without the mutations that had not been sent.");
     CVR_GARBAGE_COLLECTION_INITIAL_INTERVAL_SECONDS =
-        number("cvr.garbage-collection-initial-interval-seconds").default("60").not_yet(LOCAL_RECORDS).doc(
-        "Time between purges; doubles up to 16 minutes while there is nothing to purge.");
+        number("cvr.garbage-collection-initial-interval-seconds").default("60").doc(
+        "Time between purges of such groups; doubles up to 16 minutes while there is nothing to purge. The \
+         first comes so long after the start.");
     CVR_GARBAGE_COLLECTION_INITIAL_BATCH_SIZE =
-        number("cvr.garbage-collection-initial-batch-size").default("25").not_yet(LOCAL_RECORDS).doc(
-        "Records per purge. 0 turns purging off.");
+        number("cvr.garbage-collection-initial-batch-size").default("25").doc(
+        "Groups that each core forgets in one purge; grows while more are due. 0 turns purging off.");
     CVR_MAX_CONNS_PER_WORKER = number("cvr.max-conns-per-worker").hidden().ignored(ONE_PROCESS).doc(
         "Connections of one worker process.");
 
