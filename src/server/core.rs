@@ -245,6 +245,7 @@ impl Core {
         let mut reader = Reader::open(&self.replica_path())?;
         reader.limit(LIVE_BUDGET)?;
         reader.keep_pages()?;
+        reader.keep_plans()?;
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));

@@ -54,8 +54,11 @@ impl Replica {
         file(&self.directory)
     }
 
+    /// A reader as a core looks again with.
     pub fn reader(&self) -> Reader {
-        Reader::open(&self.path()).expect("a reader")
+        let reader = Reader::open(&self.path()).expect("a reader");
+        reader.keep_plans().expect("the setting");
+        reader
     }
 
     /// Creates an index that a query would read by. `None`: there are too many, or it is there.
