@@ -12,6 +12,7 @@ pub mod assemble;
 pub mod changed;
 pub mod contents;
 pub mod difference;
+mod entries;
 pub mod explain;
 pub mod fragment;
 pub mod full;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 
+use super::entries::Entries;
 use super::sharded::{PER_SHARD, ShardedMap, shard_of, splits};
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::zql::key;
@@ -29,14 +30,8 @@ pub struct Identity {
     pub key: Arc<[ColumnIndex]>,
 }
 
-struct Entry {
-    key: Box<[u8]>,
-    identity: IdentityId,
-    references: u32,
-}
-
-/// Bytes that a row takes beside its key: its entry, its places in the index, its allocation.
-const PER_ENTRY: usize = 48;
+/// Bytes that a row takes beside its key: what is known of it, its place in the index, room that is left.
+const PER_ENTRY: usize = Entries::OVERHEAD + 12;
 
 /// Row numbers are already evenly spread; hashing them costs one multiplication.
 #[derive(Default)]
@@ -124,42 +119,6 @@ impl IntoIterator for RowSet {
 
     fn into_iter(self) -> RowSetIter {
         self.0.into_iter().map(|(id, ())| id)
-    }
-}
-
-/// Entries of one piece of the list of rows: a list that doubles would move a million at once.
-const PIECE: usize = 4_096;
-
-/// The rows by number, in pieces.
-#[derive(Default)]
-struct Entries(Vec<Vec<Entry>>);
-
-impl Entries {
-    fn get(&self, index: u32) -> &Entry {
-        &self.0[index as usize / PIECE][index as usize % PIECE]
-    }
-
-    fn get_mut(&mut self, index: u32) -> &mut Entry {
-        &mut self.0[index as usize / PIECE][index as usize % PIECE]
-    }
-
-    fn push(&mut self, entry: Entry) -> u32 {
-        if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
-            // The first one grows as it is needed: most tests and small apps have few rows.
-            let room = if self.0.is_empty() { 0 } else { PIECE };
-            self.0.push(Vec::with_capacity(room));
-        }
-        let first = (self.0.len() - 1) * PIECE;
-        let at = self.0.last().map_or(0, Vec::len);
-        if let Some(piece) = self.0.last_mut() {
-            piece.push(entry);
-        }
-        (first + at) as u32
-    }
-
-    fn len(&self) -> usize {
-        let full = self.0.len().saturating_sub(1);
-        full * PIECE + self.0.last().map_or(0, Vec::len)
     }
 }
 
@@ -251,19 +210,18 @@ impl Rows {
         let hash = key::hash(bytes);
         let entries = &mut self.entries;
         let by_key = &mut self.by_key[identity.0 as usize];
-        if let Some(found) = by_key.of(hash).find(hash, |i| &*entries.get(*i).key == bytes) {
-            entries.get_mut(*found).references += 1;
+        if let Some(found) = by_key.of(hash).find(hash, |i| entries.key(*i) == bytes) {
+            entries.acquire(*found);
             return RowId(*found);
         }
-        let entry = Entry { key: bytes.into(), identity, references: 1 };
         let index = match self.free.pop() {
             Some(index) => {
-                *entries.get_mut(index) = entry;
+                entries.reuse(index, identity, bytes);
                 index
             }
-            None => entries.push(entry),
+            None => entries.push(identity, bytes),
         };
-        by_key.insert(hash, index, |i| key::hash(&entries.get(*i).key));
+        by_key.insert(hash, index, |i| key::hash(entries.key(*i)));
         RowId(index)
     }
 
@@ -271,24 +229,22 @@ impl Rows {
     pub fn find(&self, identity: IdentityId, bytes: &[u8]) -> Option<RowId> {
         let hash = key::hash(bytes);
         let table = self.by_key[identity.0 as usize].of(hash);
-        table.find(hash, |i| &*self.entries.get(*i).key == bytes).map(|i| RowId(*i))
+        table.find(hash, |i| self.entries.key(*i) == bytes).map(|i| RowId(*i))
     }
 
     /// Takes one more reference to a row.
     pub fn acquire(&mut self, id: RowId) {
-        self.entries.get_mut(id.0).references += 1;
+        self.entries.acquire(id.0);
     }
 
     /// Gives one reference back; the last one frees the number.
     pub fn release(&mut self, id: RowId) {
-        let entry = self.entries.get_mut(id.0);
-        entry.references -= 1;
-        if entry.references > 0 {
+        if self.entries.release(id.0) > 0 {
             return;
         }
-        let bytes = std::mem::take(&mut entry.key);
-        let by_key = &mut self.by_key[entry.identity.0 as usize];
-        by_key.remove(key::hash(&bytes), id.0);
+        let by_key = &mut self.by_key[self.entries.identity(id.0).0 as usize];
+        by_key.remove(key::hash(self.entries.key(id.0)), id.0);
+        self.entries.forget(id.0);
         self.free.push(id.0);
     }
 
@@ -299,18 +255,17 @@ impl Rows {
 
     /// About how many bytes a row takes, and how many hold it.
     pub fn cost_of(&self, id: RowId) -> (usize, u32) {
-        let entry = self.entries.get(id.0);
-        (PER_ENTRY + entry.key.len(), entry.references)
+        (PER_ENTRY + self.entries.key(id.0).len(), self.entries.references(id.0))
     }
 
     /// Identity of a row.
     pub fn identity_of(&self, id: RowId) -> IdentityId {
-        self.entries.get(id.0).identity
+        self.entries.identity(id.0)
     }
 
     /// Key bytes of a row.
     pub fn key_of(&self, id: RowId) -> &[u8] {
-        &self.entries.get(id.0).key
+        self.entries.key(id.0)
     }
 
     /// Table of a row.
