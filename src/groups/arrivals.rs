@@ -149,6 +149,8 @@ impl Syncer {
         gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
         // A tab exactly at the group's label takes part in its steps from here on.
         let in_step = arrival.base_cookie.unwrap_or(ZERO) == group.label && group.label >= group.floor;
+        // Most groups have one tab, and a list that grows by itself has room for four.
+        group.connections.reserve_exact(1);
         group.connections.push(Connection {
             id: arrival.id,
             client_id: arrival.client_id,
