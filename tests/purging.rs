@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use kelvin::groups::purging::Purging;
+use kelvin::protocol::cookie::{Cookie, MAX_STEP};
 use model::choices::Choices;
 use model::disk::{Disk, End};
 use model::world::World;
@@ -100,6 +101,22 @@ fn a_cookie_of_a_group_that_is_gone_is_not_taken_for_one_of_the_group_that_follo
     world.connect(&mut choices, 0, 1).unwrap();
     world.settled();
     assert_eq!(world.groups[0].tabs[1].receiver.clears, 1, "it learns that all it had is another group's");
+    world.end().unwrap();
+}
+
+#[test]
+fn a_group_that_used_up_its_labels_takes_none_from_those_that_come_after_it() {
+    let (mut world, mut choices) = (left(), Choices::new((0, 0)));
+    let epoch = world.epoch;
+    let id = world.groups[0].id.clone();
+    let group = world.core.syncer.groups.get_mut(id.as_str()).expect("the group");
+    group.label = Cookie::label(group.label.major, epoch, MAX_STEP);
+    assert_eq!(pass(&mut world, 48.0 * HOUR), 1);
+    let tab = &mut world.groups[0].tabs[0].receiver;
+    tab.store = Default::default();
+    world.connect(&mut choices, 0, 0).unwrap();
+    assert!(is_known(&world, 0), "it was let in");
+    world.settled();
     world.end().unwrap();
 }
 

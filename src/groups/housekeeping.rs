@@ -8,6 +8,7 @@ use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
+use crate::protocol::cookie::MAX_STEP;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
 use std::rc::Rc;
@@ -47,7 +48,11 @@ impl Syncer {
     pub(super) fn drop_group(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };
-        self.shared.forgotten = self.shared.forgotten.max(group.label);
+        // One that used up its labels at a version must not take those of all that come after it. Its own
+        // tabs have cookies then that are ahead of whatever begins under its id.
+        if group.label.step() <= MAX_STEP / 2 {
+            self.shared.forgotten = self.shared.forgotten.max(group.label);
+        }
         self.shared.recorder.forget(group_id);
         for connection in &group.connections {
             self.connections.remove(&connection.id);

@@ -422,6 +422,7 @@ mod tests {
     use kelvin_io::executor::start;
 
     use super::*;
+    use crate::changes::version::StateVersion;
 
     fn output() -> Output {
         Output { bytes: vec![1; 100], next: None, complete: false }
@@ -451,6 +452,30 @@ mod tests {
             (records.is_behind(), records.signal.1.len())
         });
         assert_eq!(executor.unwrap().join().unwrap(), (true, 1));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// More and more views are read while the disk takes none of those that have been.
+    #[test]
+    fn no_view_is_read_while_more_waits_than_the_disk_takes() {
+        let path = std::env::temp_dir().join(format!("kelvin-overfull-{}", std::process::id()));
+        let file = path.clone();
+        let executor = start("test", None, move || async move {
+            let records = Records::new(RecordMode::Written, PathBuf::new(), 1, Completed::default());
+            records.file.replace(Some(AppendFile::create(&file).await.unwrap()));
+            let mut pushed = 0;
+            while !records.is_overfull() {
+                records.push(Output { bytes: vec![0; 1 << 20], ..Output::default() });
+                pushed += 1;
+            }
+            let waiting = records.take();
+            let mut file = records.file.take();
+            let name = LogName { replica: StateVersion(1), epoch: 1, core: 0 };
+            write_some(&records, name, &mut file, waiting).await.unwrap();
+            (pushed, records.is_overfull())
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), ((MAX_WAITING >> 20) + 1, false));
+        assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, MAX_WAITING + (1 << 20));
         std::fs::remove_file(&path).unwrap();
     }
 }
