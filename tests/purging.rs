@@ -22,7 +22,7 @@ fn is_known(world: &World, group: usize) -> bool {
     world.core.syncer.groups.contains_key(world.groups[group].id.as_str())
 }
 
-/// Time passes, and the core looks at its clock a minute and a day later. Returns how many groups went.
+/// Time passes, and the core looks at its clock then and a minute later. Returns how many groups went.
 fn pass(world: &mut World, time: f64) -> usize {
     world.now += time;
     let mut purged = world.core.syncer.purge(world.now);
@@ -99,8 +99,10 @@ fn a_cookie_of_a_group_that_is_gone_is_not_taken_for_one_of_the_group_that_follo
     world.connect(&mut choices, 0, 0).unwrap();
     world.settled();
     world.connect(&mut choices, 0, 1).unwrap();
+    assert_eq!(world.resets, 1, "it is told that its group is not known any more");
+    world.connect(&mut choices, 0, 1).unwrap();
     world.settled();
-    assert_eq!(world.groups[0].tabs[1].receiver.clears, 1, "it learns that all it had is another group's");
+    assert!(world.groups[0].tabs[1].receiver.store.got.contains("q0"));
     world.end().unwrap();
 }
 
@@ -112,11 +114,30 @@ fn a_group_that_used_up_its_labels_takes_none_from_those_that_come_after_it() {
     let group = world.core.syncer.groups.get_mut(id.as_str()).expect("the group");
     group.label = Cookie::label(group.label.major, epoch, MAX_STEP);
     assert_eq!(pass(&mut world, 48.0 * HOUR), 1);
-    let tab = &mut world.groups[0].tabs[0].receiver;
-    tab.store = Default::default();
-    world.connect(&mut choices, 0, 0).unwrap();
-    assert!(is_known(&world, 0), "it was let in");
+    world.groups[0].tabs[0].receiver.store = Default::default();
+    assert!(world.connect(&mut choices, 0, 0).is_err(), "none are left for it");
+    world.disconnect(1, 0);
+    assert_eq!(pass(&mut world, 48.0 * HOUR), 1);
+    world.groups[1].tabs[0].receiver.store = Default::default();
+    world.connect(&mut choices, 1, 0).unwrap();
+    world.write("item a n=2");
     world.settled();
+    world.connect(&mut choices, 0, 0).unwrap();
+    world.settled();
+    world.end().unwrap();
+}
+
+#[test]
+fn a_group_that_came_back_was_there_when_the_server_ended() {
+    let (mut world, mut choices) = (left(), Choices::new((0, 0)));
+    world.connect(&mut choices, 0, 0).unwrap();
+    world.settled();
+    world.flush();
+    world.now += 480.0 * HOUR;
+    world.crash(&mut choices, End::Kill);
+    world.core.syncer.purge_by(RULE);
+    assert_eq!(pass(&mut world, 0.0), 0);
+    assert!(is_known(&world, 0), "nobody knows since when it was alone");
     world.end().unwrap();
 }
 
@@ -140,11 +161,10 @@ fn a_tab_that_comes_back_too_late_starts_over_and_nobody_else_does() {
     assert_eq!(gone.until_error()["kind"], "ClientNotFound");
     stage.server.kill();
     stage.server.start();
-    sleep(Duration::from_millis(100));
-    gone.connect(&[]);
-    assert_eq!(gone.until_error()["kind"], "ClientNotFound", "its record is gone, too");
     stays.connect(&[]);
     stays.until("a first poke", |c| !c.pokes.is_empty());
+    gone.connect(&[]);
+    assert_eq!(gone.until_error()["kind"], "ClientNotFound", "its record is gone, too");
     stays.round_trip();
 }
 

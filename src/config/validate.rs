@@ -52,7 +52,7 @@ pub fn validate(values: &mut Values, facts: &Facts) -> Result<Config> {
             Some("synced") => RecordMode::Synced,
             _ => RecordMode::Written,
         },
-        purging: purging(values),
+        purging: purging(values)?,
         memory_budget: values.whole(&engine::MEMORY_BUDGET_MB).map(|mib| to_usize(mib) << 20),
         cvr: pool(values, &databases::CVR_DB, &databases::CVR_MAX_CONNS, &upstream.db)?,
         change: pool(values, &databases::CHANGE_DB, &databases::CHANGE_MAX_CONNS, &upstream.db)?,
@@ -150,14 +150,17 @@ fn pool(values: &mut Values, db: &Opt, max_conns: &Opt, upstream: &PostgresUrl) 
 }
 
 /// A batch of no groups turns it off.
-fn purging(values: &Values) -> Option<Purging> {
-    let of = |opt| values.number(opt).unwrap_or_default().max(0.0);
-    let batch = of(&databases::CVR_GARBAGE_COLLECTION_INITIAL_BATCH_SIZE) as usize;
-    (batch > 0).then(|| Purging {
-        after: of(&databases::CVR_GARBAGE_COLLECTION_INACTIVITY_THRESHOLD_HOURS) * 3_600_000.0,
-        interval: of(&databases::CVR_GARBAGE_COLLECTION_INITIAL_INTERVAL_SECONDS) * 1_000.0,
-        batch,
-    })
+fn purging(values: &Values) -> Result<Option<Purging>> {
+    let of = |opt: &Opt| match values.number(opt).unwrap_or_default() {
+        number if number < 0.0 => {
+            Err(values.bad(opt, &number.to_string(), "is less than nothing", "Give 0 or more."))
+        }
+        number => Ok(number),
+    };
+    let after = of(&databases::CVR_GARBAGE_COLLECTION_INACTIVITY_THRESHOLD_HOURS)? * 3_600_000.0;
+    let interval = of(&databases::CVR_GARBAGE_COLLECTION_INITIAL_INTERVAL_SECONDS)? * 1_000.0;
+    let batch = of(&databases::CVR_GARBAGE_COLLECTION_INITIAL_BATCH_SIZE)?.ceil() as usize;
+    Ok((batch > 0).then_some(Purging { after, interval, batch }))
 }
 
 fn app(values: &mut Values) -> Result<App> {

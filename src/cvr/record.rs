@@ -138,6 +138,9 @@ pub struct GroupRecord {
     /// The browser profile; `None`: of an old client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Box<str>>,
+    /// The label that it began at, unless that was the lowest of all.
+    #[serde(default, skip_serializing_if = "is_lowest")]
+    pub born: (u64, u64),
     /// Last label issued.
     pub label: (u64, u64),
     /// Data version of the state that it stands for.
@@ -167,6 +170,10 @@ pub struct GroupRecord {
     /// The same of those that clients have not been told of yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results_going: Vec<String>,
+}
+
+fn is_lowest(label: &(u64, u64)) -> bool {
+    *label == (0, 0)
 }
 
 /// One client of a group.
@@ -469,6 +476,7 @@ mod tests {
             schema: 1,
             user: Some(Some("u".into())),
             profile: Some("p1".into()),
+            born: (5, 1),
             label: (5, 6),
             version: 5,
             floor: (0, 0),

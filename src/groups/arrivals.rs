@@ -21,10 +21,7 @@ impl Syncer {
         let known = self.groups.get(&arrival.group_id);
         let Some(group) = known else {
             return match (&arrival.base_cookie, &init.client_schema) {
-                (Some(cookie), _) if *cookie > ZERO => Err(ProtocolError::new(
-                    Kind::ClientNotFound,
-                    "the client group is not known here; it has to start anew",
-                )),
+                (Some(cookie), _) if *cookie > ZERO => Err(not_known()),
                 (_, None) => Err(ProtocolError::new(
                     Kind::InvalidConnectionRequest,
                     "a new client group must send its client schema",
@@ -39,11 +36,20 @@ impl Syncer {
             ));
         }
         match arrival.base_cookie {
+            // Cookies of servers without epochs are older than anything here.
+            Some(cookie) if cookie < group.born && cookie.epoch() > 0 => Err(not_known()),
             Some(cookie) if self.is_impossible(group, cookie) => Err(ProtocolError::new(
                 Kind::InvalidConnectionRequestBaseCookie,
                 format!("the client has cookie {cookie}, which is ahead of the server's {}", group.label),
             )),
             _ => group.schema.misfit.clone().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Somebody comes to a group, and may be let in once the app has said so: it is not purged meanwhile.
+    pub fn touch(&mut self, group_id: &str, now: f64) {
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.left_at = group.left_at.map(|_| now);
         }
     }
 
@@ -88,8 +94,7 @@ impl Syncer {
         let known = self.groups.contains_key(&group_id);
         let joined = self.join(arrival, init, now);
         if joined.is_err() && !known {
-            // Nobody has been told anything of it.
-            self.drop_group(&group_id);
+            self.drop_untold(&group_id);
         }
         joined
     }
@@ -104,7 +109,8 @@ impl Syncer {
             let Some(schema) = &init.client_schema else { return Ok(()) };
             let schema = self.shared.schemas.resolve(schema, &self.shared.catalogue)?;
             let mut group = Group::new(arrival.group_id.clone(), schema);
-            group.begin_after(self.shared.forgotten, self.shared.epoch)?;
+            let (version, epoch) = (self.shared.version, self.shared.epoch);
+            group.begin_at(self.shared.forgotten.first(&arrival.group_id, version, epoch)?);
             self.groups.insert(arrival.group_id.clone(), Box::new(group));
         }
         let Some(group) = self.groups.get_mut(&arrival.group_id) else { return Ok(()) };
@@ -148,7 +154,7 @@ impl Syncer {
         gone = distinct(&gone);
         gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
         // A tab exactly at the group's label takes part in its steps from here on.
-        let in_step = arrival.base_cookie.unwrap_or(ZERO) == group.label && group.label >= group.floor;
+        let in_step = arrival.base_cookie.unwrap_or(group.born) == group.label && group.label >= group.floor;
         // Most groups have one tab, and a list that grows by itself has room for four.
         group.connections.reserve_exact(1);
         group.connections.push(Connection {
@@ -160,6 +166,10 @@ impl Syncer {
             resends: Resends::No,
         });
         self.connections.insert(arrival.id, arrival.group_id.clone());
+        if group.left_at.is_some() {
+            // Its record says since when nobody is there.
+            self.shared.note(group);
+        }
         group.connections_changed(now);
         if in_step && !change.is_change() {
             // The first poke is due even if it is empty: the client trusts its queries only
@@ -237,6 +247,10 @@ impl Syncer {
             self.shared.note(group);
         }
     }
+}
+
+fn not_known() -> ProtocolError {
+    ProtocolError::new(Kind::ClientNotFound, "the client group is not known here; it has to start anew")
 }
 
 fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {

@@ -73,6 +73,9 @@ pub struct Group {
     pub views: SortedMap<ViewId, (Cookie, usize)>,
     /// Views left of late, oldest first.
     pub left: VecDeque<LeftView>,
+    /// The label that it began at, as which a tab counts that has nothing. Cookies below it are of another group that had the
+    /// same id.
+    pub born: Cookie,
     /// Last label issued.
     pub label: Cookie,
     /// Data version of the state that the last label stands for.
@@ -153,6 +156,7 @@ impl Group {
             removed_queries: VecDeque::new(),
             views: SortedMap::new(),
             left: VecDeque::new(),
+            born: zero,
             label: zero,
             version: StateVersion::ZERO,
             floor: zero,
@@ -196,14 +200,11 @@ impl Group {
         Ok(label)
     }
 
-    /// Has the labels of a new group begin above those of groups that are forgotten: cookies of before
-    /// are then not taken for its own.
-    pub fn begin_after(&mut self, forgotten: Cookie, epoch: u64) -> Result<(), ProtocolError> {
-        if forgotten > self.label {
-            self.label = forgotten;
-            self.floor = self.next_label(StateVersion(forgotten.major), epoch)?;
-        }
-        Ok(())
+    /// Has a new group begin at this label.
+    pub fn begin_at(&mut self, born: Cookie) {
+        self.born = born;
+        self.label = born;
+        self.floor = born;
     }
 
     /// Registers a client. Comes before any change of what it wants.

@@ -8,7 +8,6 @@ use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
-use crate::protocol::cookie::MAX_STEP;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
 use std::rc::Rc;
@@ -46,13 +45,16 @@ impl Syncer {
     }
 
     pub(super) fn drop_group(&mut self, group_id: &Rc<str>) {
+        if let Some(group) = self.groups.get(group_id) {
+            self.shared.forgotten.add(group_id, group.label);
+        }
+        self.drop_untold(group_id);
+    }
+
+    /// Drops a group that nobody has been told anything of.
+    pub(super) fn drop_untold(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };
-        // One that used up its labels at a version must not take those of all that come after it. Its own
-        // tabs have cookies then that are ahead of whatever begins under its id.
-        if group.label.step() <= MAX_STEP / 2 {
-            self.shared.forgotten = self.shared.forgotten.max(group.label);
-        }
         self.shared.recorder.forget(group_id);
         for connection in &group.connections {
             self.connections.remove(&connection.id);
@@ -188,11 +190,11 @@ impl Syncer {
 
     pub(super) fn forget_oldest_groups(&mut self) {
         let mut idle: Vec<(f64, Rc<str>)> =
-            self.groups.iter().filter_map(|(id, g)| Some((g.idle_since?, id.clone()))).collect();
+            self.groups.iter().filter_map(|(id, g)| Some((g.left_at?, id.clone()))).collect();
         if idle.len() <= MAX_IDLE_GROUPS {
             return;
         }
-        idle.sort_by(|a, b| a.0.total_cmp(&b.0));
+        idle.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
         for (_, id) in &idle[..idle.len() - MAX_IDLE_GROUPS] {
             self.drop_group(id);
         }

@@ -49,6 +49,10 @@ fn pair(cookie: Cookie) -> (u64, u64) {
     (cookie.major, cookie.config)
 }
 
+/// Start of 2026, in milliseconds since 1970. A clock that is before it has not been set yet, and what it says is not
+/// written down: with a right one, everybody would seem to have been away for decades.
+const FIRST_DAY: f64 = 1_767_225_600_000.0;
+
 /// Writes a group down. `id_of`: the record of each of its views; `schema`: its number; `clock_zero`: as
 /// [`super::shared::Shared::clock_zero`].
 pub fn record(
@@ -65,11 +69,12 @@ pub fn record(
         schema,
         user: group.user.clone(),
         profile: group.profile.clone(),
+        born: pair(group.born),
         label: pair(group.label),
         version: group.version.0,
         floor: pair(group.floor.max(results_floor(group))),
         clock: group.clock(now),
-        left_at: group.left_at.map(|at| (clock_zero + at).max(0.0) as u64),
+        left_at: group.left_at.map(|at| clock_zero + at).filter(|at| *at >= FIRST_DAY).map(|at| at as u64),
         seals: group.seals.iter().map(|s| (s.epoch, s.head.0, s.told.major, s.told.config)).collect(),
         clients: group.clients.iter().map(|(id, client)| client_record(id, client)).collect(),
         queries: group
@@ -138,6 +143,7 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: 
     let mut group = Group::new(record.id.as_str().into(), schema);
     group.user = record.user;
     group.profile = record.profile;
+    group.born = cookie(record.born);
     group.label = cookie(record.label);
     group.version = StateVersion(record.version);
     group.floor = cookie(record.floor);
@@ -194,4 +200,43 @@ fn restore_query(record: QueryRecord) -> (String, Box<Query>) {
         ..Query::new(spec)
     };
     (record.hash, Box::new(query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::client_schema::ClientSchema;
+
+    /// Milliseconds since 1970 when the process began that writes, and the one that reads.
+    const WRITES: f64 = FIRST_DAY + 9e9;
+    const READS: f64 = WRITES + 60_000.0;
+
+    fn schema() -> Rc<Resolved> {
+        let schema = ClientSchema { tables: Default::default() };
+        Rc::new(Resolved { schema, keys: Rc::default(), misfit: None })
+    }
+
+    /// When somebody was there last, on the clock of the process that reads, a second after it began.
+    fn read_back(left_at: Option<f64>, began: f64) -> Option<f64> {
+        let mut group = Group::new("g".into(), schema());
+        group.left_at = left_at;
+        let written = record(&group, 30_000.0, began, 1, |_| None);
+        restore(written, schema(), 1_000.0, READS).left_at
+    }
+
+    #[test]
+    fn the_time_without_connections_is_of_the_calendar() {
+        assert_eq!(read_back(Some(5_000.0), WRITES), Some(-55_000.0));
+        assert_eq!(read_back(None, WRITES), Some(1_000.0), "somebody was there at the end");
+        assert_eq!(read_back(Some(5_000.0), READS + 1e9), Some(1_000.0), "that is to come");
+        assert_eq!(read_back(Some(5_000.0), 0.0), Some(1_000.0), "the clock had not been set");
+    }
+
+    #[test]
+    fn it_is_known_where_a_group_began() {
+        let mut group = Group::new("g".into(), schema());
+        group.begin_at(Cookie::label(9, 3, 1));
+        let restored = restore(record(&group, 0.0, WRITES, 1, |_| None), schema(), 0.0, READS);
+        assert_eq!(restored.born, group.born);
+    }
 }

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use kelvin_io::websocket::text_frame;
 
+use super::forgotten::Forgotten;
 use super::old::OldViews;
 use super::recorder::Recorder;
 use super::schema::Schemas;
-use super::step::ZERO;
 use crate::changes::version::StateVersion;
-use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
 use crate::protocol::lexi;
 use crate::replica::catalogue::Catalogue;
@@ -77,9 +76,8 @@ pub struct Shared {
     pub old: OldViews,
     /// Version before which nothing is read: what is recorded is later (rule 24).
     pub wait_for: StateVersion,
-    /// Highest label of a group that was forgotten. It may come again under the same id, and a tab with
-    /// a cookie of before after it: no label may mean two things.
-    pub forgotten: Cookie,
+    /// Labels of groups that were forgotten.
+    pub forgotten: Forgotten,
     /// Milliseconds since 1970 at zero of the core's clock: times that outlive the process count from there.
     pub clock_zero: f64,
     /// Encoded views, for as long as somebody may need them.
@@ -113,7 +111,7 @@ impl Shared {
             recorder: Recorder::default(),
             old: OldViews::default(),
             wait_for: StateVersion::ZERO,
-            forgotten: ZERO,
+            forgotten: Forgotten::default(),
             clock_zero: 0.0,
             fulls: HashMap::new(),
             frames: HashMap::new(),

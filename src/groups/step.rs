@@ -100,7 +100,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     }
     let previous = provable.then_some(previous);
     let body = account(group, &moved);
-    let wanted = group.connections.iter().any(|c| receives(c, previous));
+    let wanted = group.connections.iter().any(|c| receives(c, group.born, previous));
     let told = match wanted && !unlisted {
         true => Some(compose(shared, body, &moved, fresh, &ops).map_err(failed)?),
         false => None,
@@ -508,8 +508,9 @@ fn deliver(
     label: Cookie,
     told: Option<&Told>,
 ) {
+    let born = group.born;
     for connection in &mut group.connections {
-        let Some(told) = told.filter(|_| receives(connection, previous)) else {
+        let Some(told) = told.filter(|_| receives(connection, born, previous)) else {
             fall_behind(connection);
             continue;
         };
@@ -523,11 +524,11 @@ fn deliver(
     }
 }
 
-fn receives(connection: &Connection, previous: Option<Cookie>) -> bool {
+fn receives(connection: &Connection, born: Cookie, previous: Option<Cookie>) -> bool {
     if faults::is_on(Fault::Sockets) {
         return connection.phase != Phase::CatchingUp;
     }
-    let in_step = previous == Some(connection.label.unwrap_or(ZERO));
+    let in_step = previous == Some(connection.label.unwrap_or(born));
     connection.phase == Phase::Live && in_step && !connection.sink.is_behind()
 }
 

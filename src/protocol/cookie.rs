@@ -13,7 +13,7 @@ const STEP_BITS: u32 = 20;
 pub const MAX_STEP: u64 = (1 << STEP_BITS) - 1;
 
 /// A cookie that this server could have issued, or one that another server did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Cookie {
     /// LSN of the state version.
     pub major: u64,

@@ -30,8 +30,9 @@ pub struct Identity {
     pub key: Arc<[ColumnIndex]>,
 }
 
-/// Bytes that a row takes beside its key: what is known of it, its place in the index, room that is left.
-const PER_ENTRY: usize = Entries::OVERHEAD + 12;
+/// Bytes that a row takes beside its key: what is known of it, its place in the index, room that is left, what the allocator
+/// does not use.
+const PER_ENTRY: usize = Entries::OVERHEAD + 28;
 
 /// Row numbers are already evenly spread; hashing them costs one multiplication.
 #[derive(Default)]

@@ -72,6 +72,9 @@ pub struct Core {
     path: PathBuf,
 }
 
+/// Zero of the clock, in milliseconds since 1970.
+const STARTED: f64 = 1_800_000_000_000.0;
+
 /// Between the times that pass at once: groups of which some views are kept, and others, go.
 const PURGING: Purging = Purging { after: 100_000.0, interval: 0.0, batch: 1 };
 
@@ -82,7 +85,8 @@ impl Core {
         let reader = Rc::new(replica.reader());
         let version = reader.begin().expect("a snapshot");
         let rows = Rc::new(RefCell::new(Rows::default()));
-        let shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
+        let mut shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
+        shared.clock_zero = STARTED;
         let mut syncer = Syncer::new(shared, "test_0");
         syncer.purge_by(PURGING);
         Core {
@@ -221,7 +225,7 @@ impl Core {
             self.end_batch();
         }
         while let Some(request) = self.waiting.pop_front() {
-            let reader = replica.reader();
+            let reader = replica.lane_reader();
             let at = reader.begin().expect("a snapshot");
             let in_step = at == self.syncer.shared.version;
             let Some(begun) = self.syncer.begin_reading(request, at, in_step) else {

@@ -54,9 +54,14 @@ impl Replica {
         file(&self.directory)
     }
 
+    /// A reader as lanes have.
+    pub fn lane_reader(&self) -> Reader {
+        Reader::open(&self.path()).expect("a reader")
+    }
+
     /// A reader as a core looks again with.
     pub fn reader(&self) -> Reader {
-        let reader = Reader::open(&self.path()).expect("a reader");
+        let reader = self.lane_reader();
         reader.keep_plans().expect("the setting");
         reader
     }

@@ -1,0 +1,96 @@
+//! Labels of groups that this process has forgotten.
+//!
+//! A group may begin again under the same id, while a tab still has a cookie of the group that was
+//! forgotten. No label may mean two things (rule 12): what begins later begins above.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::step::ZERO;
+use crate::changes::version::StateVersion;
+use crate::protocol::cookie::{Cookie, MAX_STEP};
+use crate::protocol::error::{Kind, ProtocolError};
+
+/// Most groups of one version that are remembered each: every one of them has issued half a million
+/// labels without a commit.
+const MAX_USED_UP: usize = 1_000;
+
+/// What was issued to groups that are forgotten.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    /// The highest label.
+    highest: Cookie,
+    /// Those that had issued so many labels at one version that beginning above theirs would take them from
+    /// everybody: the last label of each, by id.
+    used_up: BTreeMap<Rc<str>, Cookie>,
+}
+
+impl Forgotten {
+    /// A group is forgotten that clients had been told this label of.
+    pub fn add(&mut self, id: &Rc<str>, label: Cookie) {
+        if label.step() <= MAX_STEP / 2 {
+            self.highest = self.highest.max(label);
+            return;
+        }
+        if self.used_up.len() >= MAX_USED_UP {
+            self.used_up.pop_first();
+        }
+        self.used_up.insert(id.clone(), label);
+    }
+
+    /// The label that a new group begins at; its own are above it. An error if there is none at this version: it
+    /// comes again under another id.
+    pub fn first(&mut self, id: &str, version: StateVersion, epoch: u64) -> Result<Cookie, ProtocolError> {
+        // Whatever begins now is above these.
+        self.used_up.retain(|_, label| label.major >= version.0);
+        if self.used_up.contains_key(id) {
+            return Err(ProtocolError::new(
+                Kind::ClientNotFound,
+                "the client group is not known here, and its id cannot be used again so soon",
+            ));
+        }
+        if self.highest == ZERO {
+            return Ok(ZERO);
+        }
+        // Step 0 of a version is what plain data gets.
+        let begins = Cookie::label(version.0, epoch, 1);
+        let above = Cookie { config: self.highest.config + 1, ..self.highest };
+        Ok(begins.max(above))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: u64 = 3;
+
+    fn label(major: u64, step: u64) -> Cookie {
+        Cookie::label(major, EPOCH, step)
+    }
+
+    fn first(forgotten: &mut Forgotten, id: &str, version: u64) -> Option<Cookie> {
+        forgotten.first(id, StateVersion(version), EPOCH).ok()
+    }
+
+    #[test]
+    fn what_begins_later_begins_above() {
+        let mut forgotten = Forgotten::default();
+        assert_eq!(first(&mut forgotten, "a", 9), Some(ZERO), "nothing is forgotten");
+        forgotten.add(&"a".into(), label(9, 4));
+        forgotten.add(&"b".into(), label(8, 7));
+        assert_eq!(first(&mut forgotten, "a", 9), Some(label(9, 5)));
+        assert_eq!(first(&mut forgotten, "a", 10), Some(label(10, 1)));
+        assert_eq!(first(&mut forgotten, "a", 8), Some(label(9, 5)), "it had been further");
+    }
+
+    #[test]
+    fn labels_that_one_has_used_up_are_not_taken_from_others() {
+        let mut forgotten = Forgotten::default();
+        forgotten.add(&"a".into(), label(9, MAX_STEP / 2));
+        forgotten.add(&"b".into(), label(9, MAX_STEP));
+        assert_eq!(first(&mut forgotten, "c", 9), Some(label(9, MAX_STEP / 2 + 1)));
+        assert_eq!(first(&mut forgotten, "b", 9), None);
+        assert_eq!(first(&mut forgotten, "b", 10), Some(label(10, 1)));
+    }
+}
