@@ -11,8 +11,8 @@ use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 use crate::protocol::error::{Kind, ProtocolError};
 
-/// Most groups of one version that are remembered each: every one of them has issued half a million
-/// labels without a commit.
+/// Most groups of one version that are remembered each. The first of them has issued half a million labels without a
+/// commit; beyond so many, no new group is let in before the next.
 const MAX_USED_UP: usize = 1_000;
 
 /// What was issued to groups that are forgotten.
@@ -23,6 +23,8 @@ pub struct Forgotten {
     /// Those that had issued so many labels at one version that beginning above theirs would take them from
     /// everybody: the last label of each, by id.
     used_up: BTreeMap<Rc<str>, Cookie>,
+    /// There were more of these at this version.
+    full_at: Option<u64>,
 }
 
 impl Forgotten {
@@ -32,18 +34,22 @@ impl Forgotten {
             self.highest = self.highest.max(label);
             return;
         }
-        if self.used_up.len() >= MAX_USED_UP {
-            self.used_up.pop_first();
+        // At later versions, all begin above it.
+        self.highest = self.highest.max(Cookie::label(label.major, label.epoch(), 1));
+        if self.used_up.len() < MAX_USED_UP {
+            self.used_up.insert(id.clone(), label);
+        } else {
+            self.full_at = self.full_at.max(Some(label.major));
         }
-        self.used_up.insert(id.clone(), label);
     }
 
     /// The label that a new group begins at; its own are above it. An error if there is none at this version: it
     /// comes again under another id.
     pub fn first(&mut self, id: &str, version: StateVersion, epoch: u64) -> Result<Cookie, ProtocolError> {
-        // Whatever begins now is above these.
+        // Whatever begins at this version is above those of earlier ones.
         self.used_up.retain(|_, label| label.major >= version.0);
-        if self.used_up.contains_key(id) {
+        self.full_at = self.full_at.filter(|major| *major >= version.0);
+        if self.full_at.is_some() || self.used_up.contains_key(id) {
             return Err(ProtocolError::new(
                 Kind::ClientNotFound,
                 "the client group is not known here, and its id cannot be used again so soon",
@@ -87,10 +93,27 @@ mod tests {
     #[test]
     fn labels_that_one_has_used_up_are_not_taken_from_others() {
         let mut forgotten = Forgotten::default();
-        forgotten.add(&"a".into(), label(9, MAX_STEP / 2));
         forgotten.add(&"b".into(), label(9, MAX_STEP));
+        assert_eq!(first(&mut forgotten, "c", 9), Some(label(9, 2)));
+        forgotten.add(&"a".into(), label(9, MAX_STEP / 2));
         assert_eq!(first(&mut forgotten, "c", 9), Some(label(9, MAX_STEP / 2 + 1)));
         assert_eq!(first(&mut forgotten, "b", 9), None);
         assert_eq!(first(&mut forgotten, "b", 10), Some(label(10, 1)));
+    }
+
+    #[test]
+    fn it_is_above_those_that_used_up_theirs_at_versions_of_before() {
+        let mut forgotten = Forgotten::default();
+        forgotten.add(&"b".into(), label(9, MAX_STEP));
+        assert_eq!(first(&mut forgotten, "b", 10), Some(label(10, 1)));
+    }
+
+    #[test]
+    fn more_of_them_than_are_remembered_keep_all_out_until_the_next_version() {
+        let mut forgotten = Forgotten::default();
+        (0..=MAX_USED_UP).for_each(|n| forgotten.add(&n.to_string().into(), label(9, MAX_STEP)));
+        assert_eq!(first(&mut forgotten, "new", 9), None);
+        assert_eq!(first(&mut forgotten, "new", 10), Some(label(10, 1)));
+        assert_eq!(first(&mut forgotten, "new", 10), Some(label(10, 1)), "for good");
     }
 }

@@ -73,8 +73,8 @@ pub struct Group {
     pub views: SortedMap<ViewId, (Cookie, usize)>,
     /// Views left of late, oldest first.
     pub left: VecDeque<LeftView>,
-    /// The label that it began at, as which a tab counts that has nothing. Cookies below it are of another group that had the
-    /// same id.
+    /// The label that it began at, as which a tab counts that has nothing. Cookies of any epoch below it are of another
+    /// group that had the same id.
     pub born: Cookie,
     /// Last label issued.
     pub label: Cookie,

@@ -51,7 +51,7 @@ impl Syncer {
         self.drop_untold(group_id);
     }
 
-    /// Drops a group that nobody has been told anything of.
+    /// Drops a group whose labels nobody has, or that are noted already.
     pub(super) fn drop_untold(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };

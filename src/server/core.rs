@@ -398,7 +398,7 @@ impl Core {
         now().saturating_duration_since(self.started).as_secs_f64() * 1000.0
     }
 
-    /// Milliseconds since 1970 when the core began.
+    /// Milliseconds since 1970 at zero of the core's clock, as the calendar is now.
     fn clock_zero(&self) -> f64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         since.as_secs_f64() * 1000.0 - self.clock()
@@ -479,7 +479,13 @@ async fn tick(core: Rc<Core>) {
             let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
             core.status.set_views(core.index, question, core.with(explain).unwrap_or_default());
         }
-        let purged = core.with(|syncer| syncer.purge(now)).unwrap_or(0);
+        // The calendar may have been set, or the machine asleep.
+        let clock_zero = core.clock_zero();
+        let purged = core.with(|syncer| {
+            syncer.shared.clock_zero = clock_zero;
+            syncer.purge(now)
+        });
+        let purged = purged.unwrap_or(0);
         if purged > 0 {
             crate::info!(core = core.index; "purged {purged} inactive CVRs");
         }

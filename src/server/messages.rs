@@ -99,9 +99,9 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
         push.client_headers.clone_from(&body.push_headers);
     }
     let core = &session.core;
+    core.with(|s| s.check(&arrival(session), body)).unwrap_or(Ok(()))?;
     let clock = core.clock();
     core.with(|s| s.touch(&session.request.group_id, clock));
-    core.with(|s| s.check(&arrival(session), body)).unwrap_or(Ok(()))?;
     // Asking for the transformations is also what lets the app refuse the connection: no row
     // and no record before that (view-syncer §11.4).
     let asked = core.with(|s| s.prospective(&session.request.group_id, &body.desired)).unwrap_or_default();
