@@ -114,6 +114,22 @@ struct OfTable {
     short: Vec<Target>,
 }
 
+impl OfTable {
+    /// Appends who asks by values of a row, in columns that are to be looked at.
+    fn find(&self, row: &[Value], is_wanted: impl Fn(&[ColumnIndex]) -> bool, out: &mut Vec<Target>) {
+        for range in self.ranges.iter().filter(|range| is_wanted(std::slice::from_ref(&range.column))) {
+            range.find(&row[range.column as usize], out);
+        }
+        let mut bytes = Vec::with_capacity(64);
+        for group in self.groups.iter().filter(|group| is_wanted(&group.columns)) {
+            let values = group.columns.iter().map(|c| &row[*c as usize]);
+            if let Some(bucket) = group.by_values.get(&hash_of(values, &mut bytes)) {
+                out.extend(bucket);
+            }
+        }
+    }
+}
+
 /// All interests of a core.
 #[derive(Default)]
 pub struct Interests {
@@ -244,14 +260,17 @@ impl Interests {
     pub fn find(&self, table: TableId, row: &[Value], out: &mut Vec<Target>) {
         let Some(of_table) = self.tables.get(&table) else { return };
         out.extend(&of_table.short);
-        of_table.ranges.iter().for_each(|range| range.find(&row[range.column as usize], out));
-        let mut bytes = Vec::with_capacity(64);
-        for group in &of_table.groups {
-            let values = group.columns.iter().map(|c| &row[*c as usize]);
-            if let Some(bucket) = group.by_values.get(&hash_of(values, &mut bytes)) {
-                out.extend(bucket);
-            }
-        }
+        of_table.find(row, |_| true, out);
+    }
+
+    /// The same for a row that has become another: by what it was, and by what it is. Most columns of
+    /// most rows are the same, and who asks by these is looked up once.
+    pub fn find_either(&self, table: TableId, old: &[Value], new: &[Value], out: &mut Vec<Target>) {
+        let Some(of_table) = self.tables.get(&table) else { return };
+        out.extend(&of_table.short);
+        of_table.find(old, |_| true, out);
+        let differs = |column: &ColumnIndex| old[*column as usize] != new[*column as usize];
+        of_table.find(new, |columns| columns.iter().any(differs), out);
     }
 
     /// Interests registered.
@@ -304,6 +323,37 @@ mod tests {
         assert_eq!(find(&interests, x), [target(2)]);
         interests.remove(table, &one, target(2));
         assert!(interests.is_empty() && interests.tables[&table].groups.is_empty());
+    }
+
+    #[test]
+    fn a_row_that_has_become_another_finds_who_asked_for_either() {
+        let mut interests = Interests::default();
+        let table = TableId(3);
+        let row = |a: i64, b: i64| [Value::Integer(a), Value::Integer(b)];
+        for (n, columns) in [(0, [0].as_slice()), (100, [1].as_slice()), (200, [0, 1].as_slice())] {
+            for a in 0..3 {
+                for b in 0..3 {
+                    let values = columns.iter().map(|c| row(a, b)[*c as usize].clone()).collect();
+                    let wanted = Wanted { columns: columns.into(), values };
+                    interests.add(table, &wanted, target(n + (3 * a + b) as u32));
+                }
+            }
+        }
+        let within = |n| Listening::Within(Bound { column: 1, value: Value::Integer(n), lower: true });
+        (0..3).for_each(|n| interests.listen(table, &within(n), target(300 + n as u32), true));
+        interests.listen(table, &Listening::Any, target(400), true);
+        for (from, to) in (0..9).flat_map(|from| (0..9).map(move |to| (from, to))) {
+            let (old, new) = (row(from / 3, from % 3), row(to / 3, to % 3));
+            let (mut found, mut expected) = (Vec::new(), Vec::new());
+            interests.find_either(table, &old, &new, &mut found);
+            interests.find(table, &old, &mut expected);
+            interests.find(table, &new, &mut expected);
+            for list in [&mut found, &mut expected] {
+                list.sort_unstable();
+                list.dedup();
+            }
+            assert_eq!(found, expected, "{old:?} has become {new:?}");
+        }
     }
 
     #[test]

@@ -169,8 +169,10 @@ impl<'b, 'c> Routing<'b, 'c> {
         let mut targets = Vec::new();
         for (at, change) in changes.iter().enumerate().take(to).skip(from) {
             targets.clear();
-            for row in change.old.into_iter().chain(change.new) {
-                views.interests().find(table, row, &mut targets);
+            match (change.old, change.new) {
+                (Some(old), Some(new)) => views.interests().find_either(table, old, new, &mut targets),
+                (Some(row), None) | (None, Some(row)) => views.interests().find(table, row, &mut targets),
+                (None, None) => {}
             }
             targets.sort_unstable();
             targets.dedup();
