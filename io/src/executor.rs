@@ -39,6 +39,8 @@ pub enum StartError {
     LockedMemory(u64),
     /// The thread could not be started.
     Thread(String),
+    /// Its main future panicked; the panic hook has logged it.
+    Panicked,
 }
 
 impl std::fmt::Display for StartError {
@@ -58,6 +60,7 @@ impl std::fmt::Display for StartError {
                  --ulimit memlock=-1 for a container)"
             ),
             StartError::Thread(cause) => write!(f, "an executor thread could not be started: {cause}"),
+            StartError::Panicked => f.write_str("an executor thread panicked: the log says where"),
         }
     }
 }
@@ -77,7 +80,7 @@ pub struct Executor<T: Send + 'static> {
 impl<T: Send + 'static> Executor<T> {
     /// Waits for its main future. Blocks the calling thread; never call it on an executor.
     pub fn join(self) -> Result<T, StartError> {
-        self.thread.join().unwrap_or_else(|_| Err(StartError::Thread("it panicked".into())))
+        self.thread.join().unwrap_or(Err(StartError::Panicked))
     }
 }
 
@@ -100,13 +103,14 @@ where
             .map_err(|e| explain(&e))?;
         // Before its first round: it may sleep without having begun.
         let pulse = Pulse::of_this_thread();
-        Ok(executor.run(pulse.beside(async move {
-            let out = main().await;
+        executor.run(pulse.beside(async move {
+            // Caught here, so that what waits on this executor is ended in order then, too.
+            let out = AssertUnwindSafe(async move { main().await }).catch_unwind().await;
             end_tasks();
             // Files that they held are closed through the ring.
             sleep(CLOSING).await;
-            out
-        })))
+            out.map_err(|_| StartError::Panicked)
+        }))
     };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     thread.map(|thread| Executor { thread }).map_err(|e| StartError::Thread(e.to_string()))
@@ -230,28 +234,52 @@ fn end_tasks() {
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
 /// Waits for the given time.
+pub fn sleep(duration: Duration) -> Sleep {
+    Sleep { until: now() + duration, registered: None }
+}
+
+/// A wait for a point in time. It may be polled again when it is over: it is over then, too. Whoever polls it
+/// by hand cannot know how long its thread was set aside between two looks at the clock.
 ///
 /// The runtime's timer registers itself each time it is polled, and forgets the registration
 /// before, which then stays until its time has come. Beside a future that is polled thousands
 /// of times a second a limit of a minute would leave a hundred thousand, and the executor looks
 /// at all of them in every round. So it is polled once for each waker; dropping it ends it.
-pub async fn sleep(duration: Duration) {
-    let until = now() + duration;
-    let mut registered: Option<(Timer, Waker)> = None;
-    std::future::poll_fn(move |cx| {
-        let left = until.saturating_duration_since(now());
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct Sleep {
+    until: Instant,
+    registered: Option<(Timer, Waker)>,
+}
+
+impl Sleep {
+    /// Waits anew, for the given time from now on.
+    pub fn reset(&mut self, duration: Duration) {
+        self.registered = None;
+        self.until = now() + duration;
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let left = self.until.saturating_duration_since(now());
         if left.is_zero() {
+            self.registered = None;
             return Poll::Ready(());
         }
         // It rings no sooner than `until`, so a registration that is there has not rung.
-        if registered.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+        if self.registered.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        drop(registered.take());
-        let (timer, _) = registered.insert((Timer::new(left + TIMER_TICK), cx.waker().clone()));
-        Pin::new(timer).poll(cx).map(|_| ())
-    })
-    .await
+        self.registered = None;
+        let timer = (Timer::new(left + TIMER_TICK), cx.waker().clone());
+        let (timer, _) = self.registered.insert(timer);
+        ready!(Pin::new(timer).poll(cx));
+        // The thread was set aside for so long that the timer has rung already.
+        self.registered = None;
+        Poll::Ready(())
+    }
 }
 
 /// Lets other tasks of this executor run.
@@ -349,6 +377,41 @@ mod tests {
             ended
         });
         assert_eq!(executor.unwrap().join().unwrap(), 500);
+    }
+
+    #[test]
+    fn an_executor_whose_main_future_panics_says_so_and_ends_its_tasks() {
+        let held = Arc::new(());
+        let kept = held.clone();
+        let executor = start("test", None, || async move {
+            spawn(async move {
+                let _kept = kept;
+                std::future::pending::<()>().await;
+            })
+            .detach();
+            yield_now().await;
+            panic!("on purpose");
+        });
+        let executor: Executor<()> = executor.unwrap();
+        assert!(matches!(executor.join(), Err(StartError::Panicked)));
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn a_sleep_that_is_over_may_be_asked_again_and_set_anew() {
+        let executor = start("test", None, || async {
+            let mut waiting = std::pin::pin!(sleep(Duration::ZERO));
+            let again = std::future::poll_fn(|cx| {
+                let both = (waiting.as_mut().poll(cx), waiting.as_mut().poll(cx));
+                waiting.reset(Duration::from_millis(3));
+                Poll::Ready((both, waiting.as_mut().poll(cx)))
+            });
+            let states = again.await;
+            waiting.await;
+            states
+        });
+        let ready = Poll::Ready(());
+        assert_eq!(executor.unwrap().join().unwrap(), ((ready, ready), Poll::Pending));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::time::Duration;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::executor::{Sleep, sleep};
+
 /// Connections that may wait to be accepted. A thousand tabs that come back together after
 /// a restart must not see refusals; the kernel caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -121,7 +123,7 @@ pub struct TcpStream {
 /// the executor slept (`docs/decisions/002-unreported-readiness.md`). It cannot be told from
 /// a silent peer but by reading.
 struct Watch {
-    timer: Pin<Box<dyn Future<Output = ()>>>,
+    timer: Sleep,
     /// Data was found that had not been reported: reports of this socket are not relied on
     /// any more.
     distrust: bool,
@@ -133,18 +135,19 @@ const LOOK_OFTEN: Duration = Duration::from_millis(5);
 
 impl Watch {
     fn new() -> Watch {
-        Watch { timer: Box::pin(crate::executor::sleep(LOOK)), distrust: false }
+        Watch { timer: sleep(LOOK), distrust: false }
     }
 
     /// Whether it is time to look; if not, the task is woken when it is.
     fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.timer.as_mut().poll(cx).is_pending() {
+        if Pin::new(&mut self.timer).poll(cx).is_pending() {
             return false;
         }
-        let pause = if self.distrust { LOOK_OFTEN } else { LOOK };
-        self.timer = Box::pin(crate::executor::sleep(pause));
-        // Registers the new timer.
-        let _ = self.timer.as_mut().poll(cx);
+        self.timer.reset(if self.distrust { LOOK_OFTEN } else { LOOK });
+        // Registers it, unless the thread was set aside until it is over again: then it is time for the next look.
+        if Pin::new(&mut self.timer).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
         true
     }
 }
