@@ -5,5 +5,6 @@
 pub mod batch;
 pub mod commit;
 pub mod faults;
+pub mod panics;
 pub mod queue;
 pub mod version;

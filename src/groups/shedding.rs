@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::group::Group;
 use super::reading::LaneRequest;
 use super::syncer::Syncer;
-use crate::protocol::error::ProtocolError;
+use crate::protocol::error::{Kind, ProtocolError};
 use crate::views::view::{Status, ViewId};
 
 /// Groups, or queries, that are given up in one call: the rest of the core waits for it.
@@ -102,6 +102,30 @@ impl Syncer {
             }
         }
         self.retire(id);
+    }
+
+    /// What a view held is lost, by a mistake of ours. Nobody finds it any more, and the groups that have it are
+    /// sent away: they come back to a store that is cleared, and to a view that is read anew.
+    pub fn lose_view(&mut self, view: ViewId, now: f64) {
+        let error = ProtocolError::new(Kind::Rehome, "a query has to be read anew; its rows are sent again");
+        self.shared.views.retire(view);
+        let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
+        groups.iter().for_each(|id| self.send_away(id, &error, now));
+    }
+
+    /// A reading panicked. A view that nobody had yet is refused; what one held before may be lost.
+    pub fn reading_lost(&mut self, request: LaneRequest, now: f64) {
+        let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
+        match view.map(|view| view.status) {
+            None => self.lane_given_up(request),
+            Some(Status::New) => {
+                self.lane_failed(request, None, "the query could not be read; the server's log says why");
+            }
+            Some(_) => {
+                self.lane_given_up(request);
+                self.lose_view(request.view, now);
+            }
+        }
     }
 
     /// There is no room to read a view for the first time: the groups that wait for it are sent away.

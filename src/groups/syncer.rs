@@ -20,6 +20,7 @@ use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
 use crate::changes::batch::{Batch, TableBatch};
 use crate::changes::faults::{self, Fault};
+use crate::changes::panics;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
 use crate::views::view::ViewId;
@@ -176,6 +177,7 @@ impl Syncer {
     /// Does what is due for a group: steps, then a slice of each catch-up. Must be called
     /// between batches.
     pub fn work(&mut self, group_id: &Rc<str>, now: f64) {
+        panics::here("the work of a group");
         if let Err(error) = self.advance_group(group_id, now) {
             self.fail_group(group_id, &error);
         }

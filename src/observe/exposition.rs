@@ -50,6 +50,9 @@ fn write_page(page: &mut String, cores: &[Arc<Metrics>], log_lines_dropped: u64)
         head(page, series.name, series.help, kind)?;
         match series.kind {
             Kind::CoreGauge => write_cores(page, series.name, values)?,
+            Kind::Time => {
+                writeln!(page, "{} {}", series.name, Seconds(values.map(|(_, value)| value).sum()))?;
+            }
             _ => writeln!(page, "{} {}", series.name, values.map(|(_, value)| value).sum::<u64>())?,
         }
     }
@@ -126,7 +129,9 @@ pub fn summary(cores: &[Arc<Metrics>]) -> Vec<(String, Json)> {
     let mut rows: Vec<(String, Json)> = Vec::new();
     rows.push(("connections_open".into(), cores.iter().map(|m| m.connections_open()).sum::<u64>().into()));
     for series in NUMBERS {
-        rows.push((short(series.name), cores.iter().map(|m| (series.get)(m)).sum::<u64>().into()));
+        let sum = cores.iter().map(|m| (series.get)(m)).sum::<u64>();
+        let value = if series.kind == Kind::Time { json!(sum as f64 / 1e9) } else { sum.into() };
+        rows.push((short(series.name), value));
     }
     let errors: Map<String, Json> =
         errors(cores).into_iter().map(|(kind, count)| (kind.to_owned(), count.into())).collect();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::Histogram;
+use crate::replica::lag::Known;
 use crate::views::routing::Reason;
 use crate::views::task::Outcome;
 
@@ -44,6 +45,8 @@ pub(super) enum Kind {
     Gauge,
     /// A level that is shown for each core.
     CoreGauge,
+    /// A level that is a time: kept in nanoseconds, summed, shown in seconds.
+    Time,
 }
 
 /// A number of each core, and its name to the outside.
@@ -120,6 +123,10 @@ metrics! {
         wal_bytes: Gauge, "replica_wal_bytes", "Size of the replica's write-ahead log.";
         wal_synced_bytes: Counter, "replica_wal_synced_bytes_total", "Bytes of that log made durable.";
         slot_lag_bytes: Gauge, "slot_lag_bytes", "Log that Postgres keeps for the replication slot.";
+        upstream_connected: Gauge, "upstream_connected", "Whether there is a replication stream (1) or not (0).";
+        upstream_silence: Time, "upstream_silence_seconds", "Time since upstream last said something on the stream.";
+        lag_bytes: Gauge, "replication_lag_bytes", "Upstream's log that the replica does not have, as far as known.";
+        lag: Time, "replication_lag_seconds", "How long the last heartbeat took, or the age of one that is missing.";
         sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync.";
         sync_total: Gauge, "initial_sync_rows_expected", "Rows that it expects.";
         record_writes: Counter, "record_writes_total", "Writes to the logs of client view records.";
@@ -354,6 +361,14 @@ impl Metrics {
     /// Postgres keeps this much log for the replication slot.
     pub fn set_slot_lag_bytes(&self, bytes: u64) {
         set(&self.slot_lag_bytes, bytes);
+    }
+
+    /// How far the replica is behind upstream.
+    pub fn set_upstream(&self, known: Known) {
+        set(&self.upstream_connected, u64::from(known.connected));
+        set(&self.upstream_silence, known.silence.as_nanos() as u64);
+        set(&self.lag_bytes, known.bytes);
+        set(&self.lag, known.time.as_nanos() as u64);
     }
 
     /// The initial sync has copied `rows` of about `total`.

@@ -16,6 +16,7 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{Doing, Error};
+use crate::changes::panics;
 
 /// How long to wait for the end of an open transaction before holding commits. Nothing is
 /// held meanwhile; a transaction that takes longer is a large one of upstream's.
@@ -188,6 +189,7 @@ impl Checkpointer {
 
 fn run(connection: &Connection, gate: &Gate, requests: &Receiver<Request>) {
     while let Ok(request) = requests.recv_blocking() {
+        panics::here("replica-checkpoint");
         // An answer that nobody waits for any more is not a failure.
         match request {
             Request::Passive(answer) => {

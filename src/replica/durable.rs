@@ -16,6 +16,7 @@ use kelvin_io::channel::Sender;
 use super::error::Error;
 use super::file;
 use super::gauges::Gauges;
+use crate::changes::panics;
 use crate::changes::version::StateVersion;
 
 /// Shortest time between two syncs. Each one makes the disk work; upstream does not mind
@@ -108,6 +109,7 @@ fn run(log: &PathBuf, shared: &Shared, gauges: &Gauges, notify: &Sender<Result<(
     let mut seen = 0;
     loop {
         let (written, stopped) = wait(shared, durable);
+        panics::here("replica-sync");
         if written > durable {
             let size = gauges.wal_bytes();
             // Smaller than before: the log was restarted meanwhile.

@@ -1,13 +1,16 @@
 //! Numbers about the replica that other threads may read at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::lag::Lag;
 use crate::changes::version::StateVersion;
 
 /// Written by the replica's threads, read by metrics and health endpoints.
 #[derive(Debug, Default)]
 pub struct Gauges {
+    /// How far the replica is behind upstream.
+    pub lag: Lag,
     wal_bytes: AtomicU64,
     synced_wal_bytes: AtomicU64,
     written: AtomicU64,
@@ -86,6 +89,7 @@ impl Gauges {
 
     pub(crate) fn set_written(&self, position: StateVersion) {
         self.written.store(position.0, Ordering::Release);
+        self.lag.reached(position, Instant::now());
     }
 
     /// Position that survives a power cut.

@@ -10,6 +10,7 @@
 //! | [`writer`] | the thread that applies changes and hands out commits |
 //! | [`durable`] | the thread that makes the log durable, after the fact |
 //! | [`checkpoint`] | the thread that keeps the log short |
+//! | [`lag`] | how far the replica is behind upstream |
 //! | [`live_indexes`] | indexes that live queries need beside upstream's |
 
 pub mod apply;
@@ -19,6 +20,7 @@ pub mod durable;
 mod error;
 pub mod file;
 pub mod gauges;
+pub mod lag;
 pub mod live_indexes;
 pub mod load;
 pub mod metadata;

@@ -23,6 +23,7 @@ use super::live_indexes::{self, Wish};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
 use super::work::{Batch, Op, Reached};
 use crate::changes::commit::Commit;
+use crate::changes::panics;
 use crate::changes::version::StateVersion;
 
 /// Batches that may wait for the writer. A batch is what one read of the stream returned
@@ -218,6 +219,7 @@ impl<'c> Session<'c> {
 
     fn run(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
         while let Ok(batch) = batches.recv_blocking() {
+            panics::here("replica-writer");
             for op in batch.ops {
                 self.apply(op)?;
             }
@@ -230,6 +232,7 @@ impl<'c> Session<'c> {
                 let _ = reply.try_send(Reached { version: self.published, position });
             }
             self.fulfil(batches)?;
+            self.gauges.lag.worked(Instant::now());
         }
         // The stream ended; what is complete is kept, the rest comes again.
         if self.current.is_some() { self.abort() } else { self.finish() }

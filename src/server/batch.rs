@@ -3,9 +3,11 @@
 //! What a batch finds is held back until all of it is known, and then takes effect at once:
 //! nobody sees some views at the new version and others at the old one.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_lite::FutureExt;
 use kelvin_io::executor::{now, sleep};
 
 use super::core::{Core, Recent};
@@ -189,8 +191,12 @@ async fn bring(
     brought.stale = tasks.stale;
     for task in tasks.advance {
         core.metrics.view_advanced();
-        let began = now();
-        let mut done = task.perform(&changed, reader, &mut pace).await;
+        let (began, view) = (now(), task.view);
+        let performed = AssertUnwindSafe(task.perform(&changed, reader, &mut pace)).catch_unwind().await;
+        let Ok(mut done) = performed else {
+            brought.lost.push(view);
+            continue;
+        };
         // Others may have run meanwhile; most views take no more than one slice.
         done.nanoseconds = now().saturating_duration_since(began).as_nanos() as u64;
         core.with(|s| s.shared.contents.expect(done.delta(), &changed, &mut s.shared.views));
@@ -211,6 +217,8 @@ struct Brought {
     stale: Vec<(ViewId, Reason)>,
     /// Views that were read within the batch.
     read: Vec<(Reading, Found)>,
+    /// Views whose way over the batch ended in a panic.
+    lost: Vec<ViewId>,
     metrics: Option<Arc<Metrics>>,
 }
 
@@ -230,6 +238,7 @@ impl Brought {
             self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
             syncer.brought_forward(view, outcome);
         }
+        self.lost.into_iter().for_each(|view| syncer.lose_view(view, clock));
         let read: Vec<ViewId> = self.read.iter().map(|(reading, _)| reading.request.view).collect();
         for (reading, found) in self.read {
             // A view that went meanwhile has no groups that could wait for it.

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use kelvin_io::{allocator, memory};
 
+use super::supervise::Guard;
+use crate::changes::panics;
+
 /// Time between looks. Hydrations take some tens of megabytes in it at most.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -85,12 +88,14 @@ impl Budget {
         }
     }
 
-    /// Looks for as long as anybody else has the budget.
-    pub fn watch(self: &Arc<Self>) -> std::io::Result<()> {
+    /// Looks for as long as anybody else has the budget, which ends with the run.
+    pub fn watch(self: &Arc<Self>, guard: Guard) -> std::io::Result<()> {
         let budget = self.clone();
         std::thread::Builder::new().name("memory".to_owned()).spawn(move || {
+            let _guard = guard;
             let mut looks = 0;
             while Arc::strong_count(&budget) > 1 {
+                panics::here("watching memory");
                 budget.look_again();
                 looks += 1;
                 if looks % PURGE_EVERY == 0 {

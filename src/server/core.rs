@@ -9,13 +9,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{now, sleep, spawn, yield_now};
+use kelvin_io::executor::{now, sleep, yield_now};
 
 use super::budget::Budget;
 use super::cork::Cork;
@@ -31,6 +33,7 @@ use super::record_files;
 use super::records::{self, Completed, Records};
 use super::session::Session;
 use super::status::Status;
+use super::supervise::Supervisor;
 use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
 use crate::backend::push::Queue;
@@ -96,6 +99,8 @@ pub enum Control {
 pub struct Core {
     /// Its number, from 0.
     pub index: usize,
+    /// Hears of the end of its parts.
+    pub supervisor: Supervisor,
     /// Settings.
     pub config: Arc<Config>,
     /// Its numbers.
@@ -172,6 +177,8 @@ pub struct Recent {
 pub struct Parts {
     /// Number, from 0.
     pub index: usize,
+    /// Hears of the end of essential parts.
+    pub supervisor: Supervisor,
     /// Settings.
     pub config: Arc<Config>,
     /// Numbers.
@@ -204,6 +211,7 @@ impl Core {
         let lanes = lanes_of(std::thread::available_parallelism().map_or(1, usize::from), cores);
         Rc::new(Core {
             index: parts.index,
+            supervisor: parts.supervisor,
             caller: Caller::new(parts.config.app.clone()),
             answers: RefCell::default(),
             gate: Gate::new(parts.config.clone()),
@@ -261,11 +269,12 @@ impl Core {
         records::start(self, name);
         // Closing the channel lets everybody pass who waits, now and later.
         self.ready.0.close();
-        spawn(super::batch::run(self.clone())).detach();
-        spawn(work(self.clone())).detach();
-        spawn(tick(self.clone())).detach();
-        spawn(pongs(self.clone())).detach();
-        spawn(super::maintenance::run(self.clone())).detach();
+        let part = |what, part: Pin<Box<dyn Future<Output = ()>>>| self.supervisor.spawn(what, part);
+        part("batches", Box::pin(super::batch::run(self.clone())));
+        part("the work of groups", Box::pin(work(self.clone())));
+        part("a core's clock", Box::pin(tick(self.clone())));
+        part("pongs", Box::pin(pongs(self.clone())));
+        part("checks that are repeated", Box::pin(super::maintenance::run(self.clone())));
         Ok(())
     }
 
@@ -329,6 +338,7 @@ impl Core {
             // What is told is recorded first.
             self.cork.hold();
         }
+        let _whole = Whole::begin(self);
         let out = self.syncer.borrow_mut().as_mut().map(f);
         self.after_call();
         out
@@ -414,6 +424,34 @@ impl Core {
     /// Gives slices of the core to long work. `what`: its name, for the log.
     pub fn pace(&self, what: &'static str) -> CorePace {
         CorePace::new(self.metrics.clone(), self.index, what, self.cpu_clock.clone())
+    }
+}
+
+/// Notices a panic in a call into the groups. What such a call changes many share, and it may be left half done:
+/// nobody is told anything of it, and the process ends.
+struct Whole<'c> {
+    core: &'c Core,
+    /// Something else has panicked, and is being put in order by this call.
+    within: bool,
+}
+
+impl Whole<'_> {
+    fn begin(core: &Core) -> Whole<'_> {
+        Whole { core, within: std::thread::panicking() }
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if self.within || !std::thread::panicking() {
+            return;
+        }
+        self.core.cork.drop_held();
+        if let Ok(mut syncer) = self.core.syncer.try_borrow_mut() {
+            // To take it apart might panic again.
+            std::mem::forget(syncer.take());
+        }
+        self.core.supervisor.lost(&format!("the groups of core {}", self.core.index));
     }
 }
 

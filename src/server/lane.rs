@@ -4,9 +4,11 @@
 //! slices, so live latency never waits for it. When it is done its view is brought to the
 //! core's version by the commits since then, and joins.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_lite::FutureExt;
 use kelvin_io::executor::{now, spawn};
 
 use super::batch::{advance, bring_forward};
@@ -14,6 +16,7 @@ use super::budget::Pressure;
 use super::core::Core;
 use super::lane_threads::Message;
 use super::overload::{self, TIGHT_LANES};
+use crate::changes::panics;
 use crate::changes::version::StateVersion;
 use crate::groups::reading::{Begun, Found, LaneRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
@@ -48,7 +51,11 @@ pub async fn start_waiting(core: &Rc<Core>) {
         let Some(request) = core.lanes.start_next(wanted) else { break };
         let lane = Running(core.clone(), request);
         spawn(async move {
-            run(&lane.0, request).await;
+            let ran = AssertUnwindSafe(run(&lane.0, request)).catch_unwind().await;
+            if ran.is_err() {
+                let clock = lane.0.clock();
+                lane.0.with(|s| s.reading_lost(request, clock));
+            }
             drop(lane);
         })
         .detach();
@@ -75,6 +82,7 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     if overload::refuse_lane(core, request) {
         return;
     }
+    panics::here("a lane");
     let (mut begun, reader, turn) = match begin(core, request).await {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
@@ -92,6 +100,7 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     if let Err(error) = result.and(ended) {
         return give_up(core, begun, &error);
     }
+    panics::here("what a lane has read");
     let rows = begun.assembly.len();
     match begun.reading.frames_only {
         true => {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
 use super::lanes::MAX_LANES;
+use crate::changes::panics;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::scan::{Chunk, Job, scan};
 
@@ -107,7 +108,10 @@ fn perform(order: Order, idle: &Sender<()>) -> bool {
         // Nobody takes it any more.
         out.send_blocking(Message::Chunk(chunk)).map_err(|_| ReadError::Interrupted)
     };
-    let mut read = || reader.map(true).and_then(|()| scan(&reader, &job, &mut hand));
+    let mut read = || {
+        panics::here("a lane's thread");
+        reader.map(true).and_then(|()| scan(&reader, &job, &mut hand))
+    };
     let result = catch_unwind(AssertUnwindSafe(&mut read));
     // The panic hook has logged it.
     let panicked = |_| Err(ReadError::Unsupported("the view could not be read; the log says why".into()));

@@ -38,7 +38,7 @@ pub async fn run(core: Rc<Core>) {
     let intervals = Intervals::new(auth.revalidate_interval, auth.retransform_interval);
     let is_off = intervals.revalidate.is_none() && intervals.retransform.is_none();
     if core.config.query.urls.is_empty() || is_off {
-        return;
+        return std::future::pending().await;
     }
     let mut groups: HashMap<String, Rc<Checked>> = HashMap::new();
     let mut pace = core.pace("looking after connections");
@@ -64,18 +64,29 @@ pub async fn run(core: Rc<Core>) {
         for group in groups.values() {
             let sessions = group.sessions.take();
             if !group.busy.get() && group.is_due(&sessions, intervals, core.clock()) {
-                group.busy.set(true);
-                let group = group.clone();
-                spawn(async move {
-                    group.check(&sessions, intervals).await;
-                    group.busy.set(false);
-                })
-                .detach();
+                let checking = Checking::begin(group.clone());
+                spawn(async move { checking.0.check(&sessions, intervals).await }).detach();
             }
             if pace.due() {
                 pace.rest().await;
             }
         }
+    }
+}
+
+/// Checks of a group that are under way, until they are over or have panicked.
+struct Checking(Rc<Checked>);
+
+impl Checking {
+    fn begin(group: Rc<Checked>) -> Checking {
+        group.busy.set(true);
+        Checking(group)
+    }
+}
+
+impl Drop for Checking {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
     }
 }
 

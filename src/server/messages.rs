@@ -1,17 +1,20 @@
 //! What a connection's messages do (`docs/spec/sync-protocol.md` §7).
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_lite::FutureExt;
 use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::json;
 
 use super::core::Core;
-use super::session::Session;
+use super::session::{Session, panicked};
 use crate::auth::token::succeed;
 use crate::backend::call::CallError;
 use crate::backend::push::{self, Batch, Cleanup, Queue};
 use crate::backend::transform::{self, Transformation};
+use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::groups::syncer::{Arrival, Named};
 use crate::protocol::downstream;
@@ -179,7 +182,12 @@ fn transform_missing(session: &Rc<Session>, all: bool) {
     let session = session.clone();
     spawn(async move {
         while let Some(all) = session.ask_again.take().filter(|_| !session.outbox.has_ended()) {
-            if let Err(error) = transform_once(&session, all).await {
+            let asking = Box::pin(async {
+                panics::here("a transformation");
+                transform_once(&session, all).await
+            });
+            let asked = AssertUnwindSafe(asking).catch_unwind().await;
+            if let Err(error) = asked.unwrap_or_else(|_| Err(panicked())) {
                 session.fail(&error);
                 pass_on(&session.core, &session.request.group_id);
             }
@@ -299,9 +307,22 @@ async fn push(session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolErro
     };
     if start {
         let session = session.clone();
-        spawn(async move { drain(&session.core, &group).await }).detach();
+        spawn(async move {
+            let pushing = AssertUnwindSafe(Box::pin(drain(&session.core, &group))).catch_unwind();
+            if pushing.await.is_err() {
+                // What it had taken of the queue is lost: its clients send it again.
+                session.core.pushes.borrow_mut().remove(&group);
+                session.core.with(|s| s.send_away(&group, &push_lost(), session.core.clock()));
+            }
+        })
+        .detach();
     }
     Ok(())
+}
+
+/// What the clients of a group are told whose mutations were not brought to the app.
+fn push_lost() -> ProtocolError {
+    ProtocolError::new(Kind::Rehome, "mutations could not be brought to the app; they are sent again")
 }
 
 /// Whether a group's mutations have to wait before more of them are queued: it has many, or it has
@@ -323,6 +344,7 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
             };
             batch
         };
+        panics::here("a push");
         let began = now();
         let body = core.caller.post(&core.config.mutate, &batch.context, batch.body()).await;
         core.metrics.push_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);

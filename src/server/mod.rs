@@ -30,3 +30,4 @@ pub mod replication;
 pub mod run;
 pub mod session;
 pub mod status;
+pub mod supervise;

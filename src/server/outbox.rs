@@ -24,6 +24,7 @@ use kelvin_io::websocket::{close_frame, text_frame};
 use serde_json::Value;
 
 use super::cork::{Cork, MAX_COLLECTED};
+use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
 use crate::protocol::downstream;
@@ -235,6 +236,7 @@ impl Outbox {
     pub async fn write(self: Rc<Self>, drained: impl Fn()) {
         loop {
             self.until_nonempty().await;
+            panics::here("writing to a client");
             if self.broken.get() {
                 return;
             }

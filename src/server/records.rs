@@ -226,8 +226,8 @@ pub fn start(core: &Rc<Core>, name: LogName) {
     }
     core.records.name.set(Some(name));
     core.with(|s| s.shared.recorder.start(name));
-    spawn(write(core.clone(), name)).detach();
-    spawn(fill(core.clone())).detach();
+    core.supervisor.spawn("writing records", write(core.clone(), name));
+    core.supervisor.spawn("filling record logs", fill(core.clone()));
     core.records.wake_filling();
 }
 
@@ -244,7 +244,13 @@ async fn write(core: Rc<Core>, name: LogName) {
                 Ok(None) => {}
                 Err(error) => {
                     fail(&core, &error);
-                    spawn(recover(core.clone())).detach();
+                    let guard = core.supervisor.guard("waiting for a disk that takes records");
+                    let core = core.clone();
+                    spawn(async move {
+                        recover(core).await;
+                        guard.done();
+                    })
+                    .detach();
                 }
             }
         }
@@ -359,6 +365,7 @@ fn fail(core: &Core, error: &io::Error) {
         core.records.directory.display()
     );
     core.records.failed.set(true);
+    core.status.set_refuses(core.index, true);
     core.records.file.take();
     core.records.writing.set(Writing::Nothing);
     core.records.take();
@@ -381,6 +388,7 @@ async fn recover(core: Rc<Core>) {
     }
     crate::info!(core = core.index; "the disk takes records again: clients are served");
     core.records.failed.set(false);
+    core.status.set_refuses(core.index, false);
     core.with(|s| s.restart_records());
     core.records.wake_filling();
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{now, sleep, spawn};
+use kelvin_io::executor::{now, sleep};
 use kelvin_io::postgres::{Target, TlsMode};
 
 use super::core::Control;
 use super::status::Status;
+use super::supervise::Supervisor;
 use crate::changes::commit::{Commit, TableChange};
 use crate::changes::queue::CommitSender;
 use crate::config::{Config, SslMode};
@@ -38,23 +39,24 @@ pub struct CoreLink {
 pub async fn run(
     config: Arc<Config>,
     cores: Vec<CoreLink>,
-    status: Arc<Status>,
+    (status, supervisor): (Arc<Status>, Supervisor),
     metrics: Arc<Metrics>,
     wishes: Receiver<Wish>,
     stop: Receiver<()>,
 ) -> End {
     let settings = settings(&config);
-    let sampling = spawn(sample(status.clone(), metrics.clone()));
+    supervisor.spawn("numbers of the replica", sample(status.clone(), metrics.clone()));
     let broadcaster = Broadcaster { cores, status, metrics, wishes };
     let end = manager::run(settings, Rc::new(broadcaster), stop).await;
-    sampling.cancel().await;
+    // Its parts go with this executor.
+    supervisor.stop();
     end
 }
 
 /// How often the replica's numbers are brought into the metrics. Nobody scrapes more often.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// Brings numbers that others keep into the metrics, until it is dropped.
+/// Brings numbers that others keep into the metrics.
 async fn sample(status: Arc<Status>, metrics: Arc<Metrics>) {
     let (mut synced, mut reconnects, mut nudges) = (0, 0, kelvin_io::watchdog::nudges());
     loop {
@@ -67,6 +69,7 @@ async fn sample(status: Arc<Status>, metrics: Arc<Metrics>) {
         metrics.set_replica_synced_watermark(gauges.durable().0);
         metrics.set_replica_wal_bytes(gauges.wal_bytes());
         metrics.set_slot_lag_bytes(gauges.retained_bytes());
+        metrics.set_upstream(gauges.lag.known(now()));
         metrics.set_initial_sync(gauges.copied_rows(), gauges.expected_rows());
         metrics.replica_wal_synced(gauges.synced_bytes() - synced);
         synced = gauges.synced_bytes();
@@ -106,6 +109,7 @@ fn settings(config: &Config) -> Settings {
         connect_timeout: config.upstream.connect_timeout,
         failover: config.upstream.slot_failover,
         inbound_timeout: config.upstream.stream_inbound_timeout,
+        heartbeat_interval: config.lag_report_interval,
         log_limits: Limits::default(),
         task_id: config.task_id.clone(),
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{self, Executor, StartError, sleep, spawn, yield_now};
+use kelvin_io::executor::{self, Executor, StartError, sleep, yield_now};
 use kelvin_io::signals::{self, Signal};
 use kelvin_io::socket::{Listener, check_port_free};
 
@@ -19,6 +19,7 @@ use super::record_files;
 use super::records::Completed;
 use super::replication::{self, CoreLink};
 use super::status::Status;
+use super::supervise::{Ending, Supervisor};
 use super::{accept, batch};
 use crate::changes::queue::queue;
 use crate::config::{Config, Parsed, RecordMode, Role};
@@ -39,8 +40,17 @@ const PORT_WAIT: Duration = Duration::from_secs(1);
 /// How long closing frames may take to leave when the process stops.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// How long all that runs may take to end. The longest of it is what the writer of the replica has in its queue.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The same when a part has ended that should not have: what waits for it will not end at all.
+const LOST_LIMIT: Duration = Duration::from_secs(3);
+
 /// The part of the memory that what is recovered may take: until it is restored it is there twice.
 const RECOVERED_PART: usize = 3;
+
+/// Time between two signs of life of a core.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// Turns of a core in which every task of it has run at least once.
 const DRAIN_TURNS: usize = 100;
@@ -49,12 +59,6 @@ const DRAIN_TURNS: usize = 100;
 /// (`docs/spec/config-ops.md` §7.5).
 const EXIT_QUIT: i32 = 14;
 const EXIT_FAILURE: i32 = 255;
-
-/// What ends a run.
-enum Ending {
-    Signal(Signal),
-    Replication(End),
-}
 
 /// Runs the server. Returns the process's exit status.
 pub fn run(parsed: Parsed) -> i32 {
@@ -113,7 +117,10 @@ fn serve(config: Arc<Config>, signals: Receiver<Signal>) -> i32 {
                 return;
             }
         }
+        let _ = signalled.send(Ending::Lost("the thread that waits for signals".to_owned()));
     });
+    #[cfg(debug_assertions)]
+    panic_on_order(config.replica_file.with_extension("panic"));
     loop {
         let node = match Node::start(&config, endings.clone()) {
             Ok(node) => node,
@@ -125,31 +132,54 @@ fn serve(config: Arc<Config>, signals: Receiver<Signal>) -> i32 {
         match wait(&ended, &node.status, config.keepalive_timeout) {
             Some(Ending::Signal(Signal::Stop)) => {
                 crate::info!("stopping: clients are sent elsewhere");
-                node.stop();
-                return 0;
+                return if node.stop(STOP_LIMIT) { 0 } else { EXIT_FAILURE };
             }
             Some(Ending::Signal(Signal::Quit)) => return EXIT_QUIT,
             None => {
                 crate::warn!("no /keepalive for {:?}: stopping", config.keepalive_timeout);
-                node.stop();
-                return 0;
+                return if node.stop(STOP_LIMIT) { 0 } else { EXIT_FAILURE };
+            }
+            Some(Ending::Lost(what)) => {
+                crate::error!(
+                    "a part has ended that the server cannot do without: {what}. The process exits so that it is \
+                     started anew; if the log says that a task panicked, please report that line"
+                );
+                node.stop(LOST_LIMIT);
+                return EXIT_FAILURE;
             }
             Some(Ending::Replication(End::Stopped)) => {
                 crate::info!("another process has taken over replication");
-                node.stop();
+                node.stop(STOP_LIMIT);
                 return EXIT_QUIT;
             }
             Some(Ending::Replication(End::Resync(why))) => {
                 crate::warn!("the replica is made anew: {why}");
-                node.stop();
+                if !node.stop(STOP_LIMIT) {
+                    return EXIT_FAILURE;
+                }
             }
             Some(Ending::Replication(End::Failed { message, exit_code })) => {
                 crate::error!("{message}");
-                node.stop();
+                node.stop(STOP_LIMIT);
                 return exit_code;
             }
         }
     }
+}
+
+/// Has places panic that a test names in a file.
+#[cfg(debug_assertions)]
+fn panic_on_order(file: std::path::PathBuf) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_millis(20));
+            if let Ok(place) = std::fs::read_to_string(&file)
+                && std::fs::remove_file(&file).is_ok()
+            {
+                crate::changes::panics::order(place.trim());
+            }
+        }
+    });
 }
 
 /// Waits for the end of a run; `None`: `/keepalive` has been silent for too long after its
@@ -230,6 +260,7 @@ fn check_directory(replica: &Path) -> Result<(), String> {
 /// The executors of one run.
 struct Node {
     status: Arc<Status>,
+    supervisor: Supervisor,
     cores: Vec<(CoreLink, Executor<()>)>,
     stop: Sender<()>,
     manager: Executor<()>,
@@ -238,7 +269,8 @@ struct Node {
 impl Node {
     fn start(config: &Arc<Config>, endings: mpsc::Sender<Ending>) -> Result<Node, StartError> {
         let count = config.num_sync_workers;
-        let status = Arc::new(Status::default());
+        let status = Arc::new(Status::of_cores(count));
+        let supervisor = Supervisor::new(endings, status.clone());
         status.progress("Postgres");
         let handovers: Vec<_> = (0..count).map(|_| bounded::<Box<Handover>>(MAX_HANDOVERS)).collect();
         let peers: Vec<Sender<Box<Handover>>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
@@ -247,7 +279,7 @@ impl Node {
         let completed = Completed::default();
         let budget = Arc::new(Budget::new(config.memory_budget));
         let mut recovered = recover(config, budget.bytes() / RECOVERED_PART).into_iter();
-        if let Err(error) = budget.watch() {
+        if let Err(error) = budget.watch(supervisor.guard("the thread that watches memory")) {
             crate::warn!("memory is not watched, no thread could be started: {error}");
         }
         let most_connections = most_connections(kelvin_io::memory::raise_open_files(), count);
@@ -257,11 +289,13 @@ impl Node {
             let (commits, receiver) = queue();
             let (config, status, peers) = (config.clone(), status.clone(), peers.clone());
             let (wishes, completed, budget) = (wishes.clone(), completed.clone(), budget.clone());
+            let (supervisor, guard) = (supervisor.clone(), supervisor.guard(format!("core {index}")));
             let core =
                 executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
                     crate::observe::log::set_worker("syncer", index);
                     let metrics = metrics::register(index + 1);
                     let parts = Parts {
+                        supervisor,
                         index,
                         config,
                         metrics,
@@ -274,26 +308,46 @@ impl Node {
                         budget,
                         most_connections,
                     };
-                    run_core(parts, orders, sockets).await;
+                    match run_core(parts, orders, sockets).await {
+                        Ok(()) => guard.done(),
+                        Err(why) => guard.failed(&why),
+                    }
                 })?;
             cores.push((CoreLink { control, commits }, core));
         }
         let (stop, stopped) = bounded(1);
         let links: Vec<CoreLink> = cores.iter().map(|(link, _)| link.clone()).collect();
-        let (config, watched) = (config.clone(), status.clone());
+        let (config, watched, heard) = (config.clone(), status.clone(), supervisor.clone());
+        let guard = supervisor.guard("the replication manager");
         let manager = executor::start("replication", cpu(0, count), move || async move {
             crate::observe::log::set_worker("replicator", 0);
             let metrics = metrics::register(0);
-            let end = replication::run(config, links, watched, metrics, wished, stopped).await;
-            // Nobody listens any more when the process is stopping.
-            let _ = endings.send(Ending::Replication(end));
+            let end =
+                replication::run(config, links, (watched, heard.clone()), metrics, wished, stopped).await;
+            guard.done();
+            heard.replication_ended(end);
         })?;
-        Ok(Node { status, cores, stop, manager })
+        Ok(Node { status, supervisor, cores, stop, manager })
+    }
+
+    /// Ends everything, on a thread of its own. False: it is not over after `limit`.
+    fn stop(self, limit: Duration) -> bool {
+        self.supervisor.stop();
+        self.status.set_stopping();
+        let (over, all) = mpsc::channel();
+        let stopping = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+            self.stop_all();
+            let _ = over.send(());
+        });
+        let stopped = stopping.is_ok() && all.recv_timeout(limit).is_ok();
+        if !stopped {
+            crate::warn!("not all that runs has ended within {limit:?}; it is not waited for any longer");
+        }
+        stopped
     }
 
     /// Ends everything in order: clients first, so that they go elsewhere.
-    fn stop(self) {
-        self.status.set_stopping();
+    fn stop_all(self) {
         for (link, _) in &self.cores {
             let _ = link.control.send_blocking(Control::Stop);
         }
@@ -332,27 +386,32 @@ fn recover(config: &Config, limit: usize) -> Vec<Recovered> {
     })
 }
 
-async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Box<Handover>>) {
+/// Runs a core until it is told to stop. An error says why it cannot.
+async fn run_core(
+    parts: Parts,
+    orders: Receiver<Control>,
+    sockets: Receiver<Box<Handover>>,
+) -> Result<(), String> {
     let port = parts.config.port;
-    let listener = match Listener::bind(port) {
-        Ok(listener) => listener,
-        Err(error) => {
-            crate::error!("port {port} cannot be listened on: {error}");
-            return;
-        }
-    };
+    let listener =
+        Listener::bind(port).map_err(|error| format!("port {port} cannot be listened on: {error}"))?;
     let cores = parts.peers.len();
     let core = Core::new(parts);
     let listener = Rc::new(listener);
-    let accepting = spawn(accept::run(core.clone(), listener.clone()));
-    spawn(accept::receive(core.clone(), sockets)).detach();
+    let (accepted, accepting) = bounded::<()>(1);
+    let (accepts, listens) = (core.clone(), listener.clone());
+    core.supervisor.spawn("accepting connections", async move {
+        accept::run(accepts.clone(), listens).await;
+        // Whoever waits for the end hears of it by that.
+        drop(accepted);
+        std::future::pending().await
+    });
+    core.supervisor.spawn("sockets of other cores", accept::receive(core.clone(), sockets));
+    core.supervisor.spawn("a core's heart", beat(core.clone()));
     while let Ok(order) = orders.recv().await {
         match order {
             Control::Start(start) => {
-                if let Err(error) = core.start(start).await {
-                    crate::error!("the replica cannot be read: {error}");
-                    return;
-                }
+                core.start(start).await.map_err(|error| format!("the replica cannot be read: {error}"))?;
                 if core.status.core_started() == cores {
                     core.status.set_ready(true);
                     crate::info!("zero-cache ready; listening at http://[::]:{}", core.config.port);
@@ -367,14 +426,22 @@ async fn run_core(parts: Parts, orders: Receiver<Control>, sockets: Receiver<Box
             }
             Control::Stop => {
                 core.stop();
-                match listener.stop() {
-                    Ok(()) => drop(accepting.await),
-                    Err(_) => accepting.cancel().await,
+                if listener.stop().is_ok() {
+                    let _ = accepting.recv().await;
                 }
                 drain(&core).await;
-                return;
+                return Ok(());
             }
         }
+    }
+    Err("nobody tells it what to do any more".to_owned())
+}
+
+/// Shows that the core lives, whatever else it waits for.
+async fn beat(core: Rc<Core>) {
+    loop {
+        core.status.beat(core.index);
+        sleep(BEAT).await;
     }
 }
 

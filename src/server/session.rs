@@ -5,13 +5,14 @@
 //! messages strictly one after another. A third writes what waits in the outbox.
 
 use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::poll_fn;
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt, FutureExt};
 use kelvin_io::executor::{Task, now, sleep, spawn, timeout};
 use kelvin_io::http_server::upgrade_head;
 use kelvin_io::socket::{DISCARD, ReadHalf};
@@ -27,6 +28,7 @@ use super::overload;
 use super::rate::Rate;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
+use crate::changes::panics;
 use crate::config::Config;
 use crate::groups::sink::{ConnectionId, Sink};
 use crate::protocol::connect::ConnectRequest;
@@ -82,6 +84,11 @@ impl Session {
         );
         self.outbox.fail(error);
     }
+}
+
+/// What a client is told whose work ended in a panic. It would happen again, so it is not asked to try.
+pub fn panicked() -> ProtocolError {
+    ProtocolError::new(Kind::Internal, "the server has made a mistake; its log says which")
 }
 
 /// What is taken of one connection in a second, after a burst of twice and four times as much. A
@@ -147,10 +154,15 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let version = request.protocol_version().unwrap_or(0);
     let outbox = Outbox::new(writer, version, core.metrics.clone(), core.cork.clone());
     let id = core.new_connection();
-    let drained = core.clone();
-    let writing = spawn(outbox.clone().write(move || {
-        drained.with(|s| s.drained(id));
-    }));
+    let (drained, written) = (core.clone(), outbox.clone());
+    let writing = spawn(async move {
+        // Without it nothing would leave any more, and the tab would hold for good what it has.
+        let _ends = HangUp(written.clone());
+        let drained = move || {
+            drained.with(|s| s.drained(id));
+        };
+        written.write(drained).await;
+    });
     let session = admit(core, id, request.clone(), token, headers, &outbox).await;
     Some(Opened { request, peer, reader, outbox, writing, session, first, rest })
 }
@@ -270,19 +282,42 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> 
 async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, rest: Vec<u8>) {
     let inbox = Inbox::new(session.core.inbound.clone());
     let handling = spawn(handle_all(session.clone(), first, inbox.clone()));
-    let end = read(&session, reader, rest, &inbox).await;
-    session.outbox.close();
-    let core = &session.core;
-    core.sessions.borrow_mut().remove(&session.id);
-    core.live.borrow_mut().remove(&session.id);
-    forget_tab(core, session.id, &session.request);
-    let clock = core.clock();
-    core.with(|s| s.disconnect(session.id, clock));
-    inbox.close();
+    let leaving = Leaving { session, inbox: inbox.clone() };
+    let end = read(&leaving.session, reader, rest, &inbox).await;
+    drop(leaving);
     match end {
         // Mutations that it has sent before it went count.
         End::Peer => drop(Box::pin(timeout(FINISH, handling)).await),
         End::Ours => Box::pin(handling.cancel()).await,
+    }
+}
+
+/// Closes a connection whose writing has ended, however that came.
+struct HangUp(Rc<Outbox>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.hang_up();
+    }
+}
+
+/// Has everybody forget a connection when it is over, however that came.
+struct Leaving {
+    session: Rc<Session>,
+    inbox: Rc<Inbox>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let session = &self.session;
+        session.outbox.close();
+        let core = &session.core;
+        core.sessions.borrow_mut().remove(&session.id);
+        core.live.borrow_mut().remove(&session.id);
+        forget_tab(core, session.id, &session.request);
+        let clock = core.clock();
+        core.with(|s| s.disconnect(session.id, clock));
+        self.inbox.close();
     }
 }
 
@@ -445,7 +480,13 @@ fn body_of(message: &str) -> String {
 
 async fn handle(session: &Rc<Session>, message: &str) -> bool {
     // Boxed for the same reason: a connection waits for messages most of the time.
-    match Box::pin(super::messages::handle(session, message)).await {
+    let handling = Box::pin(async {
+        panics::here("a message");
+        super::messages::handle(session, message).await
+    });
+    // It would look served: its pings are answered by another task.
+    let handled = AssertUnwindSafe(handling).catch_unwind().await;
+    match handled.unwrap_or_else(|_| Err(panicked())) {
         Ok(()) => true,
         Err(error) => {
             session.fail(&error);

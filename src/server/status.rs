@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::replica::gauges::Gauges;
+
+/// Silence after which a core counts as dead: it cannot answer for itself. The longest slice of work is some
+/// milliseconds, but a machine that is short of memory or of processors stands still for seconds.
+const SILENT: Duration = Duration::from_secs(10);
 
 /// Readiness of the process.
 #[derive(Default)]
@@ -17,16 +22,56 @@ pub struct Status {
     /// Times that `/keepalive` was asked for.
     keepalives: AtomicUsize,
     waiting_for: Mutex<String>,
+    /// A part that has ended although nothing works without it.
+    lost: Mutex<Option<String>>,
+    cores: Vec<CoreStatus>,
     gauges: Mutex<Option<Arc<Gauges>>>,
     /// How often the views were asked for, and what each core last said of its own.
     views_asked: AtomicUsize,
     views: Mutex<BTreeMap<usize, (usize, Vec<Value>)>>,
 }
 
+/// What a core says of itself.
+#[derive(Default)]
+struct CoreStatus {
+    /// When it last showed that it lives; `None`: it has not begun.
+    beat: Mutex<Option<Instant>>,
+    /// Its disk does not take records, so it serves nobody.
+    refuses: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Status {
+    /// Of a process with so many cores.
+    pub fn of_cores(cores: usize) -> Status {
+        Status { cores: (0..cores).map(|_| CoreStatus::default()).collect(), ..Status::default() }
+    }
+
+    /// A core lives.
+    pub fn beat(&self, core: usize) {
+        if let Some(core) = self.cores.get(core) {
+            *lock(&core.beat) = Some(Instant::now());
+        }
+    }
+
+    /// Whether a core sends all its clients away because their records cannot be written.
+    pub fn set_refuses(&self, core: usize, refuses: bool) {
+        if let Some(core) = self.cores.get(core) {
+            core.refuses.store(refuses, Ordering::Release);
+        }
+    }
+
+    /// A part has ended although nothing works without it.
+    pub fn set_lost(&self, what: &str) {
+        lock(&self.lost).get_or_insert_with(|| what.to_owned());
+    }
+
     /// Says what is being waited for.
     pub fn progress(&self, text: &str) {
-        *self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
+        *lock(&self.waiting_for) = text.to_owned();
     }
 
     /// Clients can be served.
@@ -56,12 +101,12 @@ impl Status {
 
     /// Keeps the replica's numbers for pages.
     pub fn set_gauges(&self, gauges: Arc<Gauges>) {
-        *self.gauges.lock().unwrap_or_else(PoisonError::into_inner) = Some(gauges);
+        *lock(&self.gauges) = Some(gauges);
     }
 
     /// The replica's numbers.
     pub fn gauges(&self) -> Option<Arc<Gauges>> {
-        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.gauges).clone()
     }
 
     /// Asks all cores what their views cost. Returns the number of the question.
@@ -72,31 +117,87 @@ impl Status {
     /// The question that a core has not answered yet, if there is one.
     pub fn views_wanted(&self, core: usize) -> Option<usize> {
         let asked = self.views_asked.load(Ordering::Acquire);
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let views = lock(&self.views);
         (asked > views.get(&core).map_or(0, |(answered, _)| *answered)).then_some(asked)
     }
 
     /// A core answers a question.
     pub fn set_views(&self, core: usize, question: usize, views: Vec<Value>) {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).insert(core, (question, views));
+        lock(&self.views).insert(core, (question, views));
     }
 
     /// The answers to a question, by core; `None`: not all cores have answered.
     pub fn views(&self, question: usize) -> Option<Vec<(usize, Vec<Value>)>> {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let views = lock(&self.views);
         let answered = views.iter().filter(|(_, (answered, _))| *answered >= question);
         let answers: Vec<_> = answered.map(|(core, (_, views))| (*core, views.clone())).collect();
         (answers.len() >= self.cores_started.load(Ordering::Acquire)).then_some(answers)
     }
 
-    /// `Ok` if clients can be served, else what is being waited for (ruling 19).
+    /// `Ok` if clients can be served, else what is being waited for (ruling 19), or what is wrong
+    /// (`docs/decisions/010-essential-parts.md`). That Postgres is away is no reason: clients are served.
     pub fn health(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Acquire) {
             return Err("stopping".to_owned());
         }
-        if self.ready.load(Ordering::Acquire) {
-            return Ok(());
+        if let Some(what) = &*lock(&self.lost) {
+            return Err(format!("a part has ended that the server cannot do without: {what}"));
         }
-        Err(format!("waiting for {}", self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner)))
+        if !self.ready.load(Ordering::Acquire) {
+            return Err(format!("waiting for {}", lock(&self.waiting_for)));
+        }
+        let now = Instant::now();
+        self.cores.iter().enumerate().try_for_each(|(index, core)| core.health(index, now))?;
+        self.gauges().map_or(Ok(()), |gauges| gauges.lag.health(now))
+    }
+}
+
+impl CoreStatus {
+    fn health(&self, index: usize, now: Instant) -> Result<(), String> {
+        let silence = lock(&self.beat).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if silence > SILENT {
+            return Err(format!("core {index} has stood still for {} seconds", silence.as_secs()));
+        }
+        if self.refuses.load(Ordering::Acquire) {
+            return Err(format!(
+                "core {index} cannot write the records of client views: make room on the disk of the replica"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready() -> Status {
+        let status = Status::of_cores(2);
+        status.beat(0);
+        status.beat(1);
+        status.set_ready(true);
+        status
+    }
+
+    #[test]
+    fn a_core_that_stands_still_shows() {
+        let status = ready();
+        assert_eq!(status.health(), Ok(()));
+        *lock(&status.cores[1].beat) = Instant::now().checked_sub(SILENT * 2);
+        assert!(status.health().is_err_and(|why| why.contains("core 1 has stood still for 20 seconds")));
+        status.beat(1);
+        assert_eq!(status.health(), Ok(()));
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_records_and_a_part_that_is_lost_show() {
+        let status = ready();
+        status.set_refuses(0, true);
+        assert!(status.health().is_err_and(|why| why.contains("core 0 cannot write")));
+        status.set_refuses(0, false);
+        assert_eq!(status.health(), Ok(()));
+        status.set_lost("batches");
+        status.set_lost("what ended because of that");
+        assert!(status.health().is_err_and(|why| why.ends_with("batches")));
     }
 }

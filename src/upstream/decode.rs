@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::heartbeat;
 use super::pgoutput::{Field, Invalid, Old, Pgoutput, Relation, Tuple, parse};
 use super::types::{Kind, Malformed, convert};
 use crate::changes::commit::{Row, RowKey};
@@ -133,9 +134,13 @@ impl Decoder {
                 let tables: Result<Vec<TableId>, Stop> = oids.iter().map(|oid| self.table(*oid)).collect();
                 self.push(Op::Truncate { tables: tables? })
             }
-            Pgoutput::Message { prefix } => {
+            Pgoutput::Message { transactional, position, prefix } => {
                 let ours = prefix.strip_prefix(self.message_prefix.as_str());
                 self.schema_hint |= matches!(ours, Some("" | "/ddl"));
+                // Whatever was committed before it has been sent before it.
+                if ours == Some(heartbeat::SUFFIX) && !transactional {
+                    self.seen(StateVersion(position));
+                }
                 Ok(())
             }
             Pgoutput::Other => Ok(()),

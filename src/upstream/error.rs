@@ -26,6 +26,8 @@ pub enum Error {
         /// What was expected and what came.
         source: Malformed,
     },
+    /// A task ended early. The panic hook has said why.
+    TaskGone(&'static str),
 }
 
 impl Error {
@@ -50,6 +52,7 @@ impl std::fmt::Display for Error {
             Error::Setup(text) => f.write_str(text),
             Error::Replica(e) => write!(f, "replica: {e}"),
             Error::Value { column, source } => write!(f, "column {column}: {source}"),
+            Error::TaskGone(what) => write!(f, "a task of replication panicked: {what}"),
         }
     }
 }
@@ -60,7 +63,7 @@ impl std::error::Error for Error {
             Error::Postgres { source, .. } => Some(source),
             Error::Replica(e) => Some(e),
             Error::Value { source, .. } => Some(source),
-            Error::Setup(_) => None,
+            Error::Setup(_) | Error::TaskGone(_) => None,
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Settings {
     pub failover: bool,
     /// Longest silence of the stream; `None`: twice the server's `wal_sender_timeout`.
     pub inbound_timeout: Option<Duration>,
+    /// Time between two heartbeats in upstream's log; `None`: none are written.
+    pub heartbeat_interval: Option<Duration>,
     /// Sizes of the replica's log.
     pub log_limits: Limits,
     /// Names this process in the upstream database.
@@ -132,7 +134,7 @@ pub enum End {
 impl End {
     pub(super) fn failed(error: &Error) -> End {
         let exit_code = match error {
-            Error::Replica(_) => EXIT_REPLICA,
+            Error::Replica(_) | Error::TaskGone(_) => EXIT_REPLICA,
             _ => EXIT_CONFIGURATION,
         };
         End::Failed { message: error.to_string(), exit_code }

@@ -47,6 +47,10 @@ pub enum Pgoutput<'a> {
     },
     /// A logical message.
     Message {
+        /// It is part of the transaction that has begun.
+        transactional: bool,
+        /// Where it stands in the log.
+        position: u64,
         /// Names its sender.
         prefix: &'a str,
     },
@@ -150,11 +154,12 @@ pub fn parse(bytes: &[u8]) -> Result<Pgoutput<'_>, Invalid> {
             Pgoutput::Truncate { oids: oids? }
         }
         b'M' => {
-            input.skip(1 + 8)?; // flags, position
+            let transactional = input.u8()? & 1 == 1;
+            let position = input.u64()?;
             let prefix = input.string()?;
             let length = input.u32()? as usize;
             input.skip(length)?;
-            Pgoutput::Message { prefix }
+            Pgoutput::Message { transactional, position, prefix }
         }
         b'O' | b'Y' => return Ok(Pgoutput::Other),
         _ => return Err(Invalid("unknown kind")),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{self, Either};
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{self, Task};
+use kelvin_io::executor;
 use kelvin_io::postgres::{Walsender, connect};
 
 use super::decode::{Decoder, Stop};
@@ -16,6 +16,7 @@ use super::manager::{EXIT_CONFIGURATION, End, Events, FIRST_PAUSE, LONGEST_PAUSE
 use super::shard::Shard;
 use super::start::{Ready, identify_system, slot_problem};
 use super::stream::{Ended, Statuses, Stream, report, settle};
+use super::tasks::{Tasks, Verdict};
 use super::watch::{Difference, Finding, Watch, compare};
 use super::{check, published, replicas, slot, wal};
 use crate::changes::version::StateVersion;
@@ -30,14 +31,6 @@ use crate::replica::writer::{self, Commits, Output, Writer};
 
 /// A connection that lived this long makes the next pause short again.
 const STABLE: Duration = Duration::from_secs(10);
-
-/// What ends a session for good.
-enum Verdict {
-    Stopped,
-    /// The replica cannot follow; what happens depends on `auto_reset`.
-    CannotFollow(String),
-    Failed(Error),
-}
 
 struct Session {
     settings: Rc<Settings>,
@@ -89,16 +82,12 @@ pub async fn run(
         statuses: Rc::default(),
         hints,
     });
-    // Only the first verdict counts.
-    let (verdicts, verdict) = bounded(8);
-    let tasks = session.clone().spawn(&threads, hinted, &verdicts);
-    let verdict = match future::select(std::pin::pin!(stop.recv()), std::pin::pin!(verdict.recv())).await {
+    let tasks = session.clone().begin(&threads, hinted);
+    let verdict = match future::select(std::pin::pin!(stop.recv()), std::pin::pin!(tasks.verdict())).await {
         Either::Left(_) => Verdict::Stopped,
-        Either::Right((verdict, _)) => verdict.unwrap_or(Verdict::Stopped),
+        Either::Right((verdict, _)) => verdict,
     };
-    for task in tasks {
-        task.cancel().await;
-    }
+    tasks.end().await;
     drop(session);
     executor::blocking(move || threads.stop()).await;
     end(verdict, &settings, &events).await
@@ -191,47 +180,42 @@ impl Threads {
 }
 
 impl Session {
-    fn spawn(
-        self: Rc<Self>,
-        threads: &Threads,
-        hinted: Receiver<()>,
-        verdicts: &Sender<Verdict>,
-    ) -> Vec<Task<()>> {
-        let tell = |verdicts: &Sender<Verdict>, verdict: Verdict| {
-            // Full: the first ones have not even been read.
-            let _ = verdicts.try_send(verdict);
-        };
-        let mut tasks = Vec::new();
-        let (session, output, out) = (self.clone(), threads.writer.output.clone(), verdicts.clone());
-        tasks.push(executor::spawn(async move {
-            let e = session.hand_out(&output).await;
-            tell(&out, Verdict::Failed(Error::Replica(e)));
-        }));
-        let (wishes, queue) = (self.events.wishes(), self.queue.clone());
-        tasks.push(executor::spawn(async move {
-            while let Ok(wish) = wishes.recv().await {
-                let batch = Batch { ops: vec![Op::Index(wish)], ..Batch::default() };
-                if queue.send(batch).await.is_err() {
-                    return;
-                }
-            }
-        }));
-        let (session, synced, out) = (self.clone(), threads.synced.clone(), verdicts.clone());
-        tasks.push(executor::spawn(async move {
-            let e = session.watch_syncs(&synced).await;
-            tell(&out, Verdict::Failed(Error::Replica(e)));
-        }));
+    fn begin(self: Rc<Self>, threads: &Threads, hinted: Receiver<()>) -> Tasks {
+        let mut tasks = Tasks::new();
+        let (session, output) = (self.clone(), threads.writer.output.clone());
+        tasks.begin("what the writer says", async move {
+            Verdict::Failed(Error::Replica(session.hand_out(&output).await))
+        });
+        let session = self.clone();
+        tasks.begin("index requests", async move {
+            Verdict::Failed(Error::Replica(session.pass_wishes_on().await))
+        });
+        let (session, synced) = (self.clone(), threads.synced.clone());
+        tasks.begin("what was synced", async move {
+            Verdict::Failed(Error::Replica(session.watch_syncs(&synced).await))
+        });
         let keeper = wal::keep_short(
             threads.checkpointer.clone(),
             self.gauges.clone(),
             self.events.clone(),
             self.settings.log_limits,
         );
-        let out = verdicts.clone();
-        tasks.push(executor::spawn(async move {
-            tell(&out, Verdict::Failed(Error::Replica(keeper.await)));
-        }));
-        let watch = Watch {
+        tasks.begin("keeping the log short", async move { Verdict::Failed(Error::Replica(keeper.await)) });
+        let (session, watch) = (self.clone(), self.watch(hinted));
+        tasks.begin("the watch over upstream", async move {
+            match watch.run().await {
+                Finding::SchemaChanged(what) => {
+                    Verdict::CannotFollow(format!("the schema has changed: {what}"))
+                }
+                Finding::TakenOver => session.taken_over(None),
+            }
+        });
+        tasks.begin("the stream", async move { self.stream_for_ever().await });
+        tasks
+    }
+
+    fn watch(&self, hints: Receiver<()>) -> Watch {
+        Watch {
             settings: self.settings.clone(),
             shard: self.shard.clone(),
             server: self.ready.upstream.server,
@@ -240,24 +224,21 @@ impl Session {
             instance: self.ready.instance.clone(),
             gauges: self.gauges.clone(),
             events: self.events.clone(),
-            hints: hinted,
-        };
-        let (session, out) = (self.clone(), verdicts.clone());
-        tasks.push(executor::spawn(async move {
-            let verdict = match watch.run().await {
-                Finding::SchemaChanged(what) => {
-                    Verdict::CannotFollow(format!("the schema has changed: {what}"))
-                }
-                Finding::TakenOver => session.taken_over(None),
-            };
-            tell(&out, verdict);
-        }));
-        let out = verdicts.clone();
-        tasks.push(executor::spawn(async move {
-            let verdict = self.stream_for_ever().await;
-            tell(&out, verdict);
-        }));
-        tasks
+            hints,
+        }
+    }
+
+    /// Hands the writer what indexes are wished for, until it is gone.
+    async fn pass_wishes_on(&self) -> replica::Error {
+        let wishes = self.events.wishes();
+        // When nobody can wish any more the cores are gone, and this node is about to stop.
+        while let Ok(wish) = wishes.recv().await {
+            let batch = Batch { ops: vec![Op::Index(wish)], ..Batch::default() };
+            if self.queue.send(batch).await.is_err() {
+                return replica::Error::ThreadGone("replica-writer");
+            }
+        }
+        std::future::pending().await
     }
 
     /// Passes on what the writer says, until it fails.
@@ -338,6 +319,7 @@ impl Session {
         );
         let (statuses, woken) = Statuses::new();
         *self.statuses.borrow_mut() = Some(statuses.clone());
+        self.gauges.lag.connected(true, Instant::now());
         let reporting = report(writer, statuses.clone(), woken, self.gauges.clone(), timeout);
         let stream = Stream {
             reader,
@@ -346,12 +328,14 @@ impl Session {
             inbound_timeout: self.inbound_timeout(timeout),
             statuses,
             hints: self.hints.clone(),
+            gauges: self.gauges.clone(),
         };
         let ended = match future::select(std::pin::pin!(stream.run()), std::pin::pin!(reporting)).await {
             Either::Left((ended, _)) => ended,
             Either::Right((e, _)) => Ended::Lost(e),
         };
         *self.statuses.borrow_mut() = None;
+        self.gauges.lag.connected(false, Instant::now());
         self.judge(ended)
     }
 

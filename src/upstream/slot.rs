@@ -31,6 +31,8 @@ pub struct SlotState {
     pub lost: Option<String>,
     /// Bytes of WAL that the server keeps because of it.
     pub retained: i64,
+    /// Where the server's log ends.
+    pub current: StateVersion,
 }
 
 /// Reads a slot; `None` if there is none of this name in this database.
@@ -38,7 +40,8 @@ pub async fn state(client: &Client, name: &str) -> Result<Option<SlotState>, Err
     let row = client
         .query_opt(
             "SELECT active_pid, confirmed_flush_lsn::text, restart_lsn::text, wal_status,
-                    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8
+                    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8,
+                    pg_current_wal_lsn()::text
                FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
             &[&name],
         )
@@ -61,6 +64,7 @@ pub async fn state(client: &Client, name: &str) -> Result<Option<SlotState>, Err
         confirmed: confirmed.as_deref().and_then(StateVersion::from_lsn).unwrap_or_default(),
         lost,
         retained: row.get(4),
+        current: row.get::<_, Option<&str>>(5).and_then(StateVersion::from_lsn).unwrap_or_default(),
     }))
 }
 

@@ -50,6 +50,8 @@ pub struct Stream {
     pub statuses: Statuses,
     /// To ask for a look at the schema.
     pub hints: Sender<()>,
+    /// Where it is said that upstream speaks.
+    pub gauges: Arc<Gauges>,
 }
 
 impl Stream {
@@ -99,12 +101,18 @@ impl Stream {
         let mut count = 0;
         loop {
             match self.reader.buffered().map_err(Ended::Lost)? {
-                None => return Ok(false),
+                None => {
+                    if count > 0 {
+                        self.gauges.lag.heard(None, Instant::now());
+                    }
+                    return Ok(false);
+                }
                 Some(Message::End) => return Err(Ended::Lost(PostgresError::Closed)),
                 Some(Message::Data { payload }) => {
                     self.decoder.message(payload).map_err(Ended::Stopped)?;
                 }
                 Some(Message::Keepalive { position, reply }) => {
+                    self.gauges.lag.heard(Some(StateVersion(position)), Instant::now());
                     if reply {
                         self.statuses.ask();
                     }
@@ -112,10 +120,12 @@ impl Stream {
                         *recorded = Instant::now();
                         self.decoder.seen(StateVersion(position));
                     }
+                    continue;
                 }
             }
             count += 1;
             if count >= BATCH_OPS {
+                self.gauges.lag.heard(None, Instant::now());
                 return Ok(true);
             }
         }

@@ -12,6 +12,7 @@ use kelvin_io::postgres::{Connection, connect};
 
 use super::check::Server;
 use super::error::{Doing, Error};
+use super::heartbeat::Heartbeat;
 use super::manager::{Events, Level, Settings};
 use super::published::{self, Published};
 use super::shard::Shard;
@@ -121,9 +122,20 @@ impl Watch {
         let mut connection: Option<Connection> = None;
         let mut cleanup = Cleanup { due: Instant::now(), done: false };
         let mut told = Told::default();
+        let interval = self.settings.heartbeat_interval;
+        let mut heartbeat = Heartbeat::new(&self.shard.message_prefix(), interval, Instant::now());
+        let mut look_due = Instant::now() + LOOK;
         loop {
-            let _ = executor::timeout(LOOK, self.hints.recv()).await;
-            match self.look(&mut connection, &mut cleanup, &mut told).await {
+            let due = heartbeat.due().map_or(look_due, |beat| beat.min(look_due));
+            let wait = due.saturating_duration_since(Instant::now());
+            let hinted = executor::timeout(wait, self.hints.recv()).await.is_some();
+            let found = if hinted || Instant::now() >= look_due {
+                look_due = Instant::now() + LOOK;
+                self.look(&mut connection, &mut cleanup, &mut told).await
+            } else {
+                self.beat(&mut connection, &mut heartbeat).await
+            };
+            match found {
                 Ok(None) => {}
                 Ok(Some(finding)) => return finding,
                 // Postgres is away, or refuses; the stream deals with that.
@@ -135,20 +147,36 @@ impl Watch {
         }
     }
 
+    async fn connected<'c>(&self, connection: &'c mut Option<Connection>) -> Result<&'c Connection, Error> {
+        match connection {
+            Some(connection) => Ok(connection),
+            None => {
+                let new = connect(&self.settings.target, "zero-replication-monitor").await;
+                Ok(connection.insert(new.doing("connecting to watch upstream")?))
+            }
+        }
+    }
+
+    async fn beat(
+        &self,
+        connection: &mut Option<Connection>,
+        heartbeat: &mut Heartbeat,
+    ) -> Result<Option<Finding>, Error> {
+        let client = &self.connected(connection).await?.client;
+        let beat = heartbeat.beat(client, &self.gauges.lag, &*self.events);
+        match executor::timeout(LOOK, beat).await {
+            Some(result) => result.map(|()| None),
+            None => Err(Error::Setup("a heartbeat was not taken in time".into())),
+        }
+    }
+
     async fn look(
         &self,
         connection: &mut Option<Connection>,
         cleanup: &mut Cleanup,
         told: &mut Told,
     ) -> Result<Option<Finding>, Error> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => {
-                let new = connect(&self.settings.target, "zero-replication-monitor").await;
-                connection.insert(new.doing("connecting to watch the schema")?)
-            }
-        };
-        let client = &connection.client;
+        let client = &self.connected(connection).await?.client;
         // One that has synced a replica of its own removes the claims of older ones.
         if replicas::occupant(client, &self.shard, &self.slot).await?.as_deref() != Some(&*self.instance) {
             return Ok(Some(Finding::TakenOver));
@@ -173,6 +201,7 @@ impl Watch {
         }
         if let Some(state) = slot::state(client, &self.slot).await? {
             self.gauges.set_retained_bytes(state.retained.max(0) as u64);
+            self.gauges.lag.upstream_is_at(state.current);
             self.warn_of_retention(state.retained, told);
         }
         if !cleanup.done && Instant::now() >= cleanup.due {

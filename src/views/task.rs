@@ -15,6 +15,7 @@ use super::routing::{Candidates, Reason};
 use super::rows::Rows;
 use super::state::State;
 use super::view::{Layout, ViewId};
+use crate::changes::panics;
 use crate::changes::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
 use crate::zql::plan::Plan;
@@ -88,6 +89,7 @@ pub fn take(views: &mut Views, found: BTreeMap<ViewId, Candidates>) -> Tasks {
 impl Task {
     /// Does it. `reader`: on the snapshot that the batch ends with.
     pub async fn perform(self, changed: &Changed<'_>, reader: &Reader, pace: &mut impl Pace) -> Done {
+        panics::here("bringing a view forward");
         let Task { view, incarnation, plan, layout, rows, state, candidates } = self;
         let advance = Advance::new(changed, (&plan, &layout), rows, reader, state, pace);
         let (advanced, error) = advance.run(&candidates, reader.version()).await;

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::ast::{Ast, Condition, Correlated, Direction, Literal, System};
@@ -11,6 +12,7 @@ use super::order::Cursor;
 use super::plan::{Exists, Keys, Kind, Node, Plan, PlanError};
 use super::predicate::Predicate;
 use super::test::{self, Test};
+use crate::changes::panics;
 use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
 use crate::replica::live_indexes::Wish;
 use crate::replica::value::Value;
@@ -18,8 +20,15 @@ use crate::replica::value::Value;
 /// Most columns of an index that is wished for: the first ones leave few rows.
 const MAX_COLUMNS: usize = 3;
 
-/// Resolves a query.
+/// Resolves a query. A panic on the way is that query's error: nothing is shared that it could leave half done.
 pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, PlanError> {
+    let resolved = catch_unwind(AssertUnwindSafe(|| resolve(ast, catalogue, keys)));
+    resolved
+        .unwrap_or_else(|_| Err(PlanError::new("the query could not be planned; the server's log says why")))
+}
+
+fn resolve(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, PlanError> {
+    panics::here("planning a query");
     let wishes = RefCell::default();
     let mut planner = Planner { catalogue, keys, nodes: Vec::new(), conditions: Vec::new(), wishes };
     planner.node(ast, Kind::Root, None, true)?;

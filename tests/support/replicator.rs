@@ -70,6 +70,7 @@ pub fn settings(target: &Target, replica: &Path) -> Settings {
         connect_timeout: Duration::from_secs(20),
         failover: false,
         inbound_timeout: None,
+        heartbeat_interval: None,
         log_limits: Limits::default(),
         task_id: "test".into(),
     }

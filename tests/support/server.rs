@@ -84,6 +84,11 @@ impl Server {
         }
     }
 
+    /// Sets variables by their whole names, from the next start on.
+    pub fn environment(&mut self, variables: &[(&str, String)]) {
+        self.settings.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    }
+
     /// Starts the process, without waiting for anything.
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).expect("a log");

@@ -24,11 +24,10 @@ options! {
     AUTO_RESET = boolean("auto-reset").default("true").doc(
         "When replication cannot go on with the present replica, stop, and copy the data again at the next \
          start. With false replication halts and waits for you.");
-    REPLICATION_LAG_REPORT_INTERVAL_MS = number("replication-lag-report-interval-ms").default("30000")
-        .not_yet("the lag is not probed.")
-        .doc(
-        "How often a probe is written to the upstream log to measure the replication lag. 0 or less turns \
-         it off.");
+    REPLICATION_LAG_REPORT_INTERVAL_MS = number("replication-lag-report-interval-ms").default("30000").doc(
+        "How often a small message is written to the upstream log, which comes back by replication. It measures \
+         the lag (`kelvin_replication_lag_seconds`), lets an idle slot advance, and shows when replication stands \
+         still: `/keepalive` then answers 503. 0 or less turns all of that off.");
     SHADOW_SYNC_ENABLED = boolean("shadow-sync.enabled").default("false").ignored(CANARY).doc(
         "Regularly copy a sample of the data to a throw-away database.");
     SHADOW_SYNC_INTERVAL_HOURS = number("shadow-sync.interval-hours").default("12").ignored(CANARY).doc(
