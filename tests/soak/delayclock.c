@@ -4,6 +4,8 @@
 //   DELAY_THREADS  beginnings of the names of the threads, with commas between them
 //   DELAY_MS       how long a thread is left aside
 //   DELAY_GAP_MS   how long it runs between two such moments, on average
+//   DELAY_EVERY    instead of that: it is left aside at one in so many looks at the clock, so that it is
+//                  between any two of them sooner or later
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -49,6 +51,11 @@ int clock_gettime(clockid_t clock, struct timespec *out) {
     chosen = is_named(name);
     seed = 1 + (unsigned)millis() + (unsigned)(size_t)&seed;
     next = millis() + setting("DELAY_GAP_MS", 4000);
+  }
+  long every = setting("DELAY_EVERY", 0);
+  if (chosen && every) {
+    if (rand_r(&seed) % every == 0) usleep(setting("DELAY_MS", 300) * 1000);
+    return real(clock, out);
   }
   if (chosen && millis() >= next) {
     usleep(setting("DELAY_MS", 300) * 1000);
