@@ -87,10 +87,11 @@ fn postgres_is_away_and_clients_that_are_served_are_sent_elsewhere() {
 fn a_role_that_may_not_write_heartbeats_is_served_with_a_warning() {
     let cluster = Cluster::start("");
     let statements = "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM PUBLIC; \
-                      CREATE ROLE quiet LOGIN REPLICATION SUPERUSER; ALTER ROLE quiet NOSUPERUSER; \
+                      CREATE PUBLICATION app_data FOR TABLE item, pair, tick; CREATE ROLE quiet LOGIN REPLICATION; \
                       GRANT ALL ON DATABASE stage_0 TO quiet; GRANT ALL ON SCHEMA public TO quiet; \
                       GRANT ALL ON ALL TABLES IN SCHEMA public TO quiet";
-    let mut stage = Stage::unstarted(&cluster, "", &[("REPLICATION_LAG_REPORT_INTERVAL_MS", "200")]);
+    let settings = [("REPLICATION_LAG_REPORT_INTERVAL_MS", "200"), ("APP_PUBLICATIONS", "app_data")];
+    let mut stage = Stage::unstarted(&cluster, "", &settings);
     let statements = statements.replace("stage_0", &stage.database);
     stage.sql.run(&statements);
     for table in ["item", "pair", "tick"] {
