@@ -1,6 +1,6 @@
 //! Executors: one thread per core, tasks that never leave it, timers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -104,8 +104,10 @@ where
         // Before its first round: it may sleep without having begun.
         let pulse = Pulse::of_this_thread();
         executor.run(pulse.beside(async move {
+            RUNNING.set(true);
             // Caught here, so that what waits on this executor is ended in order then, too.
             let out = AssertUnwindSafe(async move { main().await }).catch_unwind().await;
+            RUNNING.set(false);
             end_tasks();
             // Files that they held are closed through the ring.
             sleep(CLOSING).await;
@@ -205,6 +207,13 @@ const NO_TASKS: Tasks = Tasks { all: Vec::new(), forget_at: FEW_TASKS };
 
 thread_local! {
     static TASKS: RefCell<Tasks> = const { RefCell::new(NO_TASKS) };
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is an executor whose main future has not returned: a task that is begun
+/// here gets to run.
+pub(crate) fn is_running() -> bool {
+    RUNNING.get()
 }
 
 fn remember(task: Rc<dyn End>) {

@@ -143,6 +143,12 @@ impl End {
 
 /// Replicates until `stop` gets a message (or is closed), or nothing more can be done.
 pub async fn run(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>) -> End {
+    let end = replicate(settings, events, stop).await;
+    kelvin_io::postgres::until_closed().await;
+    end
+}
+
+async fn replicate(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>) -> End {
     let shard = match Shard::new(&settings.app_id, settings.shard, &settings.publications) {
         Ok(shard) => Rc::new(shard),
         Err(e) => return End::failed(&e),

@@ -195,6 +195,13 @@ impl Cluster {
         run(command.args(arguments).current_dir(&self.directory));
     }
 
+    /// Everything that the server has logged.
+    pub fn log(&self) -> String {
+        let path = self.directory.join("server.log");
+        let read = command(Path::new("cat")).arg(path).output().expect("cat runs");
+        String::from_utf8_lossy(&read.stdout).into_owned()
+    }
+
     /// Makes the server read its settings again.
     pub fn reload(&self) {
         run(self.pg_ctl().args(["-s", "reload"]));

@@ -7,6 +7,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, NoTls};
 
 use super::error::Error;
+use super::farewell;
 use super::stream::Stream;
 use crate::executor::{self, Task};
 
@@ -51,12 +52,24 @@ impl std::fmt::Debug for Target {
     }
 }
 
-/// An open connection. Dropping it closes it.
+/// An open connection. Dropping it closes it, in the background; see [`until_closed`](super::until_closed).
 pub struct Connection {
     /// Statements go through this.
     pub client: Client,
-    /// Moves bytes between the client and the socket.
-    pub task: Task<()>,
+    /// Moves bytes between the client and the socket. `None` only while it is dropped.
+    task: Option<Task<()>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            // The client goes right after this. Then the task says goodbye, as soon as what was asked is
+            // answered.
+            farewell::say(async move {
+                let _ = task.await;
+            });
+        }
+    }
 }
 
 /// Session settings that fix how values look as text. `search_path` is emptied so that
@@ -101,5 +114,5 @@ async fn open(target: &Target, application_name: &str) -> Result<Connection, Err
         // A failure reaches whoever waits for a statement.
         let _ = connection.await;
     });
-    Ok(Connection { client, task })
+    Ok(Connection { client, task: Some(task) })
 }

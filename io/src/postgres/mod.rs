@@ -6,10 +6,12 @@
 
 mod connect;
 mod error;
+mod farewell;
 mod startup;
 mod stream;
 mod walsender;
 
 pub use connect::{Connection, Target, TlsMode, connect};
 pub use error::{Error, ServerError};
+pub use farewell::until_closed;
 pub use walsender::{Message, Reader, SimpleRow, Walsender, Writer};

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{SESSION, Target};
 use super::error::{Error, ServerError};
+use super::farewell::Polite;
 use super::stream::Stream;
 
 /// Largest message that the server may send outside of a replication stream, in bytes.
@@ -18,7 +19,7 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// A stream cut into messages.
 pub(super) struct Framed {
-    pub(super) stream: Stream,
+    pub(super) stream: Polite,
     pub(super) buffer: BytesMut,
 }
 
@@ -86,7 +87,7 @@ pub(super) fn server_error(body: &ErrorResponseBody) -> Box<ServerError> {
 /// Starts a logical replication session and waits until it is ready for commands.
 pub(super) async fn start(target: &Target, application_name: &str) -> Result<Framed, Error> {
     let stream = Stream::open(target).await?;
-    let mut framed = Framed { stream, buffer: BytesMut::with_capacity(8 << 10) };
+    let mut framed = Framed { stream: Polite::new(stream), buffer: BytesMut::with_capacity(8 << 10) };
     let mut out = BytesMut::new();
     let mut parameters = vec![
         ("user", target.user.as_str()),
@@ -99,6 +100,7 @@ pub(super) async fn start(target: &Target, application_name: &str) -> Result<Fra
     frontend::startup_message(parameters, &mut out).map_err(encode)?;
     framed.send(&out).await?;
     authenticate(&mut framed, target).await?;
+    framed.stream.opened();
     loop {
         if let Message::ReadyForQuery(_) = framed.message().await? {
             return Ok(framed);

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use super::connect::{CONNECT_LIMIT, Target, timed_out};
 use super::error::Error;
 use super::startup::{self, Framed, server_error};
-use super::stream::Stream;
+use super::farewell::Polite;
 use crate::executor;
 
 /// Bytes that one read may return. The walsender writes every change as a message of its
@@ -125,7 +125,7 @@ pub enum Message<'a> {
 
 /// The receiving half of a stream.
 pub struct Reader {
-    stream: ReadHalf<Stream>,
+    stream: ReadHalf<Polite>,
     buffer: Vec<u8>,
     /// Unread bytes are `buffer[start..end]`.
     start: usize,
@@ -229,7 +229,7 @@ fn message(body: &[u8]) -> Result<Message<'_>, Error> {
 
 /// The sending half of a stream.
 pub struct Writer {
-    stream: WriteHalf<Stream>,
+    stream: WriteHalf<Polite>,
 }
 
 impl Writer {
