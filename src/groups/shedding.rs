@@ -129,16 +129,16 @@ impl Syncer {
     }
 
     /// There is no room to read a view for the first time: the groups that wait for it are sent away.
-    /// False: it is another kind of reading, which goes on.
-    pub fn refuse_reading(&mut self, request: LaneRequest, error: &ProtocolError, now: f64) -> bool {
+    /// Returns how many; `None`: it is another kind of reading, which goes on.
+    pub fn refuse_reading(&mut self, request: LaneRequest, error: &ProtocolError, now: f64) -> Option<usize> {
         let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
         if view.is_none_or(|view| view.status != Status::New) {
-            return false;
+            return None;
         }
         let groups: Vec<Rc<str>> =
             self.shared.interested.get(&request.view).into_iter().flatten().cloned().collect();
         groups.iter().for_each(|id| self.send_away(id, error, now));
-        true
+        Some(groups.len())
     }
 
     /// Whether all groups that a view is read for have more than so many bytes.

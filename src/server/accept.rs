@@ -15,6 +15,7 @@ use super::core::Core;
 use super::handover::{Handover, owner};
 use super::pages;
 use super::rate::Rate;
+use super::warnings::Warning;
 use crate::protocol::connect;
 
 /// Wait after a failed accept: out of file descriptors, most likely.
@@ -54,7 +55,8 @@ pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
             }
             Err(_) if core.is_stopping() => return,
             Err(error) => {
-                crate::warn!(core = core.index; "a connection could not be accepted: {error}");
+                let text = format_args!("a connection could not be accepted: {error}");
+                core.warnings.warn(Warning::Sockets, text);
                 sleep(ACCEPT_RETRY).await;
             }
         }
@@ -120,6 +122,7 @@ async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
             return;
         }
     };
+    core.metrics.connection_accepted();
     let to = owner(&parsed.group_id, core.peers.len());
     let handover = Box::new(Handover {
         stream: stream.detach(),
@@ -133,9 +136,12 @@ async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
         // A task of its own: what reading the request took is not kept as long as the connection.
         return spawn(super::session::serve(core.clone(), handover)).detach();
     }
-    core.metrics.socket_handed_over();
     // Dropping the socket closes it; the client tries again.
-    if core.peers[to].try_send(handover).is_err() {
-        crate::warn!(core = core.index, to = to; "too many sockets are on their way to a core; one was dropped");
+    if core.peers[to].try_send(handover).is_ok() {
+        core.metrics.socket_handed_over();
+    } else {
+        core.metrics.connection_closed();
+        let text = format_args!("too many sockets are on their way to core {to}; one was dropped");
+        core.warnings.warn(Warning::Sockets, text);
     }
 }

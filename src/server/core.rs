@@ -34,6 +34,7 @@ use super::records::{self, Completed, Records};
 use super::session::Session;
 use super::status::Status;
 use super::supervise::Supervisor;
+use super::warnings::Warnings;
 use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
 use crate::backend::push::Queue;
@@ -105,6 +106,8 @@ pub struct Core {
     pub config: Arc<Config>,
     /// Its numbers.
     pub metrics: Arc<Metrics>,
+    /// What clients make it warn of.
+    pub warnings: Rc<Warnings>,
     /// Of the process.
     pub status: Arc<Status>,
     /// To every core, itself included: sockets whose group lives there.
@@ -209,12 +212,14 @@ impl Core {
         let cores = parts.peers.len();
         let records = Records::new(mode, directory, cores, parts.completed);
         let lanes = lanes_of(std::thread::available_parallelism().map_or(1, usize::from), cores);
+        let warnings = Rc::new(Warnings::new(parts.index));
         Rc::new(Core {
             index: parts.index,
             supervisor: parts.supervisor,
             caller: Caller::new(parts.config.app.clone()),
             answers: RefCell::default(),
-            gate: Gate::new(parts.config.clone()),
+            gate: Gate::new(parts.config.clone(), warnings.clone()),
+            warnings,
             config: parts.config,
             metrics: parts.metrics,
             status: parts.status,

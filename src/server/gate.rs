@@ -12,6 +12,7 @@ use kelvin_io::executor::{now, spawn};
 use kelvin_io::http_client::HttpClient;
 use url::Url;
 
+use super::warnings::{Warning, Warnings};
 use crate::auth::claims::Expected;
 use crate::auth::error::TokenError;
 use crate::auth::key::Key;
@@ -27,9 +28,14 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 /// Most bytes of a set of keys. One of a hundred RSA keys with certificates has half of it.
 const MAX_DOCUMENT: usize = 512 << 10;
 
+/// What is said of a token that neither the settings nor the app can judge.
+const NO_JUDGE: &str = "a token was given, but nothing can judge it: set both ZERO_QUERY_URL and ZERO_MUTATE_URL, or one \
+                        of ZERO_AUTH_SECRET, ZERO_AUTH_JWK and ZERO_AUTH_JWKS_URL";
+
 /// The way in to one core.
 pub struct Gate {
     config: Arc<Config>,
+    warnings: Rc<Warnings>,
     keys: Keys,
 }
 
@@ -52,14 +58,14 @@ struct Listed {
 
 impl Gate {
     /// By the settings.
-    pub fn new(config: Arc<Config>) -> Gate {
+    pub fn new(config: Arc<Config>, warnings: Rc<Warnings>) -> Gate {
         let keys = match &config.auth.key {
             None => Keys::None,
             Some(JwtKey::Secret(secret)) => Keys::One(Box::new(Key::secret(secret.expose()))),
             Some(JwtKey::Jwk(key)) => Keys::One(key.clone()),
             Some(JwtKey::JwksUrl(url)) => Keys::Listed(Rc::new(Listed::new(url.clone()))),
         };
-        Gate { config, keys }
+        Gate { config, warnings, keys }
     }
 
     /// Admits a token, or says why not. An opaque one needs both endpoints of the app, so that
@@ -76,11 +82,11 @@ impl Gate {
         let has_endpoints = !self.config.query.urls.is_empty() && !self.config.mutate.urls.is_empty();
         match &self.keys {
             Keys::None if has_endpoints => Ok(Some(Token::opaque(token))),
-            Keys::None => Err(ProtocolError::new(
-                Kind::AuthInvalidated,
-                "a token was given, but nothing can judge it: set both ZERO_QUERY_URL and ZERO_MUTATE_URL, or \
-                 one of ZERO_AUTH_SECRET, ZERO_AUTH_JWK and ZERO_AUTH_JWKS_URL",
-            )),
+            Keys::None => {
+                // No client can help it: all that show a token are turned away.
+                self.warnings.warn(Warning::Token, format_args!("{NO_JUDGE}"));
+                Err(ProtocolError::new(Kind::AuthInvalidated, NO_JUDGE))
+            }
             keys => Ok(Some(self.verify(keys, token, user_id).await?)),
         }
     }
@@ -159,6 +165,10 @@ impl Listed {
         // The path may hold a secret of the app's.
         let host = self.url.host_str().unwrap_or_default();
         match outcome {
+            Ok((listed, 0)) => crate::warn!(
+                host = host;
+                "the keys of ZERO_AUTH_JWKS_URL were fetched, but none of {listed} can be used: no token is admitted"
+            ),
             Ok((listed, usable)) if usable == listed => {
                 crate::info!(host = host, keys = usable; "the keys of ZERO_AUTH_JWKS_URL were fetched");
             }

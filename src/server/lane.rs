@@ -17,8 +17,10 @@ use super::core::Core;
 use super::lane_threads::Message;
 use super::overload::{self, TIGHT_LANES};
 use crate::changes::panics;
+use super::warnings::Warning;
 use crate::changes::version::StateVersion;
 use crate::groups::reading::{Begun, Found, LaneRequest, Reading};
+use crate::observe::log::{self, Level};
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::difference::difference;
 use crate::views::full::Part;
@@ -113,11 +115,16 @@ async fn run(core: &Rc<Core>, request: LaneRequest) {
     core.metrics.hydration_done(took.as_nanos() as u64);
     core.with(|s| s.lane_took(request, took.as_nanos() as u64));
     if is_slow() {
-        crate::info!(
-            core = core.index, rows = rows, ms = took.as_millis() as u64, view = request.incarnation,
-            plan = steps.unwrap_or_default();
-            "Slow query materialization"
-        );
+        let level = if core.warnings.is_due(Warning::Slow) { Level::Warn } else { Level::Info };
+        let plan = steps.unwrap_or_default();
+        let fields = [
+            ("core", core.index.into()),
+            ("rows", rows.into()),
+            ("ms", (took.as_millis() as u64).into()),
+            ("view", request.incarnation.into()),
+            ("plan", plan.as_str().into()),
+        ];
+        log::write(level, format_args!("Slow query materialization"), &fields);
     }
 }
 
@@ -143,7 +150,7 @@ fn fail(
 ) {
     core.with(|s| {
         if s.is_read(request) {
-            crate::warn!(core = core.index; "a query could not be hydrated: {error}");
+            core.warnings.warn(Warning::Hydration, format_args!("a query could not be hydrated: {error}"));
         }
         s.lane_failed(request, plan.zip(prior), &error.to_string());
     });

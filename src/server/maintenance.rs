@@ -113,7 +113,7 @@ impl Checked {
         let due = self.upkeep.borrow().revalidations(&validated(sessions), intervals, core.clock());
         for session in due.into_iter().filter_map(|id| find(sessions, id)) {
             if let Err(error) = refused(session, ask(session, &[]).await.map(drop)) {
-                crate::warn!("a connection was not validated anew: {}", error.message);
+                crate::info!("a connection was not validated anew: {}", error.message);
                 return self.upkeep.borrow_mut().defer(intervals.revalidate, core.clock());
             }
         }
@@ -128,7 +128,7 @@ impl Checked {
                 Ok(Refusal::Yes) => {}
                 Ok(Refusal::No) => return upkeep.retransformed(intervals, core.clock()),
                 Err(error) => {
-                    crate::warn!("queries were not transformed anew: {}", error.message);
+                    crate::info!("queries were not transformed anew: {}", error.message);
                     return upkeep.defer(intervals.retransform, core.clock());
                 }
             }

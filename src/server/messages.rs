@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::core::Core;
 use super::session::{Session, panicked};
+use super::warnings::Warning;
 use crate::auth::token::succeed;
 use crate::backend::call::CallError;
 use crate::backend::push::{self, Batch, Cleanup, Queue};
@@ -120,7 +121,8 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
     if let Some(answer) = answer {
         give(core, &session.request.group_id, None, answer).await;
     } else if !is_answered && !asked.is_empty() {
-        crate::warn!("named queries stay without an answer: ZERO_QUERY_URL is not set");
+        let text = format_args!("named queries stay without an answer: ZERO_QUERY_URL is not set");
+        core.warnings.warn(Warning::NoEndpoint, text);
     }
     transform_missing(session, false);
     Ok(())
@@ -151,11 +153,15 @@ pub(super) async fn ask(
     let context = session.query_context.borrow().clone();
     let began = now();
     let body = core.caller.post(&core.config.query, &context, transform::request(queries)).await;
-    core.metrics.transform_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
+    let answer = body.and_then(|body| transform::response(&body));
+    core.metrics.transform_done(answer.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
+    if let Err(error) = &answer {
+        warn_of_endpoint(core, Warning::Query, error);
+    }
     if session.revision.get() != revision {
         return Ok(None);
     }
-    let answer = transform::response(&body.map_err(failed)?).map_err(failed)?;
+    let answer = answer.map_err(failed)?;
     match &answer.user_id {
         Some(user) if *user != session.request.user_id => Err(ProtocolError::new(
             Kind::Unauthorized,
@@ -167,6 +173,14 @@ pub(super) async fn ask(
             core.answers.borrow_mut().keep(session.id, revision, queries, &answer, now);
             Ok(Some(answer))
         }
+    }
+}
+
+/// Warns of an endpoint that does not do its part. That it refuses somebody is between the two of them.
+fn warn_of_endpoint(core: &Core, warning: Warning, error: &CallError) {
+    let what = if warning == Warning::Query { "query" } else { "mutate" };
+    if !matches!(error.status, Some(401 | 403)) {
+        core.warnings.warn(warning, format_args!("the app's {what} endpoint fails: {}", error.message));
     }
 }
 
@@ -289,10 +303,9 @@ async fn push(session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolErro
     }
     let core = &session.core;
     if core.config.mutate.urls.is_empty() {
-        return Err(ProtocolError::new(
-            Kind::InvalidPush,
-            "custom mutations need the app's endpoint: set ZERO_MUTATE_URL",
-        ));
+        let message = "custom mutations need the app's endpoint: set ZERO_MUTATE_URL";
+        core.warnings.warn(Warning::NoEndpoint, format_args!("{message}"));
+        return Err(ProtocolError::new(Kind::InvalidPush, message));
     }
     let group: Rc<str> = session.request.group_id.as_str().into();
     while must_wait(core, &group) {
@@ -347,8 +360,12 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
         panics::here("a push");
         let began = now();
         let body = core.caller.post(&core.config.mutate, &batch.context, batch.body()).await;
-        core.metrics.push_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
         let outcome = body.and_then(|body| push::response(&body, &batch.ids));
+        let is_taken = outcome.as_ref().is_ok_and(|outcome| outcome.errors.is_empty());
+        core.metrics.push_done(is_taken, now().saturating_duration_since(began).as_nanos() as u64);
+        if let Err(error) = &outcome {
+            warn_of_endpoint(core, Warning::Mutate, error);
+        }
         let errors = match outcome {
             Err(error) => push::per_client(&error, &batch.ids),
             Ok(outcome) if is_other_user(core, group, &outcome) => {
@@ -410,7 +427,8 @@ fn clean_up(session: &Rc<Session>, what: Cleanup) {
     let context = session.push_context.borrow().clone();
     spawn(async move {
         if let Err(error) = core.caller.post(&core.config.mutate, &context, body).await {
-            crate::warn!("results of mutations were not cleaned up: {}", error.message);
+            let text = format_args!("results of mutations were not cleaned up: {}", error.message);
+            core.warnings.warn(Warning::CleanUp, text);
         }
     })
     .detach();

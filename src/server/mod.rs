@@ -31,3 +31,4 @@ pub mod run;
 pub mod session;
 pub mod status;
 pub mod supervise;
+pub mod warnings;

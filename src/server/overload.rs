@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::budget::Pressure;
 use super::core::Core;
+use super::warnings::Warning;
 use crate::groups::reading::LaneRequest;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
@@ -45,6 +46,9 @@ fn overloaded(message: &str, of: &str) -> ProtocolError {
 pub fn refusal(core: &Core, request: &ConnectRequest) -> Option<ProtocolError> {
     if core.sessions.borrow().len() >= core.most_connections {
         let message = "the server has as many connections as it takes; it is tried again";
+        let most = core.most_connections;
+        core.warnings
+            .warn(Warning::Connections, format_args!("a core has {most} connections, as many as it takes"));
         return refused(core, overloaded(message, &request.wsid));
     }
     let pressure = core.budget.pressure();
@@ -81,11 +85,9 @@ pub fn refuse_lane(core: &Core, request: LaneRequest) -> bool {
         return false;
     }
     let (now, error) = (core.clock(), no_memory(&request.incarnation.to_string()));
-    let refused = core.with(|s| s.refuse_reading(request, &error, now)) == Some(true);
-    if refused {
-        core.metrics.shed_for_load(1);
-    }
-    refused
+    let Some(groups) = core.with(|s| s.refuse_reading(request, &error, now)).flatten() else { return false };
+    core.metrics.shed_for_load(groups);
+    true
 }
 
 /// Whether a lane has to end: what it reads is more than one view or one group may have, or than

@@ -12,7 +12,8 @@ options! {
     LOG_FORMAT = choice("log.format", &["text", "json"]).default("text").doc(
         "text for people, json (one object per line) for log collectors.");
     LOG_SLOW_HYDRATE_THRESHOLD = number("log.slow-hydrate-threshold").default("100").doc(
-        "Warn of a query whose first evaluation took more milliseconds than this.");
+        "Warn of a query whose first evaluation took more milliseconds than this, with SQLite's plan of it: once in \
+         ten seconds for each core; the others meanwhile are info.");
     LOG_SLOW_ROW_THRESHOLD = number("log.slow-row-threshold").default("2")
         .not_yet("single reads are not timed.")
         .doc(
@@ -20,7 +21,7 @@ options! {
     LOG_IVM_SAMPLING = number("log.ivm-sampling").default("5000")
         .not_yet("reads are not sampled.")
         .doc("Time one in this many reads of the replica.");
-    TASK_ID = text("task-id").derived("the AWS ECS task, else random").doc(
+    TASK_ID = text("task-id").derived("random").doc(
         "Name of this instance in logs and in the records that nodes share. Unique among running instances.");
     SERVER_VERSION = text("server-version").derived("the version of this program").doc(
         "Version that is logged and reported to the inspector.");
