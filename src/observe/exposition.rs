@@ -169,8 +169,8 @@ mod tests {
         a.connection_accepted();
         a.socket_handed_over();
         b.socket_received();
-        b.poke_sent(100);
-        b.frame_sent(5);
+        b.pokes_sent(1);
+        b.bytes_sent(105);
         a.set_groups(3);
         b.set_groups(4);
         a.set_replica_watermark(77);
@@ -190,6 +190,7 @@ mod tests {
             "kelvin_connections_open{core=\"0\"} 1",
             "kelvin_connections_open{core=\"1\"} 1",
             "kelvin_bytes_out_total 105",
+            "kelvin_pokes_out_total 1",
             "kelvin_client_groups{core=\"1\"} 4",
             "kelvin_replica_watermark_lsn 77",
             "kelvin_slice_seconds_bucket{le=\"0.00001\"} 0",

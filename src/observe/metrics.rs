@@ -4,9 +4,9 @@
 //! somebody looks (`exposition`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::histogram::Histogram;
+pub use super::registry::{all, register};
 use crate::replica::lag::Known;
 use crate::views::routing::Reason;
 use crate::views::task::Outcome;
@@ -79,6 +79,15 @@ macro_rules! metrics {
             errors_sent: [AtomicU64; ERROR_KINDS.len()],
         }
 
+        impl Metrics {
+            /// Sets all levels to zero. What only grows stays.
+            pub(super) fn reset_levels(&self) {
+                $(if Kind::$kind != Kind::Counter {
+                    set(&self.$field, 0);
+                })+
+            }
+        }
+
         pub(super) static NUMBERS: &[Series] = &[$(Series {
             kind: Kind::$kind,
             name: concat!("kelvin_", $name),
@@ -96,22 +105,22 @@ macro_rules! metrics {
 
 metrics! {
     numbers {
-        accepted: Counter, "connections_accepted_total", "Client connections accepted.";
-        closed: Counter, "connections_closed_total", "Client connections closed.";
+        accepted: Counter, "connections_accepted_total", "WebSockets of clients accepted.";
+        closed: Counter, "connections_closed_total", "WebSockets of clients closed.";
         handed_over: Counter, "sockets_handed_over_total", "Sockets given to the core of their client group.";
         received: Counter, "sockets_received_total", "Sockets taken from the core that accepted them.";
-        messages_in: Counter, "messages_in_total", "Messages from clients.";
+        messages_in: Counter, "messages_in_total", "Messages from clients, pings included.";
         bytes_in: Counter, "bytes_in_total", "Bytes of messages from clients.";
         pokes: Counter, "pokes_out_total", "Pokes sent to clients.";
-        bytes_out: Counter, "bytes_out_total", "Bytes of frames sent to clients.";
-        catch_ups: Counter, "slow_socket_catch_ups_total", "Slow sockets sent the sum of what they missed.";
+        bytes_out: Counter, "bytes_out_total", "Bytes of frames that the sockets of clients took.";
+        catch_ups: Counter, "slow_socket_catch_ups_total", "Times a slow socket drained and was sent the sum of what it had missed.";
         groups: CoreGauge, "client_groups", "Client groups in memory.";
         clients: CoreGauge, "clients", "Connected clients.";
-        queries: CoreGauge, "queries", "Queries that client groups desire.";
+        queries: CoreGauge, "queries", "Queries that client groups desire, each once per group.";
         views: CoreGauge, "views", "Views in memory.";
-        commits: Counter, "commits_applied_total", "Upstream commits applied to the replica.";
-        rows: Counter, "rows_applied_total", "Rows that they changed.";
-        batched_commits: Counter, "batched_commits_total", "Commits that views were advanced by.";
+        commits: Counter, "commits_applied_total", "Upstream transactions applied to the replica.";
+        rows: Counter, "rows_applied_total", "Rows that they changed; truncated tables count nothing.";
+        batched_commits: Counter, "batched_commits_total", "Commits of the replica that cores took, each once per core.";
         advances: Counter, "view_advances_total", "Times a view was brought forward row by row.";
         again_bulk: Counter, "view_evaluations_bulk_total", "Views read anew: changes not listed.";
         again_condition: Counter, "view_evaluations_condition_total", "Views read anew: a condition of too many rows.";
@@ -120,38 +129,38 @@ metrics! {
         overflows: Counter, "queue_overflows_total", "Times a core fell too far behind (gaps).";
         watermark: Gauge, "replica_watermark_lsn", "Position of the replica in the upstream log.";
         synced_watermark: Gauge, "replica_synced_watermark_lsn", "Position up to which it is durable.";
-        wal_bytes: Gauge, "replica_wal_bytes", "Size of the replica's write-ahead log.";
+        wal_bytes: Gauge, "replica_wal_bytes", "Bytes of the replica's write-ahead log since it last began anew.";
         wal_synced_bytes: Counter, "replica_wal_synced_bytes_total", "Bytes of that log made durable.";
-        slot_lag_bytes: Gauge, "slot_lag_bytes", "Log that Postgres keeps for the replication slot.";
+        slot_lag_bytes: Gauge, "slot_lag_bytes", "Log that Postgres keeps for the replication slot; looked at every ten seconds.";
         upstream_connected: Gauge, "upstream_connected", "Whether there is a replication stream (1) or not (0).";
         upstream_silence: Time, "upstream_silence_seconds", "Time since upstream last said something on the stream.";
         lag_bytes: Gauge, "replication_lag_bytes", "Upstream's log that the replica does not have, as far as known.";
         lag: Time, "replication_lag_seconds", "How long the last heartbeat took, or the age of one that is missing.";
-        sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync.";
-        sync_total: Gauge, "initial_sync_rows_expected", "Rows that it expects.";
+        sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync of this run; 0 if the replica was there.";
+        sync_total: Gauge, "initial_sync_rows_expected", "Rows that it will copy: Postgres' estimate, corrected as it is found wrong.";
         record_writes: Counter, "record_writes_total", "Writes to the logs of client view records.";
         record_bytes: Counter, "record_bytes_total", "Bytes written to them.";
         memory_in_use: Gauge, "memory_in_use_bytes", "Memory that is allocated.";
         memory_held: Gauge, "memory_held_bytes", "Memory that the system has given, beside pages of files.";
         memory_budget: Gauge, "memory_budget_bytes", "Memory that the server may use.";
-        load_refusals: Counter, "overload_refusals_total", "Connections not let in for want of room.";
-        load_shed: Counter, "overload_groups_shed_total", "Client groups whose views were given up for want of memory.";
+        load_refusals: Counter, "overload_refusals_total", "Connections not let in for want of room or memory.";
+        load_shed: Counter, "overload_groups_shed_total", "Client groups given up, or not given a view, for want of memory.";
         nudges: Counter, "executor_nudges_total", "Times an executor that stood still was interrupted.";
-        reconnects: Counter, "upstream_reconnects_total", "Times the replication stream was connected anew.";
-        transforms: Counter, "transform_requests_total", "Calls of the query endpoint.";
-        transform_failures: Counter, "transform_failures_total", "Those that failed.";
-        pushes: Counter, "push_requests_total", "Calls of the mutate endpoint.";
-        push_failures: Counter, "push_failures_total", "Those that failed.";
+        reconnects: Counter, "upstream_reconnects_total", "Times that the replication stream began again after it was lost.";
+        transforms: Counter, "transform_requests_total", "Calls of the query endpoint, each with its repetitions.";
+        transform_failures: Counter, "transform_failures_total", "Those without an answer that can be used.";
+        pushes: Counter, "push_requests_total", "Calls of the mutate endpoint with mutations, each with its repetitions.";
+        push_failures: Counter, "push_failures_total", "Those without an answer that can be used, or refused as a whole.";
     }
     times {
         slice: "slice", "How long a core ran without yielding.";
         slice_cpu: "slice_cpu", "The same, of the processor's time: without what others took of it.";
-        hydration: "hydration", "First evaluation of a view.";
+        hydration: "hydration", "Reading a whole view in a lane, from its start until the view is in use.";
         batch: "batch", "Advancing the views of a core by one batch of commits.";
-        apply: "commit_apply", "Applying one upstream commit to the replica.";
-        broadcast: "commit_to_broadcast", "From the arrival of a commit to its broadcast to the cores.";
-        transform: "transform", "One call of the query endpoint.";
-        push: "push", "One call of the mutate endpoint.";
+        apply: "commit_apply", "One transaction of the replica: one upstream transaction, or several when it is behind.";
+        broadcast: "commit_to_broadcast", "From the arrival of an upstream transaction's end until all cores were told of it.";
+        transform: "transform", "One call of the query endpoint, with its repetitions.";
+        push: "push", "One call of the mutate endpoint with mutations, with its repetitions.";
     }
 }
 
@@ -174,7 +183,7 @@ impl Metrics {
         self.core
     }
 
-    /// This core accepted a connection.
+    /// This core accepted a WebSocket of a client, which may belong to another core.
     pub fn connection_accepted(&self) {
         add(&self.accepted, 1);
     }
@@ -206,14 +215,13 @@ impl Metrics {
         add(&self.bytes_in, bytes as u64);
     }
 
-    /// A whole poke, of `bytes` in all its frames, was given to a socket.
-    pub fn poke_sent(&self, bytes: usize) {
-        add(&self.pokes, 1);
-        add(&self.bytes_out, bytes as u64);
+    /// The last frames of so many whole pokes were given to a socket.
+    pub fn pokes_sent(&self, pokes: usize) {
+        add(&self.pokes, pokes as u64);
     }
 
-    /// A frame of `bytes` that is no part of a poke was given to a socket.
-    pub fn frame_sent(&self, bytes: usize) {
+    /// A socket took `bytes` of frames.
+    pub fn bytes_sent(&self, bytes: usize) {
         add(&self.bytes_out, bytes as u64);
     }
 
@@ -254,7 +262,7 @@ impl Metrics {
         set(&self.views, n as u64);
     }
 
-    /// A view was evaluated for the first time, in `took_ns` from its start to its got.
+    /// A lane has read a view, in `took_ns` from its start until the view is in use.
     pub fn hydration_done(&self, took_ns: u64) {
         self.hydration.record(took_ns);
     }
@@ -287,14 +295,15 @@ impl Metrics {
         self.slice.max()
     }
 
-    /// An upstream commit that changed `rows` was applied to the replica, in `took_ns`.
-    pub fn commit_applied(&self, rows: usize, took_ns: u64) {
-        add(&self.commits, 1);
-        add(&self.rows, rows as u64);
+    /// So many upstream transactions, which changed `rows`, were applied in one of the replica that took
+    /// `took_ns`.
+    pub fn commit_applied(&self, transactions: u64, rows: u64, took_ns: u64) {
+        add(&self.commits, transactions);
+        add(&self.rows, rows);
         self.apply.record(took_ns);
     }
 
-    /// A commit was broadcast `took_ns` after it arrived.
+    /// All cores were told of a commit `took_ns` after the end of its first upstream transaction arrived.
     pub fn commit_broadcast(&self, took_ns: u64) {
         self.broadcast.record(took_ns);
     }
@@ -377,14 +386,14 @@ impl Metrics {
         set(&self.sync_total, total);
     }
 
-    /// Executors that stood still were interrupted so many times.
-    pub fn executors_nudged(&self, times: u64) {
-        add(&self.nudges, times);
+    /// Executors of this process that stood still have been interrupted so many times since it began.
+    pub fn set_executors_nudged(&self, times: u64) {
+        set(&self.nudges, times);
     }
 
-    /// The replication stream was connected anew.
-    pub fn upstream_reconnected(&self) {
-        add(&self.reconnects, 1);
+    /// The replication stream began again so many times more.
+    pub fn upstream_reconnected(&self, times: u64) {
+        add(&self.reconnects, times);
     }
 
     /// A call of the query endpoint ended, after `took_ns` with all its attempts.
@@ -400,19 +409,4 @@ impl Metrics {
         add(&self.push_failures, u64::from(!ok));
         self.push.record(took_ns);
     }
-}
-
-/// The metrics of all cores of this process.
-static CORES: Mutex<Vec<Arc<Metrics>>> = Mutex::new(Vec::new());
-
-/// New metrics for a core, in the list that [`all`] gives.
-pub fn register(core: usize) -> Arc<Metrics> {
-    let metrics = Arc::new(Metrics::new(core));
-    CORES.lock().unwrap_or_else(PoisonError::into_inner).push(metrics.clone());
-    metrics
-}
-
-/// The metrics of all cores that were registered.
-pub fn all() -> Vec<Arc<Metrics>> {
-    CORES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

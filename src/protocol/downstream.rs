@@ -40,6 +40,11 @@ pub fn poke_cancel(poke_id: &str) -> Vec<u8> {
     json!(["pokeEnd", {"pokeID": poke_id, "cookie": "", "cancel": true}]).to_string().into_bytes()
 }
 
+/// Whether a message of this module ends a poke that the client keeps.
+pub fn ends_poke(message: &[u8]) -> bool {
+    message.starts_with(br#"["pokeEnd","#) && !message.ends_with(br#""cancel":true}]"#)
+}
+
 /// One operation on a set of queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryPatch {

@@ -60,7 +60,8 @@ impl Gauges {
         copied_rows, set_copied_rows, copied_rows
     }
     gauge! {
-        /// Rows that the initial sync expects, as upstream's planner believes.
+        /// Rows that the initial sync will copy, as upstream's planner believes; never fewer than it has
+        /// copied, and as many when it is done.
         expected_rows, set_expected_rows, expected_rows
     }
 
@@ -73,7 +74,7 @@ impl Gauges {
         self.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Times that the stream was connected anew.
+    /// Times that the stream began again after it was lost.
     pub fn reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
     }

@@ -13,6 +13,7 @@
 //! | [`lag`] | how far the replica is behind upstream |
 //! | [`live_indexes`] | indexes that live queries need beside upstream's |
 
+pub mod applied;
 pub mod apply;
 pub mod catalogue;
 pub mod checkpoint;

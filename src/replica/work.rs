@@ -1,5 +1,7 @@
 //! What the writer is given to do: decoded changes in upstream's order.
 
+use std::time::Instant;
+
 use kelvin_io::channel::Sender;
 use smallvec::SmallVec;
 
@@ -83,6 +85,8 @@ pub struct Batch {
     pub ops: Vec<Op>,
     /// Told where the replica is once all of it is committed or undone.
     pub reply: Option<Sender<Reached>>,
+    /// When the last bytes of it were received, if they came from upstream.
+    pub arrived: Option<Instant>,
 }
 
 /// Where the replica is.

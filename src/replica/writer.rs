@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, OpenFlags, Statement, params};
 
+use super::applied::Applied;
 use super::apply::Applier;
 use super::catalogue::{Catalogue, TableId};
 use super::checkpoint::Gate;
@@ -35,7 +36,7 @@ const QUEUE: usize = 64;
 const OUTPUTS: usize = 64;
 
 /// Takes each commit that readers can see, in order, on the writer's thread. It must not block.
-pub type Commits = Box<dyn Fn(Arc<Commit>) + Send>;
+pub type Commits = Box<dyn Fn(Arc<Commit>, Applied) + Send>;
 
 /// Rows after which a transaction that gathers several of upstream's is committed. More
 /// would save little per row, and delays the first of them.
@@ -174,10 +175,14 @@ struct Session<'c> {
     current: Option<StateVersion>,
     /// The current transaction is one that the replica has already.
     skip: bool,
-    /// A transaction of SQLite is open.
-    open: bool,
+    /// A transaction of SQLite is open, since this time.
+    open: Option<Instant>,
     /// Upstream transactions complete in it.
     transactions: u64,
+    /// When the batch that is being applied was received.
+    arrived: Option<Instant>,
+    /// When the end of the first complete one was received.
+    first_arrived: Option<Instant>,
     /// Indexes to be created, with the time since which they wait.
     wishes: VecDeque<(Wish, Instant)>,
 }
@@ -211,8 +216,10 @@ impl<'c> Session<'c> {
             seen: None,
             current: None,
             skip: false,
-            open: false,
+            open: None,
             transactions: 0,
+            arrived: None,
+            first_arrived: None,
             wishes: VecDeque::new(),
         })
     }
@@ -220,6 +227,7 @@ impl<'c> Session<'c> {
     fn run(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
         while let Ok(batch) = batches.recv_blocking() {
             panics::here("replica-writer");
+            self.arrived = batch.arrived;
             for op in batch.ops {
                 self.apply(op)?;
             }
@@ -314,10 +322,11 @@ impl<'c> Session<'c> {
     }
 
     fn open(&mut self) -> Result<(), Error> {
-        if !self.open {
+        if self.open.is_none() {
             self.gauges.held(self.gate.enter());
+            let began = Instant::now();
             self.begin.raw_execute().doing("beginning a transaction")?;
-            self.open = true;
+            self.open = Some(began);
         }
         Ok(())
     }
@@ -328,6 +337,7 @@ impl<'c> Session<'c> {
         if let (Some(version), false) = (self.current.take(), skipped) {
             self.complete = version;
             self.transactions += 1;
+            self.first_arrived = self.first_arrived.or(self.arrived);
         }
         Ok(())
     }
@@ -347,24 +357,26 @@ impl<'c> Session<'c> {
             self.set_seen.execute([position.to_lexi()]).doing(doing)?;
         }
         self.commit.raw_execute().doing(doing)?;
-        self.closed();
+        let took = self.closed();
         let position = seen.map_or(self.complete, |seen| seen.max(self.complete));
         self.gauges.set_written(position.max(self.gauges.written()));
         self.written.commit(position);
-        self.publish()
+        self.publish(took)
     }
 
-    fn closed(&mut self) {
-        self.open = false;
+    /// SQLite's transaction has ended. Returns how long it was open.
+    fn closed(&mut self) -> Duration {
         self.gate.leave();
+        self.open.take().map(|began| began.elapsed()).unwrap_or_default()
     }
 
-    fn publish(&mut self) -> Result<(), Error> {
+    fn publish(&mut self, took: Duration) -> Result<(), Error> {
         let transactions = std::mem::take(&mut self.transactions);
         if transactions == 0 {
             return Ok(());
         }
-        self.gauges.applied(std::mem::take(&mut self.applier.rows), transactions);
+        let rows = std::mem::take(&mut self.applier.rows);
+        self.gauges.applied(rows, transactions);
         self.gauges.surprised(std::mem::take(&mut self.applier.surprises));
         let (tables, size) = self.applier.net.take();
         let permissions_changed = self.permissions.is_some_and(|table| tables.contains_key(&table));
@@ -376,7 +388,8 @@ impl<'c> Session<'c> {
             permissions_changed,
             size,
         };
-        (self.commits)(Arc::new(commit));
+        let applied = Applied { transactions, rows, took, arrived: self.first_arrived.take() };
+        (self.commits)(Arc::new(commit), applied);
         Ok(())
     }
 
@@ -385,12 +398,13 @@ impl<'c> Session<'c> {
     fn abort(&mut self) -> Result<(), Error> {
         self.current = None;
         self.skip = false;
-        if self.open {
+        if self.open.is_some() {
             self.connection.execute_batch("ROLLBACK").doing("undoing a transaction")?;
             self.closed();
         }
         self.complete = self.published;
         self.transactions = 0;
+        self.first_arrived = None;
         self.applier.net.clear();
         self.applier.rows = 0;
         self.applier.surprises = 0;

@@ -19,6 +19,7 @@ use crate::changes::version::StateVersion;
 use crate::groups::reading::{Found, Reading};
 use crate::groups::syncer::Syncer;
 use crate::observe::metrics::Metrics;
+use crate::replica::catalogue::Catalogue;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::changed::Changed;
 use crate::views::pace::Pace;
@@ -60,12 +61,7 @@ pub async fn advance(core: &Core) -> Result<(), ReadError> {
     remember(&mut core.recent.borrow_mut(), &taken, core.lanes.running() > 0);
     let count = taken.commits.len();
     let Some(catalogue) = core.with(|s| s.shared.catalogue.clone()) else { return Ok(()) };
-    let batch = if taken.gap {
-        core.metrics.queue_overflowed();
-        Batch::everything(&catalogue, to)
-    } else {
-        Batch::fold(&taken.commits, to)
-    };
+    let batch = fold(&taken, &catalogue, to, &core.metrics);
     let mut brought = bring(core, &reader, &batch, None).await?;
     if let Some(spare) = spare {
         read_inline(core, spare, &mut brought, (from, to)).await?;
@@ -117,6 +113,7 @@ async fn read_inline(
             reader = Some(spare);
             continue;
         };
+        core.metrics.view_fell_back(&Outcome::Stale(reason));
         let (back, result) = Box::pin(read(core, &mut begun, spare)).await;
         reader = back;
         match result {
@@ -146,6 +143,15 @@ async fn take(core: &Core, from: StateVersion, to: StateVersion) -> Taken {
     // The commit is sent right after its COMMIT returned, so this is a matter of microseconds.
     core.commits.until_reached(to).await;
     core.commits.take(from, to)
+}
+
+/// What was taken as one batch. With a gap it is everything that there is.
+fn fold<'c>(taken: &'c Taken, catalogue: &Catalogue, to: StateVersion, metrics: &Metrics) -> Batch<'c> {
+    if taken.gap {
+        metrics.queue_overflowed();
+        return Batch::everything(catalogue, to);
+    }
+    Batch::fold(&taken.commits, to)
 }
 
 /// Keeps commits for lanes that are under way.
@@ -271,5 +277,23 @@ pub async fn bring_forward(core: &Core, id: ViewId, at: StateVersion) {
         Err(error) => {
             core.with(|syncer| syncer.view_failed(id, &error.to_string()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::exposition::prometheus;
+
+    #[test]
+    fn a_gap_is_counted() {
+        let (metrics, catalogue) = (Arc::new(Metrics::new(1)), Catalogue::default());
+        let shown = || prometheus(std::slice::from_ref(&metrics), 0);
+        let whole = Taken::default();
+        fold(&whole, &catalogue, StateVersion(7), &metrics);
+        assert!(shown().contains("\nkelvin_queue_overflows_total 0\n"));
+        let gap = Taken { gap: true, ..Taken::default() };
+        fold(&gap, &catalogue, StateVersion(7), &metrics);
+        assert!(shown().contains("\nkelvin_queue_overflows_total 1\n"));
     }
 }

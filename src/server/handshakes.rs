@@ -17,7 +17,7 @@ pub const MAX_HANDSHAKES: usize = 1_024;
 const GRACE: f64 = 1_000.0;
 
 /// So many are told to go at a time, so that others need not wait for each of them.
-const AT_A_TIME: usize = 32;
+pub const AT_A_TIME: usize = 32;
 
 /// Those of one core.
 #[derive(Default)]
@@ -52,7 +52,11 @@ impl Handshakes {
         if open.len() < MAX_HANDSHAKES {
             return true;
         }
-        let oldest = open.values().filter(|(_, sender)| !sender.is_closed()).take(AT_A_TIME);
+        // Those who were told go as soon as they are let: others need not, however long that takes.
+        if open.values().take(AT_A_TIME).any(|(_, sender)| sender.is_closed()) {
+            return false;
+        }
+        let oldest = open.values().take(AT_A_TIME);
         oldest.take_while(|(since, _)| now - since >= GRACE).for_each(|(_, sender)| {
             sender.close();
         });
@@ -83,6 +87,27 @@ impl Drop for Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn while_those_that_were_told_are_on_their_way_nobody_else_has_to_go() {
+        let all = Rc::new(Handshakes::default());
+        let mut open: Vec<Handshake> = (0..MAX_HANDSHAKES).map(|_| all.begin(0.0)).collect();
+        let told = |open: &[Handshake]| open.iter().filter(|h| h.told.is_closed()).count();
+        for _ in 0..10 {
+            assert!(!all.make_room(GRACE));
+            assert_eq!(told(&open), AT_A_TIME);
+        }
+        // Some of them have gone.
+        open.drain(..AT_A_TIME - 1);
+        assert!(all.make_room(GRACE));
+        open.extend((0..AT_A_TIME - 1).map(|_| all.begin(GRACE)));
+        assert!(!all.make_room(GRACE));
+        assert_eq!(told(&open), 1, "one is still on its way");
+        open.remove(0);
+        open.push(all.begin(GRACE));
+        assert!(!all.make_room(GRACE));
+        assert_eq!(told(&open), AT_A_TIME);
+    }
 
     #[test]
     fn those_that_came_first_make_room() {

@@ -20,14 +20,14 @@ use futures_lite::future::poll_fn;
 use kelvin_io::executor::{now, sleep, timeout, yield_now};
 use kelvin_io::sends::{Job, Sends};
 use kelvin_io::socket::WriteHalf;
-use kelvin_io::websocket::{close_frame, text_frame};
+use kelvin_io::websocket::{close_frame, payload_of, text_frame};
 use serde_json::Value;
 
 use super::cork::{Cork, MAX_COLLECTED};
 use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
-use crate::protocol::downstream;
+use crate::protocol::downstream::{self, ends_poke};
 use crate::protocol::error::{ProtocolError, refusal_for};
 
 /// Most frames that are handed to the kernel in one call.
@@ -232,8 +232,8 @@ impl Outbox {
     }
 
     /// Writes what waits until the connection is over. `drained` is called whenever an
-    /// outbox that was behind is no longer.
-    pub async fn write(self: Rc<Self>, drained: impl Fn()) {
+    /// outbox that was behind is no longer; it says whether something was missed meanwhile.
+    pub async fn write(self: Rc<Self>, drained: impl Fn() -> bool) {
         loop {
             self.until_nonempty().await;
             panics::here("writing to a client");
@@ -265,8 +265,9 @@ impl Outbox {
             }
             if self.was_behind.get() && self.queued.get() < self.cork.behind() / 2 {
                 self.was_behind.set(false);
-                self.metrics.slow_socket_caught_up();
-                drained();
+                if drained() {
+                    self.metrics.slow_socket_caught_up();
+                }
             }
         }
     }
@@ -315,6 +316,7 @@ impl Outbox {
     /// Takes written bytes off the queue.
     fn consume(&self, mut count: usize) {
         self.last_sent.set(now());
+        self.metrics.bytes_sent(count);
         self.queued.set(self.queued.get() - count);
         if !self.is_behind() {
             wake(&self.room_waker);
@@ -381,6 +383,7 @@ impl Outbox {
             Ok(0) => 0,
             Ok(written) => {
                 self.last_sent.set(now());
+                self.metrics.bytes_sent(written);
                 written
             }
             Err(_) => {
@@ -458,7 +461,7 @@ impl Outbox {
             return;
         }
         let total: usize = frames.iter().map(Bytes::len).sum();
-        self.metrics.frame_sent(total);
+        self.metrics.pokes_sent(frames.iter().filter(|frame| ends_poke(payload_of(frame))).count());
         if self.collect(frames, total) {
             return;
         }

@@ -1,10 +1,11 @@
 //! Core 0: the replication manager, and what it tells the other cores.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{now, sleep};
@@ -13,11 +14,12 @@ use kelvin_io::postgres::{Target, TlsMode};
 use super::core::Control;
 use super::status::Status;
 use super::supervise::Supervisor;
-use crate::changes::commit::{Commit, TableChange};
+use crate::changes::commit::Commit;
 use crate::changes::queue::CommitSender;
 use crate::config::{Config, SslMode};
 use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
+use crate::replica::applied::Applied;
 use crate::replica::catalogue::Catalogue;
 use crate::replica::gauges::Gauges;
 use crate::replica::live_indexes::Wish;
@@ -45,11 +47,15 @@ pub async fn run(
     stop: Receiver<()>,
 ) -> End {
     let settings = settings(&config);
-    supervisor.spawn("numbers of the replica", sample(status.clone(), metrics.clone()));
+    let sampler =
+        Rc::new(Sampler { status: status.clone(), metrics: metrics.clone(), counted: Cell::default() });
+    supervisor.spawn("numbers of the replica", sampler.clone().run());
     let broadcaster = Broadcaster { cores, status, metrics, wishes };
     let end = manager::run(settings, Rc::new(broadcaster), stop).await;
     // Its parts go with this executor.
     supervisor.stop();
+    // What happened since the last look counts, too: the process may go on with another run.
+    sampler.sample();
     end
 }
 
@@ -57,26 +63,38 @@ pub async fn run(
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Brings numbers that others keep into the metrics.
-async fn sample(status: Arc<Status>, metrics: Arc<Metrics>) {
-    let (mut synced, mut reconnects, mut nudges) = (0, 0, kelvin_io::watchdog::nudges());
-    loop {
-        sleep(SAMPLE).await;
-        let nudged = kelvin_io::watchdog::nudges();
-        metrics.executors_nudged(nudged - nudges);
-        nudges = nudged;
-        let Some(gauges) = status.gauges() else { continue };
+struct Sampler {
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+    /// Synced bytes and reconnects of this run that the metrics have counted.
+    counted: Cell<(u64, u64)>,
+}
+
+impl Sampler {
+    /// Samples until it is dropped.
+    async fn run(self: Rc<Self>) {
+        loop {
+            sleep(SAMPLE).await;
+            self.sample();
+        }
+    }
+
+    fn sample(&self) {
+        let metrics = &self.metrics;
+        metrics.set_executors_nudged(kelvin_io::watchdog::nudges());
+        let Some(gauges) = self.status.gauges() else { return };
         metrics.set_replica_watermark(gauges.written().0);
         metrics.set_replica_synced_watermark(gauges.durable().0);
         metrics.set_replica_wal_bytes(gauges.wal_bytes());
         metrics.set_slot_lag_bytes(gauges.retained_bytes());
         metrics.set_upstream(gauges.lag.known(now()));
-        metrics.set_initial_sync(gauges.copied_rows(), gauges.expected_rows());
-        metrics.replica_wal_synced(gauges.synced_bytes() - synced);
-        synced = gauges.synced_bytes();
-        for _ in reconnects..gauges.reconnects() {
-            metrics.upstream_reconnected();
-        }
-        reconnects = gauges.reconnects();
+        // In this order: more may be copied meanwhile, and is never more than is expected then.
+        let copied = gauges.copied_rows();
+        metrics.set_initial_sync(copied, gauges.expected_rows());
+        let (synced, reconnects) = (gauges.synced_bytes(), gauges.reconnects());
+        let (synced_before, reconnects_before) = self.counted.replace((synced, reconnects));
+        metrics.replica_wal_synced(synced - synced_before);
+        metrics.upstream_reconnected(reconnects - reconnects_before);
     }
 }
 
@@ -95,6 +113,7 @@ fn settings(config: &Config) -> Settings {
                 SslMode::Require => TlsMode::Require,
                 SslMode::VerifyFull => TlsMode::Verify,
             },
+            connect_timeout: db.connect_timeout,
         },
         app_id: config.app.id.clone(),
         shard: config.app.shard_num,
@@ -122,18 +141,14 @@ struct Broadcaster {
     wishes: Receiver<Wish>,
 }
 
-fn broadcast(commit: &Arc<Commit>, cores: &[CommitSender], metrics: &Metrics) {
-    let began: Instant = now();
+fn broadcast(commit: &Arc<Commit>, applied: Applied, cores: &[CommitSender], metrics: &Metrics) {
     for commits in cores {
         commits.send(commit);
     }
-    let rows = commit.tables.values().map(|change| match change {
-        TableChange::Rows(rows) => rows.len(),
-        TableChange::Bulk => 0,
-    });
-    metrics.commit_applied(rows.sum(), 0);
-    metrics.commit_broadcast(now().saturating_duration_since(began).as_nanos() as u64);
-    metrics.set_replica_watermark(commit.version.0);
+    metrics.commit_applied(applied.transactions, applied.rows, applied.took.as_nanos() as u64);
+    if let Some(arrived) = applied.arrived {
+        metrics.commit_broadcast(now().saturating_duration_since(arrived).as_nanos() as u64);
+    }
 }
 
 impl Events for Broadcaster {
@@ -176,7 +191,7 @@ impl Events for Broadcaster {
     fn commits(&self) -> Commits {
         let cores: Vec<CommitSender> = self.cores.iter().map(|core| core.commits.clone()).collect();
         let metrics = self.metrics.clone();
-        Box::new(move |commit| broadcast(&commit, &cores, &metrics))
+        Box::new(move |commit, applied| broadcast(&commit, applied, &cores, &metrics))
     }
 
     fn indexed(&self, catalogue: Arc<Catalogue>) {
@@ -210,5 +225,29 @@ impl Events for Broadcaster {
             }
             all
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kelvin_io::{executor, watchdog};
+
+    use super::*;
+    use crate::observe::exposition::prometheus;
+
+    #[test]
+    fn nudges_are_counted() {
+        let before = watchdog::nudges();
+        let stands_still = executor::start("test", None, move || async move {
+            while watchdog::nudges() == before {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        stands_still.unwrap().join().unwrap();
+        let metrics = Arc::new(Metrics::new(0));
+        let sampler = Sampler { status: Arc::default(), metrics: metrics.clone(), counted: Cell::default() };
+        sampler.sample();
+        let line = format!("\nkelvin_executor_nudges_total {}\n", watchdog::nudges());
+        assert!(prometheus(&[metrics], 0).contains(&line), "{line}");
     }
 }

@@ -116,8 +116,8 @@ struct Opened {
 
 /// Serves a connection until it ends.
 pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
-    core.metrics.connection_accepted();
     let began = now();
+    let _open = Open(core.clone());
     // A task is as large as the largest thing that it ever waits for: what happens once is boxed, or
     // each connection would keep the room for it for days.
     let stopped = async {
@@ -139,7 +139,15 @@ pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
             "connection ended"
         );
     }
-    core.metrics.connection_closed();
+}
+
+/// Counts a connection as closed however its task ends: also by a panic, or with the executor.
+struct Open(Rc<Core>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.connection_closed();
+    }
 }
 
 /// Answers the upgrade. `None`: the client has gone.
@@ -158,9 +166,7 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let writing = spawn(async move {
         // Without it nothing would leave any more, and the tab would hold for good what it has.
         let _ends = HangUp(written.clone());
-        let drained = move || {
-            drained.with(|s| s.drained(id));
-        };
+        let drained = move || drained.with(|s| s.drained(id)).unwrap_or(false);
         written.write(drained).await;
     });
     let session = admit(core, id, request.clone(), token, headers, &outbox).await;

@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use futures_util::future::{self, Either};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor;
-use kelvin_io::postgres::{Connection, Walsender, connect};
+use kelvin_io::postgres::{Connection, Walsender, connect, until_closed};
 
 use super::copy::{self, Columns, Format};
 use super::error::{Doing, Error};
@@ -71,6 +71,7 @@ pub async fn run(
     if copied.is_err() {
         // The session that exported the snapshot also keeps the slot busy.
         drop(walsender);
+        until_closed().await;
         let _ = replicas::release(&connection.client, shard, &slot.name).await;
         if let Err(e) = slot::drop_slot(&connection.client, &slot.name).await {
             events.log(
@@ -164,6 +165,7 @@ async fn copy_all(
         drop(chunks);
         result.recv().await.map_err(|_| Error::Replica(crate::replica::Error::ThreadGone("initial-sync")))?
     };
+    gauges.set_copied_rows(0);
     gauges.set_expected_rows(total.iter().sum());
     let report = report(&progress, gauges, events);
     match future::select(std::pin::pin!(all), std::pin::pin!(report)).await {
@@ -171,7 +173,9 @@ async fn copy_all(
         Either::Right((never, _)) => match never {},
     }
     let rows = progress.rows.load(Ordering::Relaxed);
-    gauges.set_copied_rows(rows);
+    copied(gauges, rows);
+    // The estimate may have been too large as well.
+    gauges.set_expected_rows(rows);
     let seconds = progress.started.elapsed().as_secs_f64();
     events.log(
         Level::Info,
@@ -411,13 +415,20 @@ async fn report(progress: &Progress, gauges: &Gauges, events: &Rc<dyn Events>) -
     loop {
         executor::sleep(REPORT).await;
         let rows = progress.rows.load(Ordering::Relaxed);
-        gauges.set_copied_rows(rows);
+        copied(gauges, rows);
         let rate = (rows - last.1) as f64 / last.0.elapsed().as_secs_f64().max(0.001);
         last = (Instant::now(), rows);
         let phase = progress.phase.lock().ok().and_then(|phase| phase.clone());
         let table = progress.table.lock().map(|table| table.clone()).unwrap_or_default();
         events.progress(&phase.unwrap_or_else(|| describe(rows, total, rate, &table)));
     }
+}
+
+/// So many rows have been copied. What is expected was an estimate: it is corrected first, so that whoever
+/// looks sees no more rows than are expected.
+fn copied(gauges: &Gauges, rows: u64) {
+    gauges.set_expected_rows(gauges.expected_rows().max(rows));
+    gauges.set_copied_rows(rows);
 }
 
 /// As in "initial sync: 430,000 of 1,000,000 rows (43 %), 95,000 rows/s, table issues".

@@ -1,6 +1,7 @@
 //! A running replication: the replica's threads, the stream that is connected again and
 //! again, and what watches over both.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ struct Session {
     /// The status task of the present connection.
     statuses: Rc<std::cell::RefCell<Option<Statuses>>>,
     hints: Sender<()>,
+    /// A connection of this run has streamed: a further one is a reconnect.
+    has_streamed: Cell<bool>,
 }
 
 /// Replicates from a ready replica until the end.
@@ -81,6 +84,7 @@ pub async fn run(
         queue: threads.writer.queue.clone(),
         statuses: Rc::default(),
         hints,
+        has_streamed: Cell::new(false),
     });
     let tasks = session.clone().begin(&threads, hinted);
     let verdict = match future::select(std::pin::pin!(stop.recv()), std::pin::pin!(tasks.verdict())).await {
@@ -271,12 +275,8 @@ impl Session {
     /// Streams, and connects again whenever the connection is lost.
     async fn stream_for_ever(&self) -> Verdict {
         let mut pause = FIRST_PAUSE;
-        let mut first = true;
         loop {
             let started = Instant::now();
-            if !std::mem::take(&mut first) {
-                self.gauges.reconnected();
-            }
             let lost = match self.stream_once().await {
                 Ok(lost) => lost,
                 Err(Obstructed::Verdict(verdict)) => return verdict,
@@ -317,6 +317,9 @@ impl Session {
             "streaming",
             &[("slot", self.ready.metadata.slot.clone()), ("from", reached.resume_at().to_lsn())],
         );
+        if self.has_streamed.replace(true) {
+            self.gauges.reconnected();
+        }
         let (statuses, woken) = Statuses::new();
         *self.statuses.borrow_mut() = Some(statuses.clone());
         self.gauges.lag.connected(true, Instant::now());

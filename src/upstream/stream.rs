@@ -76,10 +76,11 @@ impl Stream {
                 Some(Err(e)) => return Ended::Lost(e),
                 Some(Ok(())) => {}
             }
+            let arrived = Instant::now();
             loop {
                 match self.decode(&mut recorded) {
                     Ok(more) => {
-                        if self.hand_on().await.is_err() {
+                        if self.hand_on(arrived).await.is_err() {
                             return Ended::WriterGone;
                         }
                         if !more {
@@ -88,7 +89,7 @@ impl Stream {
                     }
                     Err(ended) => {
                         // What came before is good.
-                        let _ = self.hand_on().await;
+                        let _ = self.hand_on(arrived).await;
                         return ended;
                     }
                 }
@@ -131,7 +132,7 @@ impl Stream {
         }
     }
 
-    async fn hand_on(&mut self) -> Result<(), ()> {
+    async fn hand_on(&mut self, arrived: Instant) -> Result<(), ()> {
         if self.decoder.take_schema_hint() {
             // A full queue means that a look is due anyway.
             let _ = self.hints.try_send(());
@@ -139,7 +140,8 @@ impl Stream {
         if self.decoder.is_empty() {
             return Ok(());
         }
-        self.queue.send(self.decoder.take()).await.map_err(|_| ())
+        let batch = Batch { arrived: Some(arrived), ..self.decoder.take() };
+        self.queue.send(batch).await.map_err(|_| ())
     }
 }
 
@@ -147,7 +149,7 @@ impl Stream {
 /// where the replica is. `None`: the writer is gone.
 pub async fn settle(queue: &Sender<Batch>) -> Option<Reached> {
     let (reply, settled) = bounded(1);
-    queue.send(Batch { ops: vec![Op::Abort], reply: Some(reply) }).await.ok()?;
+    queue.send(Batch { ops: vec![Op::Abort], reply: Some(reply), arrived: None }).await.ok()?;
     settled.recv().await.ok()
 }
 

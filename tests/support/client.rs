@@ -19,7 +19,7 @@ use super::server::Server;
 use super::store::{Poke, Store};
 
 /// Default wait for something that must come.
-pub const WAIT: Duration = Duration::from_secs(20);
+pub const WAIT: Duration = Duration::from_secs(40);
 
 /// As the stock client: silence after which it sends a ping, and wait for the pong.
 const PING_AFTER: Duration = Duration::from_secs(5);
@@ -71,6 +71,10 @@ pub struct Client {
     /// Longest time from a ping to its pong.
     pub slowest_pong: Duration,
     next_mutation: u64,
+    /// Messages that were sent on all connections, and their bytes.
+    pub sent: (u64, u64),
+    /// Bytes of frames that were received on all connections; of messages alone.
+    pub received: u64,
 }
 
 fn unique(what: &str) -> String {
@@ -143,6 +147,8 @@ impl Client {
             pinged: None,
             slowest_pong: Duration::ZERO,
             next_mutation: 1,
+            sent: (0, 0),
+            received: 0,
         }
     }
 
@@ -164,6 +170,8 @@ impl Client {
             wsid: String::new(),
             socket: None,
             next_mutation: 1,
+            sent: (0, 0),
+            received: 0,
             ..*self
         }
     }
@@ -294,13 +302,16 @@ impl Client {
     }
 
     pub fn send_text(&mut self, text: String) {
+        self.sent = (self.sent.0 + 1, self.sent.1 + text.len() as u64);
         let sent = self.socket.as_mut().expect("connected").send(Message::text(text));
         sent.unwrap_or_else(|e| panic!("{}: sending failed: {e}", self.id));
     }
 
     /// Sends to a server that may not be there any more: reading tells.
     pub fn try_send(&mut self, message: Value) {
-        let _ = self.socket.as_mut().expect("connected").send(Message::text(message.to_string()));
+        let text = message.to_string();
+        self.sent = (self.sent.0 + 1, self.sent.1 + text.len() as u64);
+        let _ = self.socket.as_mut().expect("connected").send(Message::text(text));
     }
 
     /// The socket itself, for what no client does.
@@ -334,6 +345,8 @@ impl Client {
             match socket.read() {
                 Ok(Message::Text(text)) => {
                     let text = text.as_str().to_owned();
+                    let head = [2, 4, 10][usize::from(text.len() > 125) + usize::from(text.len() > 65_535)];
+                    self.received += head + text.len() as u64;
                     if let Some(event) = self.take(&text) {
                         return Some(event);
                     }
@@ -394,7 +407,9 @@ impl Client {
     pub fn ping(&mut self) {
         self.pinged = Some(Instant::now());
         // If the connection is over, reading tells why.
-        let _ = self.socket.as_mut().expect("connected").send(Message::text(r#"["ping",{}]"#));
+        let text = r#"["ping",{}]"#;
+        self.sent = (self.sent.0 + 1, self.sent.1 + text.len() as u64);
+        let _ = self.socket.as_mut().expect("connected").send(Message::text(text));
     }
 
     fn take(&mut self, text: &str) -> Option<Event> {

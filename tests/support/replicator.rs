@@ -154,7 +154,7 @@ impl Events for Recorder {
             }
         })
         .detach();
-        Box::new(move |commit| sender.send_blocking(commit).unwrap_or_default())
+        Box::new(move |commit, _| sender.send_blocking(commit).unwrap_or_default())
     }
 
     fn indexed(&self, catalogue: Arc<Catalogue>) {
