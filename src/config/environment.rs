@@ -17,8 +17,14 @@ pub static KNOWN: &[(&str, &str)] = &[
 pub static READ: &[(&str, &str)] = &[
     ("NODE_ENV", "`development` opens /statz and the inspector when no admin password is set"),
     ("LOG_LEVEL", "as ZERO_LOG_LEVEL, when that is unset; a bad value is ignored"),
-    ("ECS_CONTAINER_METADATA_URI_V4", "on AWS ECS: the task id, and a keepalive timeout of 20 s"),
-    ("PGCONNECT_TIMEOUT", "seconds for one attempt to connect to Postgres"),
+    (
+        "ECS_CONTAINER_METADATA_URI_V4",
+        "on AWS ECS: a keepalive timeout of 20 s; the task id is not asked for there",
+    ),
+    (
+        "PGCONNECT_TIMEOUT",
+        "seconds for one attempt to connect to Postgres, 15 if it is not set; in the connection string: connect_timeout",
+    ),
     ("PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE", "what a connection string leaves out"),
 ];
 

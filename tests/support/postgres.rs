@@ -222,6 +222,7 @@ impl Cluster {
             password: None,
             database: database.into(),
             tls: TlsMode::Disable,
+            connect_timeout: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Ordinary connections.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::executor::{self, Task};
 
 /// Longest time for name lookup, TCP, TLS and authentication together. A host that drops
 /// packets would otherwise hold a connection attempt for minutes.
-pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How a connection is encrypted, as libpq's `sslmode` means it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,25 @@ pub struct Target {
     pub database: String,
     /// Encryption.
     pub tls: TlsMode,
+    /// Longest time for one attempt to connect; `None`: 15 seconds.
+    pub connect_timeout: Option<Duration>,
+}
+
+impl Target {
+    /// Waits for an attempt to connect for as long as it may take.
+    pub(super) async fn within<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let limit = self.connect_timeout.unwrap_or(CONNECT_LIMIT);
+        executor::timeout(limit, attempt).await.unwrap_or_else(|| {
+            Err(Error::Connect {
+                host: self.host.clone(),
+                port: self.port,
+                source: io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}")),
+            })
+        })
+    }
 }
 
 impl std::fmt::Debug for Target {
@@ -85,17 +105,7 @@ pub(super) const SESSION: [(&str, &str); 6] = [
 
 /// Connects and authenticates; the session prints values in one fixed way.
 pub async fn connect(target: &Target, application_name: &str) -> Result<Connection, Error> {
-    executor::timeout(CONNECT_LIMIT, open(target, application_name))
-        .await
-        .unwrap_or_else(|| Err(timed_out(target)))
-}
-
-pub(super) fn timed_out(target: &Target) -> Error {
-    Error::Connect {
-        host: target.host.clone(),
-        port: target.port,
-        source: io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_LIMIT:?}")),
-    }
+    target.within(open(target, application_name)).await
 }
 
 async fn open(target: &Target, application_name: &str) -> Result<Connection, Error> {

@@ -12,11 +12,10 @@ use postgres_protocol::message::backend::Message as Backend;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::connect::{CONNECT_LIMIT, Target, timed_out};
+use super::connect::Target;
 use super::error::Error;
-use super::startup::{self, Framed, server_error};
 use super::farewell::Polite;
-use crate::executor;
+use super::startup::{self, Framed, server_error};
 
 /// Bytes that one read may return. The walsender writes every change as a message of its
 /// own, so a large buffer turns thousands of messages into one read.
@@ -39,9 +38,7 @@ pub struct Walsender {
 impl Walsender {
     /// Connects with `replication=database`.
     pub async fn connect(target: &Target, application_name: &str) -> Result<Walsender, Error> {
-        let framed = executor::timeout(CONNECT_LIMIT, startup::start(target, application_name))
-            .await
-            .unwrap_or_else(|| Err(timed_out(target)))?;
+        let framed = target.within(startup::start(target, application_name)).await?;
         Ok(Walsender { framed })
     }
 
