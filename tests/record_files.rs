@@ -154,7 +154,15 @@ fn a_replica_that_is_older_than_its_records_is_never_believed() {
     stage.sql.run("UPDATE item SET n = 1; DELETE FROM item WHERE id LIKE '9%'; INSERT INTO item VALUES ('lost', 'o', 0, NULL)");
     come_back(&mut client, &stage);
     // The slot is acknowledged up to there.
-    std::thread::sleep(Duration::from_secs(2));
+    let end = stage.sql.value("SELECT pg_current_wal_lsn()");
+    let reached = format!(
+        "SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE database = current_database()"
+    );
+    let deadline = Instant::now() + WAIT;
+    while stage.sql.value(&reached) != "t" {
+        assert!(Instant::now() < deadline, "the slot is not acknowledged up to {end}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     client.round_trip();
     client.close();
     stage.server.kill();

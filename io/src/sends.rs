@@ -119,9 +119,10 @@ mod tests {
             // The second takes only a part; the third has gone.
             let large = vec![b'x'; 64 << 20];
             drop(readers.pop());
-            sleep(Duration::from_millis(20)).await;
-            let _ = writers[2].try_send(&[IoSlice::new(b"reset")]);
-            sleep(Duration::from_millis(20)).await;
+            // Until its reset has come.
+            while writers[2].try_send(&[IoSlice::new(b"reset")]).is_ok() {
+                sleep(Duration::from_millis(5)).await;
+            }
             let small = |writer| Job::new(writer, vec![IoSlice::new(b"ab"), IoSlice::new(b"cd")]);
             let filling = Job::new(&writers[1], vec![IoSlice::new(&large)]);
             let mut jobs = vec![small(&writers[0]), filling, small(&writers[2])];

@@ -303,7 +303,7 @@ impl App {
     }
 
     fn wait<T>(&self, what: &str, done: impl Fn(&State) -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(40);
         let mut state = lock(&self.shared);
         loop {
             if let Some(found) = done(&state) {

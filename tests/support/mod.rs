@@ -6,6 +6,7 @@ pub mod client;
 pub mod frames;
 pub mod http;
 pub mod key_server;
+pub mod lateness;
 pub mod load;
 pub mod postgres;
 pub mod proxy;

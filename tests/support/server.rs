@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::http;
 
 /// Longest time until a server is ready: it copies a small database.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 /// Longest time until a stopped server is gone.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(40);
 
 /// Lines of the log that a failed test shows.
 const TAIL: usize = 40;
