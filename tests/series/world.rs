@@ -1,0 +1,49 @@
+//! A server, and what is known of what was done to it.
+
+use super::page::Page;
+use crate::support::client::Client;
+use crate::support::http;
+use crate::support::stage::Stage;
+
+/// A server, a tab, and what was seen before the present act.
+pub struct World {
+    pub stage: Stage,
+    pub tab: Client,
+    pub others: Vec<Client>,
+    pub before: Page,
+    /// Calls of the app, messages and bytes of the tab, and the log's position, before the present act.
+    pub calls: usize,
+    pub sent: (u64, u64),
+    pub received: u64,
+    pub lsn: f64,
+}
+
+impl World {
+    pub fn page(&self) -> Page {
+        let (status, text) = http::get(self.stage.server.port, "/metrics").expect("a page");
+        assert_eq!(status, 200);
+        Page::parse(&text)
+    }
+
+    pub fn lsn(&self) -> f64 {
+        let now = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')";
+        self.stage.connect().value(now).parse().expect("a number")
+    }
+
+    pub fn remember(&mut self) {
+        self.before = self.page();
+        self.calls = self.stage.app.queries().len();
+        (self.sent, self.received) = (self.tab.sent, self.tab.received);
+        self.lsn = self.lsn();
+    }
+
+    pub fn bytes_of(&self, directory: &str) -> f64 {
+        let files = std::fs::read_dir(self.stage.server.directory.join(directory)).expect("it is there");
+        files.flatten().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum::<u64>() as f64
+    }
+
+    pub fn log_bytes(&self) -> f64 {
+        let log = self.stage.server.directory.join("replica.db-wal");
+        std::fs::metadata(log).map_or(0.0, |meta| meta.len() as f64)
+    }
+}
