@@ -40,6 +40,7 @@ fn each_series_shows_what_was_done() {
         perform(&mut world);
         let deadline = Instant::now() + SHOWN;
         loop {
+            world.read();
             let page = world.page();
             let rows = TABLE.iter().filter(|(_, of, _)| *of == act);
             let misses: Vec<String> =
@@ -48,7 +49,7 @@ fn each_series_shows_what_was_done() {
                 break;
             }
             assert!(Instant::now() < deadline, "after: {act}\n{}", misses.join("\n"));
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }

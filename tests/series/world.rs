@@ -1,5 +1,7 @@
 //! A server, and what is known of what was done to it.
 
+use std::time::Duration;
+
 use super::page::Page;
 use crate::support::client::Client;
 use crate::support::http;
@@ -30,7 +32,15 @@ impl World {
         self.stage.connect().value(now).parse().expect("a number")
     }
 
+    /// Has the tab take what was sent to it.
+    pub fn read(&mut self) {
+        if self.tab.is_connected() {
+            self.tab.settle(Duration::from_millis(20));
+        }
+    }
+
     pub fn remember(&mut self) {
+        self.read();
         self.before = self.page();
         self.calls = self.stage.app.queries().len();
         (self.sent, self.received) = (self.tab.sent, self.tab.received);
