@@ -18,7 +18,10 @@ use support::stage::Stage;
 
 #[test]
 fn each_series_shows_what_was_done() {
-    let stage = Stage::prepared(PREPARE, &[("MEMORY_BUDGET_MB", "2048")]);
+    let stage = Stage::prepared(
+        PREPARE,
+        &[("MEMORY_BUDGET_MB", "2048"), ("REPLICATION_LAG_REPORT_INTERVAL_MS", "1000")],
+    );
     let tab = stage.client();
     let mut world = World {
         stage,

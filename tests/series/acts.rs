@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::world::World;
 use crate::support::app::{Answer, Query, of, query};
 use crate::support::client::Client;
+use crate::support::sql::Sql;
 
 /// Longest time until a series shows what was done. Most are brought up to date once in a second.
 pub const SHOWN: Duration = Duration::from_secs(40);
@@ -20,7 +21,7 @@ pub const PREPARE: &str = "
     INSERT INTO item SELECT 'zz' || i, 'o', i FROM generate_series(1, 20000) i";
 
 /// What is done, in this order.
-pub const ACTS: [(&str, fn(&mut World)); 13] = [
+pub const ACTS: [(&str, fn(&mut World)); 15] = [
     ("the server starts", |_| {}),
     ("a tab asks for a query, and the app takes 0.3 s", ask),
     ("the tab sends three pings", |w| (0..3).for_each(|_| w.tab.round_trip())),
@@ -33,8 +34,30 @@ pub const ACTS: [(&str, fn(&mut World)); 13] = [
     ("a socket is slow", slow_socket),
     ("the app is slow, fails and refuses", fail),
     ("the stream is cut, and Postgres has to keep its log", cut),
+    ("the stream is cut, and nobody may connect", close),
+    ("one may connect again", open_again),
     ("the replica is made anew in the process", resync),
 ];
+
+/// Lets nobody, or everybody, connect to the database.
+fn allow(world: &World, connections: bool) {
+    let mut sql = Sql::connect(world.stage.postgres, "postgres");
+    sql.run(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {connections}", world.stage.database));
+    if !connections {
+        sql.run(&format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = '{}'",
+            world.stage.database
+        ));
+    }
+}
+
+fn close(world: &mut World) {
+    allow(world, false);
+}
+
+fn open_again(world: &mut World) {
+    allow(world, true);
+}
 
 pub fn live() -> Query {
     of("live")

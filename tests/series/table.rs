@@ -11,7 +11,9 @@ const ASKS: &str = ACTS[1].0;
 const CHANGES: &str = ACTS[3].0;
 const FAILS: &str = ACTS[10].0;
 const CUT: &str = ACTS[11].0;
-const ANEW: &str = ACTS[12].0;
+const CLOSED: &str = ACTS[12].0;
+const OPEN_AGAIN: &str = ACTS[13].0;
+const ANEW: &str = ACTS[14].0;
 const APPLY_SUM: &str = "kelvin_commit_apply_seconds_sum";
 
 /// Name of the series, name of the act, and what it must show after it.
@@ -79,6 +81,18 @@ pub const TABLE: &[(&str, &str, Shows)] = &[
     ("kelvin_connections_closed_total", FAILS, GrowsWithin(|_| (4.0, 5.0))),
     ("kelvin_upstream_reconnects_total", CUT, Grows(|_| 1.0)),
     ("kelvin_slot_lag_bytes", CUT, Within(|_| (8e6, 1e9))),
+    ("kelvin_upstream_connected", "the server starts", Is(|_| 1.0)),
+    ("kelvin_replication_lag_seconds", "the server starts", Within(|_| (1e-5, 10.0))),
+    ("kelvin_replication_lag_bytes", "the server starts", Within(|_| (0.0, 1e6))),
+    ("kelvin_upstream_connected", CLOSED, Is(|_| 0.0)),
+    // Heartbeats are written over a connection that was there before.
+    ("kelvin_replication_lag_seconds", CLOSED, Within(|_| (3.0, 60.0))),
+    ("kelvin_replication_lag_bytes", CLOSED, Within(|_| (1.0, 1e9))),
+    ("kelvin_upstream_silence_seconds", CLOSED, Within(|_| (3.0, 60.0))),
+    ("kelvin_upstream_connected", OPEN_AGAIN, Is(|_| 1.0)),
+    ("kelvin_upstream_reconnects_total", OPEN_AGAIN, Grows(|_| 1.0)),
+    ("kelvin_replication_lag_seconds", OPEN_AGAIN, Within(|_| (1e-5, 60.0))),
+    ("kelvin_upstream_silence_seconds", OPEN_AGAIN, Within(|_| (0.0, 3.0))),
     ("kelvin_initial_sync_rows", ANEW, Is(|_| 2_004.0)),
     ("kelvin_initial_sync_rows_expected", ANEW, Is(|_| 2_004.0)),
     ("kelvin_connections_open", ANEW, Is(|_| 0.0)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::page::Page;
 use crate::support::client::Client;
 use crate::support::http;
+use crate::support::sql::Sql;
 use crate::support::stage::Stage;
 
 /// A server, a tab, and what was seen before the present act.
@@ -29,7 +30,8 @@ impl World {
 
     pub fn lsn(&self) -> f64 {
         let now = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')";
-        self.stage.connect().value(now).parse().expect("a number")
+        // Of the whole cluster: it can be asked for where nobody may connect to the database.
+        Sql::connect(self.stage.postgres, "postgres").value(now).parse().expect("a number")
     }
 
     /// Has the tab take what was sent to it.
