@@ -157,12 +157,11 @@ impl Syncer {
         }
     }
 
-    /// The socket of a connection takes more again. True: it has missed something, and is caught up.
-    pub fn drained(&mut self, id: ConnectionId) -> bool {
-        let Some(group_id) = self.connections.get(&id) else { return false };
-        self.due.insert(group_id.clone());
-        let connection = self.groups.get_mut(group_id).and_then(|group| group.connection(id));
-        connection.is_some_and(|connection| connection.phase == Phase::Behind)
+    /// The socket of a connection takes more again.
+    pub fn drained(&mut self, id: ConnectionId) {
+        if let Some(group) = self.connections.get(&id) {
+            self.due.insert(group.clone());
+        }
     }
 
     /// Whether something is to be done between batches.

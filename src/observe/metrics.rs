@@ -113,7 +113,7 @@ metrics! {
         bytes_in: Counter, "bytes_in_total", "Bytes of messages from clients.";
         pokes: Counter, "pokes_out_total", "Pokes sent to clients.";
         bytes_out: Counter, "bytes_out_total", "Bytes of frames that the sockets of clients took.";
-        catch_ups: Counter, "slow_socket_catch_ups_total", "Times a slow socket drained and was sent the sum of what it had missed.";
+        catch_ups: Counter, "slow_socket_catch_ups_total", "Times a socket drained for which so much had waited that it was given no more: it is sent the sum of what it missed.";
         groups: CoreGauge, "client_groups", "Client groups in memory.";
         clients: CoreGauge, "clients", "Connected clients.";
         queries: CoreGauge, "queries", "Queries that client groups desire, each once per group.";
@@ -225,7 +225,7 @@ impl Metrics {
         add(&self.bytes_out, bytes as u64);
     }
 
-    /// A slow socket drained and was sent the sum of what it missed.
+    /// A socket drained for which too much had waited; what it missed meanwhile is summed up for it.
     pub fn slow_socket_caught_up(&self) {
         add(&self.catch_ups, 1);
     }

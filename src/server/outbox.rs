@@ -232,8 +232,8 @@ impl Outbox {
     }
 
     /// Writes what waits until the connection is over. `drained` is called whenever an
-    /// outbox that was behind is no longer; it says whether something was missed meanwhile.
-    pub async fn write(self: Rc<Self>, drained: impl Fn() -> bool) {
+    /// outbox that was behind is no longer.
+    pub async fn write(self: Rc<Self>, drained: impl Fn()) {
         loop {
             self.until_nonempty().await;
             panics::here("writing to a client");
@@ -265,9 +265,8 @@ impl Outbox {
             }
             if self.was_behind.get() && self.queued.get() < self.cork.behind() / 2 {
                 self.was_behind.set(false);
-                if drained() {
-                    self.metrics.slow_socket_caught_up();
-                }
+                self.metrics.slow_socket_caught_up();
+                drained();
             }
         }
     }

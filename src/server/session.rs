@@ -166,7 +166,9 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let writing = spawn(async move {
         // Without it nothing would leave any more, and the tab would hold for good what it has.
         let _ends = HangUp(written.clone());
-        let drained = move || drained.with(|s| s.drained(id)).unwrap_or(false);
+        let drained = move || {
+            drained.with(|s| s.drained(id));
+        };
         written.write(drained).await;
     });
     let session = admit(core, id, request.clone(), token, headers, &outbox).await;
