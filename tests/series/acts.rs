@@ -20,8 +20,11 @@ pub const PREPARE: &str = "
     INSERT INTO item SELECT 's' || i, 'slow', 0, repeat('x', 1000) FROM generate_series(1, 2000) i;
     INSERT INTO item SELECT 'zz' || i, 'o', i FROM generate_series(1, 20000) i";
 
+/// What is done, and its name.
+pub type Act = (&'static str, fn(&mut World));
+
 /// What is done, in this order.
-pub const ACTS: [(&str, fn(&mut World)); 15] = [
+pub const ACTS: [Act; 15] = [
     ("the server starts", |_| {}),
     ("a tab asks for a query, and the app takes 0.3 s", ask),
     ("the tab sends three pings", |w| (0..3).for_each(|_| w.tab.round_trip())),
