@@ -9,6 +9,7 @@ pub mod batch;
 pub mod budget;
 pub mod core;
 mod cork;
+mod frame_rates;
 pub mod gate;
 pub mod handover;
 pub mod handshakes;

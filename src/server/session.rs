@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::poll_fn;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt, FutureExt};
-use kelvin_io::executor::{Task, now, sleep, spawn, timeout};
+use kelvin_io::executor::{Task, now, sleep, spawn, timeout, yield_now};
 use kelvin_io::http_server::upgrade_head;
 use kelvin_io::socket::{DISCARD, ReadHalf};
 use kelvin_io::websocket::{
@@ -21,11 +21,11 @@ use kelvin_io::websocket::{
 };
 
 use super::core::Core;
+use super::frame_rates::{FrameRates, Pause};
 use super::handover::Handover;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::overload;
-use super::rate::Rate;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
 use crate::changes::panics;
@@ -91,11 +91,6 @@ pub fn panicked() -> ProtocolError {
     ProtocolError::new(Kind::Internal, "the server has made a mistake; its log says which")
 }
 
-/// What is taken of one connection in a second, after a burst of twice and four times as much. A
-/// page sends a few messages a second; five thousand are some percent of a core.
-const MESSAGES_PER_SECOND: f64 = 5_000.0;
-const BYTES_PER_SECOND: f64 = (16 << 20) as f64;
-
 /// How long messages that came before the end may take to be handled.
 const FINISH: Duration = Duration::from_secs(10);
 
@@ -131,7 +126,7 @@ pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
             run(session, first, &mut reader, rest).await;
         }
         // What was queued last, an error or a close, still has to leave and to arrive.
-        discard(&outbox, reader).await;
+        discard(&core, &outbox, reader).await;
         writing.await;
         crate::info!(
             core = core.index, client = &request.client_id, group = &request.group_id, peer = peer,
@@ -341,14 +336,15 @@ enum End {
 async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &Inbox) -> End {
     let limit = session.core.config.websocket.max_payload_bytes;
     let mut frames = FrameReader::new(limit, rest);
-    let mut rates = Rates::default();
+    let mut rates = FrameRates::default();
     loop {
         loop {
             if session.outbox.has_ended() {
                 return End::Ours;
             }
-            match rates.next_message(session, &mut frames).await {
+            match next_frame(session, &mut rates, &mut frames).await {
                 Ok(None) => break,
+                Ok(Some(Message::Nothing(_))) => {}
                 Ok(Some(Message::Close)) => return End::Peer,
                 Ok(Some(Message::Ping(payload))) => session.outbox.urgent_frame(pong_frame(&payload)),
                 Ok(Some(Message::Data(bytes))) => {
@@ -392,44 +388,34 @@ async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &I
     }
 }
 
-/// How fast messages of one connection are taken.
-struct Rates {
-    messages: Rate,
-    bytes: Rate,
-}
-
-impl Default for Rates {
-    fn default() -> Self {
-        Rates {
-            messages: Rate::new(MESSAGES_PER_SECOND, 2.0 * MESSAGES_PER_SECOND),
-            bytes: Rate::new(BYTES_PER_SECOND, 4.0 * BYTES_PER_SECOND),
-        }
-    }
-}
-
-impl Rates {
-    /// The next message that has come. Whoever sends too many waits before it is taken.
-    async fn next_message(
-        &mut self,
-        session: &Session,
-        frames: &mut FrameReader,
-    ) -> Result<Option<Message>, ReadError> {
-        let message = frames.next_message()?;
-        let (Some(Message::Data(bytes)) | Some(Message::Ping(bytes))) = &message else { return Ok(message) };
-        let now = session.core.clock();
-        let wait = self.messages.take(1.0, now).max(self.bytes.take(bytes.len() as f64, now));
-        if wait > 0.0 {
+/// What the next frame brings. Whoever sends too many waits before it is taken.
+async fn next_frame(
+    session: &Session,
+    rates: &mut FrameRates,
+    frames: &mut FrameReader,
+) -> Result<Option<Message>, ReadError> {
+    let Some(frame) = frames.next_message()? else { return Ok(None) };
+    match rates.take(&frame, session.core.clock()) {
+        Pause::None => {}
+        Pause::Yield => yield_now().await,
+        Pause::Wait(wait) => {
             let slept = sleep(Duration::from_secs_f64(wait / 1_000.0));
             Box::pin(futures_lite::future::or(slept, session.outbox.until_ended())).await;
         }
-        Ok(message)
     }
+    Ok(Some(frame))
 }
 
-/// Takes what comes after the end until the peer, or the writer, has had enough.
-async fn discard(outbox: &Outbox, mut reader: ReadHalf) {
+/// Takes what comes after the end, no faster than messages are taken, until the peer, or the writer, has had enough.
+async fn discard(core: &Core, outbox: &Outbox, mut reader: ReadHalf) {
     let mut chunk = vec![0u8; DISCARD];
-    while matches!(reader.read(&mut chunk).await, Ok(1..)) {}
+    let mut rates = FrameRates::default();
+    while let Ok(count @ 1..) = reader.read(&mut chunk).await {
+        let wait = rates.discard(count, core.clock());
+        if wait > 0.0 {
+            sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
+        }
+    }
     outbox.hang_up();
 }
 
@@ -465,6 +451,8 @@ async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox
         if !handle(session, &message).await {
             return;
         }
+        // Many may be there, and most are handled without a wait.
+        yield_now().await;
     }
 }
 
