@@ -52,6 +52,12 @@ impl Endpoint {
         Url::parse(url).is_ok_and(|url| self.urls.iter().any(|rule| rule.matches(&url)))
     }
 
+    /// Whether the configuration has the URL to call as it is, and not by a pattern. `asked`: by the client.
+    pub fn lists(&self, asked: Option<&str>) -> bool {
+        let asked = asked.filter(|text| !text.is_empty());
+        asked.is_none_or(|text| self.urls.iter().any(|rule| rule.text == text))
+    }
+
     /// The URL to call: `asked` by the client, or the default, with `schema` and `appID` added.
     pub fn target(&self, asked: Option<&str>, app: &App) -> Result<Url, UrlRefused> {
         let asked = asked.filter(|text| !text.is_empty());

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 use serde_json::Value;
 
+use super::user::User;
 use super::catchup::{CatchUp, Progress};
 use super::group::Group;
 use super::mutations::MutationTables;
@@ -73,7 +74,7 @@ pub struct Arrival {
     /// Group.
     pub group_id: Rc<str>,
     /// User that the connection was validated for.
-    pub user_id: Option<String>,
+    pub user: User,
     /// Browser profile, which may have several groups; `None`: an old client, whose group is all there
     /// is of it.
     pub profile_id: Option<String>,

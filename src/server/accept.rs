@@ -81,6 +81,7 @@ pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Box<H
 }
 
 async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
+    let Ok(from) = stream.peer_addr().map(|address| address.ip()) else { return };
     let mut pending = Vec::new();
     let mut rate = Rate::new(PAGES_PER_SECOND, PAGES_PER_SECOND);
     loop {
@@ -93,7 +94,7 @@ async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
         if request.is_upgrade() {
             return upgrade(core, stream, request).await;
         }
-        let response = pages::answer(&request, &core.config, &core.status).await;
+        let response = pages::answer(&request, from, &core.config, &core.status).await;
         let keep_alive = request.keep_alive;
         let head_only = request.method == "HEAD";
         if write_response(&mut stream, &response, head_only, keep_alive).await.is_err() {

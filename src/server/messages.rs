@@ -10,13 +10,16 @@ use serde_json::json;
 
 use super::core::Core;
 use super::session::{Session, panicked};
-use crate::auth::token::succeed;
+use crate::auth::token::{Token, succeed};
 use crate::backend::call::CallError;
-use crate::backend::push::{self, Batch, Cleanup, Queue};
+use crate::backend::clean_up::{CleanUp, Forget};
+use crate::backend::push::{self, Batch, Queue};
 use crate::backend::transform::{self, Transformation};
+use crate::backend::turns::CallKind;
 use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::groups::syncer::{Arrival, Named};
+use crate::groups::user::User;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
@@ -62,12 +65,12 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
             let clock = session.core.clock();
             session.core.with(|s| s.delete_clients(session.id, &ids, clock)).unwrap_or(Ok(()))?;
             if !ids.is_empty() {
-                clean_up(session, Cleanup::Clients(&ids));
+                clean_up(session, Forget::Clients(ids));
             }
         }
         Upstream::UpdateAuth(token) => update_auth(session, &token).await?,
         Upstream::AckMutationResponses { client_id, id } => {
-            clean_up(session, Cleanup::UpTo { client_id: &client_id, id });
+            clean_up(session, Forget::UpTo { client_id, id });
         }
         Upstream::Inspect { id, request } => {
             session.outbox.until_caught_up().await;
@@ -98,6 +101,7 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
         query.url.clone_from(&body.query_url);
         query.client_headers.clone_from(&body.query_headers);
         let mut push = session.push_context.borrow_mut();
+        let push = Rc::make_mut(&mut push);
         push.url.clone_from(&body.push_url);
         push.client_headers.clone_from(&body.push_headers);
     }
@@ -131,7 +135,10 @@ fn arrival(session: &Session) -> Arrival {
         id: session.id,
         client_id: session.request.client_id.clone(),
         group_id: session.request.group_id.as_str().into(),
-        user_id: session.request.user_id.clone(),
+        user: User {
+            id: session.request.user_id.clone(),
+            is_proved: session.token.borrow().as_ref().is_some_and(Token::is_verified),
+        },
         profile_id: session.request.profile_id.clone(),
         base_cookie: session.base_cookie,
         sink: session.outbox.clone(),
@@ -150,7 +157,8 @@ pub(super) async fn ask(
     let failed = |e: CallError| e.to_protocol(Kind::TransformFailed, ("queryIDs", ids()));
     let context = session.query_context.borrow().clone();
     let began = now();
-    let body = core.caller.post(&core.config.query, &context, transform::request(queries)).await;
+    let call = (CallKind::Transform, session.request.group_id.as_str());
+    let body = core.caller.post(call, &core.config.query, &context, transform::request(queries)).await;
     core.metrics.transform_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
     if session.revision.get() != revision {
         return Ok(None);
@@ -262,9 +270,8 @@ async fn update_auth(session: &Rc<Session>, auth: &str) -> Result<(), ProtocolEr
     }
     let token = succeed(session.token.borrow().as_ref(), next)?;
     let Some(token) = token else { return Ok(()) };
-    for context in [&session.query_context, &session.push_context] {
-        context.borrow_mut().token = Some(token.expose().to_owned());
-    }
+    session.query_context.borrow_mut().token = Some(token.expose().to_owned());
+    Rc::make_mut(&mut session.push_context.borrow_mut()).token = Some(token.expose().to_owned());
     *session.token.borrow_mut() = Some(token);
     session.revision.set(session.revision.get() + 1);
     session.validated_at.set(None);
@@ -346,7 +353,8 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
         };
         panics::here("a push");
         let began = now();
-        let body = core.caller.post(&core.config.mutate, &batch.context, batch.body()).await;
+        let call = (CallKind::Push, &**group);
+        let body = core.caller.post(call, &core.config.mutate, &batch.context, batch.body()).await;
         core.metrics.push_done(body.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
         let outcome = body.and_then(|body| push::response(&body, &batch.ids));
         let errors = match outcome {
@@ -384,7 +392,7 @@ fn let_in(core: &Core, batch: &Batch) {
 }
 
 fn is_other_user(core: &Core, group: &str, outcome: &push::Outcome) -> bool {
-    let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten();
+    let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten().map(|user| user.id);
     matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
 }
 
@@ -398,20 +406,46 @@ fn tell(core: &Core, group: &str, client: &str, error: &ProtocolError) {
     }
 }
 
-/// Lets the app forget results that clients have taken note of. Failures are only logged.
-fn clean_up(session: &Rc<Session>, what: Cleanup) {
-    let core = session.core.clone();
+fn unix_milliseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Lets the app forget results that clients have taken note of.
+fn clean_up(session: &Rc<Session>, forget: Forget) {
+    let core = &session.core;
     if core.config.mutate.urls.is_empty() {
         return;
     }
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let id = format!("cleanup-{}-{}", session.request.wsid, millis);
-    let body = push::cleanup(&session.request.group_id, &id, millis, what);
+    let group: Rc<str> = session.request.group_id.as_str().into();
+    let request_id = format!("cleanup-{}-{}", session.request.wsid, unix_milliseconds());
     let context = session.push_context.borrow().clone();
-    spawn(async move {
-        if let Err(error) = core.caller.post(&core.config.mutate, &context, body).await {
+    let start = {
+        let mut all = core.clean_ups.borrow_mut();
+        let of_group = all.entry(group.clone()).or_default();
+        of_group.add(CleanUp { context, request_id, forget });
+        !std::mem::replace(&mut of_group.busy, true)
+    };
+    if start {
+        let core = core.clone();
+        spawn(async move { clean_up_all(&core, &group).await }).detach();
+    }
+}
+
+/// Sends a group's requests, one at a time. Failures are only logged.
+async fn clean_up_all(core: &Core, group: &Rc<str>) {
+    loop {
+        let next = {
+            let mut all = core.clean_ups.borrow_mut();
+            let Some(next) = all.get_mut(group).and_then(|of_group| of_group.next()) else {
+                all.remove(group);
+                return;
+            };
+            next
+        };
+        let call = (CallKind::CleanUp, &**group);
+        let body = next.body(group, unix_milliseconds());
+        if let Err(error) = core.caller.post(call, &core.config.mutate, &next.context, body).await {
             crate::warn!("results of mutations were not cleaned up: {}", error.message);
         }
-    })
-    .detach();
+    }
 }

@@ -5,6 +5,7 @@
 //! messages strictly one after another. A third writes what waits in the outbox.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,6 +32,7 @@ use crate::backend::context::Context;
 use crate::changes::panics;
 use crate::config::Config;
 use crate::groups::sink::{ConnectionId, Sink};
+use crate::groups::user::User;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream;
@@ -43,6 +45,8 @@ const CLOSE_AUTH: u16 = 3000;
 pub struct Session {
     /// Its number on this core.
     pub id: ConnectionId,
+    /// The address that it came from.
+    pub from: IpAddr,
     /// The core.
     pub core: Rc<Core>,
     /// What the client said when it connected, without its first message.
@@ -54,7 +58,7 @@ pub struct Session {
     /// What goes along to the query endpoint.
     pub query_context: RefCell<Context>,
     /// What goes along to the mutate endpoint.
-    pub push_context: RefCell<Context>,
+    pub push_context: RefCell<Rc<Context>>,
     /// The token that it was admitted with, or that has taken its place.
     pub token: RefCell<Option<Token>>,
     /// Counts tokens: what the app said of an older one counts for nothing (view-syncer §11.3).
@@ -143,7 +147,8 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let (first, token) = (request.init_connection.take(), request.auth_token.take());
     let request = Rc::new(request);
     let mut stream = stream.attach();
-    let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    let address = stream.peer_addr().ok()?;
+    let peer = address.to_string();
     stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.ok()?;
     let (reader, writer) = stream.split();
     let version = request.protocol_version().unwrap_or(0);
@@ -158,14 +163,14 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
         };
         written.write(drained).await;
     });
-    let session = admit(core, id, request.clone(), token, headers, &outbox).await;
+    let session = admit(core, (id, address.ip()), request.clone(), token, headers, &outbox).await;
     Some(Opened { request, peer, reader, outbox, writing, session, first, rest })
 }
 
 /// Checks everything that comes before `connected` (§4.1). `None`: refused, and told so.
 async fn admit(
     core: &Rc<Core>,
-    id: ConnectionId,
+    (id, from): (ConnectionId, IpAddr),
     request: Rc<ConnectRequest>,
     token: Option<String>,
     headers: Vec<(String, String)>,
@@ -177,7 +182,7 @@ async fn admit(
     }
     let admitted = core.gate.admit(token.as_deref(), request.user_id.as_deref()).await;
     drop(token);
-    let token = match admitted.and_then(|token| check_user(core, &request).map(|()| token)) {
+    let token = match admitted.and_then(|token| check_user(core, &request, token.as_ref()).map(|()| token)) {
         Ok(token) => token,
         Err(error) => {
             crate::info!(
@@ -222,12 +227,13 @@ async fn admit(
     outbox.message(&downstream::connected(&request.wsid, timestamp));
     Some(Rc::new(Session {
         id,
+        from,
         core: core.clone(),
         request,
         base_cookie,
         outbox: outbox.clone(),
         query_context: RefCell::new(context.clone()),
-        push_context: RefCell::new(context),
+        push_context: RefCell::new(Rc::new(context)),
         token: RefCell::new(token),
         revision: Cell::new(0),
         initialised: Cell::new(false),
@@ -244,15 +250,9 @@ fn forwarded(config: &Config, headers: &[(String, String)]) -> Vec<(String, Stri
     headers.iter().filter(is_allowed).cloned().collect()
 }
 
-fn check_user(core: &Core, request: &ConnectRequest) -> Result<(), ProtocolError> {
-    let pinned =
-        core.with(|s| s.groups.get(request.group_id.as_str()).and_then(|g| g.user.clone())).flatten();
-    match pinned {
-        Some(user) if user != request.user_id => {
-            Err(ProtocolError::new(Kind::Unauthorized, "the client group belongs to another user"))
-        }
-        _ => Ok(()),
-    }
+fn check_user(core: &Core, request: &ConnectRequest, token: Option<&Token>) -> Result<(), ProtocolError> {
+    let user = User { id: request.user_id.clone(), is_proved: token.is_some_and(Token::is_verified) };
+    core.with(|s| s.check_user(&request.group_id, &user)).unwrap_or(Ok(()))
 }
 
 /// Closes an older connection of the same client, without an error: that tab must not stop.
