@@ -129,7 +129,8 @@ mod tests {
     fn a_network_is_one_party_and_many_of_them_share_a_count() {
         let mut guesses = Guesses::default();
         let now = Instant::now();
-        let of = |network: u16, host: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, network, 0, 0, 0, host));
+        let of =
+            |network: u16, host: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, network, 0, 0, 0, host));
         assert_eq!(guess(&mut guesses, of(0, 1), now), MAX_WRONG);
         assert!(!guesses.may_guess(of(0, 2), now));
         let mut looked_at = 0;

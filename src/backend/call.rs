@@ -10,7 +10,7 @@ use url::Position;
 
 use super::context::Context;
 use super::turns::{CallKind, Turns};
-use crate::config::{App, Endpoint};
+use crate::config::{App, Endpoint, without_secrets};
 use crate::protocol::error::{Kind, ProtocolError};
 
 /// Attempts of one call; only failures that may pass are tried again.
@@ -94,6 +94,7 @@ impl Caller {
         let url = endpoint
             .target(context.url.as_deref(), &self.app)
             .map_err(|e| CallError::internal("internal", e.to_string()))?;
+        let shown = without_secrets(url.as_str());
         let headers = context.headers(endpoint);
         let mut attempt = 1;
         loop {
@@ -103,14 +104,15 @@ impl Caller {
             drop(turn);
             let failed = match answer {
                 Ok(answer) if (200..300).contains(&answer.status) => return Ok(without_mark(answer.body)),
-                Ok(answer) => http_error(&url, answer.status, &answer.body),
-                Err(FetchError::Connection(what)) => {
-                    CallError::internal("internal", format!("{url} cannot be reached: fetch failed: {what}"))
-                }
+                Ok(answer) => http_error(&shown, answer.status, &answer.body),
+                Err(FetchError::Connection(what)) => CallError::internal(
+                    "internal",
+                    format!("{shown} cannot be reached: fetch failed: {what}"),
+                ),
                 Err(FetchError::Timeout(_)) => {
-                    return Err(CallError::internal("timeout", format!("{url} did not answer in time")));
+                    return Err(CallError::internal("timeout", format!("{shown} did not answer in time")));
                 }
-                Err(e) => return Err(CallError::internal("internal", format!("{url}: {e}"))),
+                Err(e) => return Err(CallError::internal("internal", format!("{shown}: {e}"))),
             };
             let may_pass = failed.status.is_none_or(|s| s >= 500);
             if !may_pass || attempt == ATTEMPTS {
@@ -132,7 +134,7 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis((100u64 << (attempt - 1)).min(1000))
 }
 
-fn http_error(url: &url::Url, status: u16, body: &[u8]) -> CallError {
+fn http_error(url: &str, status: u16, body: &[u8]) -> CallError {
     let text = String::from_utf8_lossy(body);
     let mut preview: String = text.chars().take(PREVIEW).collect();
     if preview.len() < text.len() {

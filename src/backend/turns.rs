@@ -196,7 +196,10 @@ mod tests {
             hanging.extend(take(&turns, CallKind::Push, &format!("{URL}/{n}"), false, &format!("g{n}")));
         }
         assert_eq!(hanging.len(), MAX_CALLS);
-        assert!(!take(&turns, CallKind::Push, URL, true, "other").is_empty(), "the app's own is not among them");
+        assert!(
+            !take(&turns, CallKind::Push, URL, true, "other").is_empty(),
+            "the app's own is not among them"
+        );
         hanging.truncate(MAX_CALLS - 1);
         assert_eq!(take(&turns, CallKind::Push, "https://x.example.com", false, "other").len(), 1);
     }

@@ -19,6 +19,10 @@ pub static READ: &[(&str, &str)] = &[
     ("LOG_LEVEL", "as ZERO_LOG_LEVEL, when that is unset; a bad value is ignored"),
     ("ECS_CONTAINER_METADATA_URI_V4", "on AWS ECS: the task id, and a keepalive timeout of 20 s"),
     ("PGCONNECT_TIMEOUT", "seconds for one attempt to connect to Postgres"),
+    (
+        "PGSSLROOTCERT",
+        "file (PEM) with the certificates that are trusted, when a connection string names none",
+    ),
     ("PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE", "what a connection string leaves out"),
 ];
 

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use super::user::User;
 use super::catchup::is_removal;
 use super::desires::{Client, Desire};
 use super::group::Group;
 use super::query::{Query, Spec};
 use super::schema::Resolved;
+use super::user::User;
 use crate::changes::version::StateVersion;
 use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, QueryRecord, RecordId};
 use crate::cvr::replay::cookie;

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 use serde_json::Value;
 
-use super::user::User;
 use super::catchup::{CatchUp, Progress};
 use super::group::Group;
 use super::mutations::MutationTables;
@@ -19,6 +18,7 @@ use super::reading::LaneRequest;
 use super::shared::Shared;
 use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
+use super::user::User;
 use crate::changes::batch::{Batch, TableBatch};
 use crate::changes::faults::{self, Fault};
 use crate::changes::panics;

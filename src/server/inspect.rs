@@ -67,9 +67,7 @@ pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
 fn is_password(session: &Session, given: &str) -> bool {
     let config = &session.core.config;
     match &config.admin_password {
-        Some(password) => {
-            session.core.status.judge(password, given, session.from, now()) == Password::Right
-        }
+        Some(password) => session.core.status.judge(password, given, session.from, now()) == Password::Right,
         None => config.development && given.is_empty(),
     }
 }

@@ -145,7 +145,7 @@ fn fail(
         if s.is_read(request) {
             crate::warn!(core = core.index; "a query could not be hydrated: {error}");
         }
-        s.lane_failed(request, plan.zip(prior), &error.to_string());
+        s.lane_failed(request, plan.zip(prior), &error.for_clients());
     });
 }
 

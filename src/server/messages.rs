@@ -392,7 +392,8 @@ fn let_in(core: &Core, batch: &Batch) {
 }
 
 fn is_other_user(core: &Core, group: &str, outcome: &push::Outcome) -> bool {
-    let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten().map(|user| user.id);
+    let pinned =
+        core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten().map(|user| user.id);
     matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
 }
 

@@ -92,9 +92,11 @@ fn settings(config: &Config) -> Settings {
             tls: match db.ssl {
                 SslMode::Disable => TlsMode::Disable,
                 SslMode::Prefer => TlsMode::Prefer,
-                SslMode::Require => TlsMode::Require,
+                SslMode::Require | SslMode::NoVerify => TlsMode::Require,
+                SslMode::VerifyCa => TlsMode::VerifyCa,
                 SslMode::VerifyFull => TlsMode::Verify,
             },
+            root_certificates: db.root_certificates.clone(),
         },
         app_id: config.app.id.clone(),
         shard: config.app.shard_num,

@@ -1,6 +1,7 @@
 //! Ordinary connections.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::config::SslMode;
@@ -23,6 +24,8 @@ pub enum TlsMode {
     Prefer,
     /// Always; certificates are not checked.
     Require,
+    /// Always, and the certificate must be valid, for whatever host.
+    VerifyCa,
     /// Always, and the certificate must be valid for the host.
     Verify,
 }
@@ -42,6 +45,9 @@ pub struct Target {
     pub database: String,
     /// Encryption.
     pub tls: TlsMode,
+    /// File (PEM) with the certificates that are trusted, if certificates are checked; `None`: those of the authorities
+    /// that everybody trusts. Read at each connection: it may be replaced.
+    pub root_certificates: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Target {
