@@ -20,9 +20,9 @@ pub const MAX_MUTATIONS: usize = 10_000;
 /// Most ids of clients in one list: those that are gone, or all tabs of a browser.
 pub const MAX_CLIENT_IDS: usize = 20_000;
 
-/// Most headers that a client asks to add to calls of an endpoint, and longest URL and value of such a header in bytes.
+/// Most headers that a client asks to add to calls of an endpoint.
 pub const MAX_HEADERS: usize = 128;
-/// The length.
+/// Longest URL, and longest value of such a header, in bytes.
 pub const MAX_TEXT: usize = 16 << 10;
 
 /// Longest hash, name of a query or a mutator, and header, in bytes.

@@ -2,17 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_lite::FutureExt;
 use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::json;
 
+use super::clean_ups::clean_up;
 use super::core::Core;
 use super::session::{Session, panicked};
 use crate::auth::token::{Token, succeed};
 use crate::backend::call::CallError;
-use crate::backend::clean_up::{CleanUp, Forget};
+use crate::backend::clean_up::Forget;
 use crate::backend::push::{self, Batch, Queue};
 use crate::backend::transform::{self, Transformation};
 use crate::backend::turns::CallKind;
@@ -404,49 +404,5 @@ fn tell(core: &Core, group: &str, client: &str, error: &ProtocolError) {
     if let Some(outbox) = outbox {
         crate::info!(client = client, group = group, kind = error.kind.name(); "a push failed: {}", error.message);
         outbox.fail(error);
-    }
-}
-
-fn unix_milliseconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
-/// Lets the app forget results that clients have taken note of.
-fn clean_up(session: &Rc<Session>, forget: Forget) {
-    let core = &session.core;
-    if core.config.mutate.urls.is_empty() {
-        return;
-    }
-    let group: Rc<str> = session.request.group_id.as_str().into();
-    let request_id = format!("cleanup-{}-{}", session.request.wsid, unix_milliseconds());
-    let context = session.push_context.borrow().clone();
-    let start = {
-        let mut all = core.clean_ups.borrow_mut();
-        let of_group = all.entry(group.clone()).or_default();
-        of_group.add(CleanUp { context, request_id, forget });
-        !std::mem::replace(&mut of_group.busy, true)
-    };
-    if start {
-        let core = core.clone();
-        spawn(async move { clean_up_all(&core, &group).await }).detach();
-    }
-}
-
-/// Sends a group's requests, one at a time. Failures are only logged.
-async fn clean_up_all(core: &Core, group: &Rc<str>) {
-    loop {
-        let next = {
-            let mut all = core.clean_ups.borrow_mut();
-            let Some(next) = all.get_mut(group).and_then(|of_group| of_group.next()) else {
-                all.remove(group);
-                return;
-            };
-            next
-        };
-        let call = (CallKind::CleanUp, &**group);
-        let body = next.body(group, unix_milliseconds());
-        if let Err(error) = core.caller.post(call, &core.config.mutate, &next.context, body).await {
-            crate::warn!("results of mutations were not cleaned up: {}", error.message);
-        }
     }
 }
