@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(format!("{rule:?}"), "\"https://app.example.com:8443/api/query\"");
         let endpoint = Endpoint { urls: vec![rule], ..Endpoint::default() };
         assert!(!format!("{endpoint:?}").contains("hunter2"));
-        let app = App::default();
+        let app = App { id: "zero".into(), publications: Vec::new(), shard_num: 0 };
         for asked in [
             "https://hunter2@other.example.com/?hunter2",
             "ftp://hunter2:a@b@app/x?hunter2",
