@@ -220,6 +220,37 @@ fn connections_are_encrypted_on_both_paths() {
             s.target.tls = TlsMode::Verify;
         };
         refused(&database, verify, &["TLS to Postgres failed", "handshake"]).await;
+        // Whom to trust, as `sslrootcert` says. The certificate is that of `localhost`.
+        let trusting = |tls: TlsMode, host: &str, file: &str| {
+            let mut target = target.clone();
+            (target.tls, target.host, target.root_certificates) =
+                (tls, host.into(), Some(cluster.path(file)));
+            target
+        };
+        let untrusted = [
+            (trusting(TlsMode::Verify, "127.0.0.1", "ca.crt"), "handshake"),
+            (trusting(TlsMode::Verify, "localhost", "other.crt"), "handshake"),
+            (trusting(TlsMode::VerifyCa, "127.0.0.1", "other.crt"), "handshake"),
+            (trusting(TlsMode::Verify, "localhost", "nonesuch.crt"), "cannot be read"),
+            (trusting(TlsMode::Verify, "localhost", "server.ext"), "no certificate"),
+        ];
+        let mut other = request;
+        (other[request.len() - 3], other[request.len() - 1]) = ("other.key", "other.crt");
+        cluster.run_there("openssl", &other);
+        for (target, why) in &untrusted {
+            refused(&database, |s| s.target = target.clone(), &["TLS to Postgres failed", why]).await;
+        }
+        for target in [
+            trusting(TlsMode::Verify, "localhost", "ca.crt"),
+            trusting(TlsMode::VerifyCa, "127.0.0.1", "ca.crt"),
+            trusting(TlsMode::Verify, "localhost", "server.crt"),
+        ] {
+            let scratch = Scratch::new();
+            let mut replicator = Replicator::start(settings(&target, &scratch.replica()));
+            replicator.ready().await;
+            replicator.check(&database).await;
+            replicator.stop().await;
+        }
         for tls in [TlsMode::Require, TlsMode::Prefer] {
             target.tls = tls;
             let scratch = Scratch::new();

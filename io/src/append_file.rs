@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -60,9 +61,16 @@ impl Done {
     }
 }
 
+/// Makes a file that nobody but this user can read, or empties one, which keeps the permissions that it has. Blocks.
+pub fn create_private(path: &Path) -> io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 impl AppendFile {
-    /// Makes the file, or empties it.
+    /// Makes the file, or empties it. Nobody but this user can read one that was made.
     pub async fn create(path: &Path) -> io::Result<AppendFile> {
+        let made = path.to_owned();
+        drop(crate::executor::blocking(move || create_private(&made)).await?);
         let file = BufferedFile::create(path).await.map_err(plain)?;
         let ring = IoUring::new(ENTRIES)?;
         // SAFETY: the descriptor is that of the ring, which is there.

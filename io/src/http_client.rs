@@ -2,7 +2,7 @@
 //! kept-alive connections per core.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,6 +24,10 @@ use crate::socket::TcpStream;
 /// Most idle connections kept per origin. More than that many requests at a time to one
 /// app from one core are rare, and connecting again costs a millisecond.
 const MAX_IDLE: usize = 16;
+
+/// Most idle connections of all origins: clients may name some, and the settings allow any number by a pattern. The
+/// oldest one goes.
+const MAX_IDLE_OF_ALL: usize = 64;
 
 /// Most bytes of an answer. The app's answers hold queries and results, not data.
 pub const MAX_RESPONSE: usize = 64 << 20;
@@ -85,7 +89,8 @@ struct Question<'a> {
 /// Sends requests; one per core, cheap to clone.
 #[derive(Clone, Default)]
 pub struct HttpClient {
-    idle: Rc<RefCell<HashMap<String, Vec<Sender>>>>,
+    /// Connections that wait for a request, the one that came last at the end, with their origins.
+    idle: Rc<RefCell<VecDeque<(String, Sender)>>>,
     tls: Rc<RefCell<Option<Arc<rustls::ClientConfig>>>>,
 }
 
@@ -131,7 +136,11 @@ impl HttpClient {
 
     async fn take_idle(&self, origin: &str) -> Option<Sender> {
         loop {
-            let mut sender = self.idle.borrow_mut().get_mut(origin)?.pop()?;
+            let (_, mut sender) = {
+                let mut idle = self.idle.borrow_mut();
+                let last = idle.iter().rposition(|(of, _)| of == origin)?;
+                idle.remove(last)?
+            };
             if sender.ready().await.is_ok() {
                 return Some(sender);
             }
@@ -152,17 +161,25 @@ impl HttpClient {
             .map_err(|e| FetchError::Response(e.to_string()))?
             .to_bytes();
         if !sender.is_closed() {
-            let mut idle = self.idle.borrow_mut();
-            let kept = idle.entry(origin).or_default();
-            if kept.len() < MAX_IDLE {
-                kept.push(sender);
-            }
+            self.keep(origin, sender);
         }
         Ok(FetchResponse { status, body })
     }
 
+    fn keep(&self, origin: String, sender: Sender) {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|(_, sender)| !sender.is_closed());
+        if idle.iter().filter(|(of, _)| *of == origin).count() >= MAX_IDLE {
+            return;
+        }
+        if idle.len() >= MAX_IDLE_OF_ALL {
+            idle.pop_front();
+        }
+        idle.push_back((origin, sender));
+    }
+
     async fn connect(&self, url: &Url) -> Result<Sender, FetchError> {
-        let host = url.host_str().ok_or_else(|| FetchError::Url(format!("{url} names no host")))?.to_owned();
+        let host = url.host_str().ok_or_else(|| FetchError::Url("it names no host".into()))?.to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
         let open = async {
             let stream = TcpStream::connect(&host, port).await?;

@@ -17,6 +17,7 @@ pub mod sends;
 pub mod signals;
 pub mod socket;
 pub mod tls;
+mod turn;
 pub mod watchdog;
 pub mod websocket;
 

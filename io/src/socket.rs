@@ -15,6 +15,7 @@ use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::executor::{Sleep, sleep};
+use crate::turn::Turn;
 
 /// Connections that may wait to be accepted. A thousand tabs that come back together after
 /// a restart must not see refusals; the kernel caps this at `net.core.somaxconn`.
@@ -27,6 +28,10 @@ const MAX_UNSENT: u32 = 256 << 10;
 
 /// Bytes that are read at a time when they are thrown away.
 pub const DISCARD: usize = 64 << 10;
+
+/// Most bytes that are thrown away of a peer that was refused: whoever still sends after so many does not stop
+/// to read why.
+const MAX_DISCARDED: usize = 16 << 20;
 
 /// Whether the port can be had at all.
 ///
@@ -83,7 +88,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let stream = self.listener.accept().await.map_err(io_error)?;
         stream.set_nodelay(true).map_err(io_error)?;
-        let stream = TcpStream { stream, watch: None };
+        let stream = TcpStream::new(stream, None);
         // A kernel that does not know it serves all the same.
         let _ = stream.with_socket(|s| s.set_tcp_notsent_lowat(MAX_UNSENT));
         Ok(stream)
@@ -105,7 +110,7 @@ impl DetachedStream {
     pub fn attach(self) -> TcpStream {
         // SAFETY: the descriptor is a connected socket that only `self` owned, and it is given up here.
         let stream = unsafe { glommio::net::TcpStream::from_raw_fd(self.descriptor.into_raw_fd()) };
-        TcpStream { stream, watch: None }
+        TcpStream::new(stream, None)
     }
 }
 
@@ -115,6 +120,8 @@ pub struct TcpStream {
     /// Only on connections that we opened: a client that is not heard sends a ping, but a
     /// server that is not heard waits for ever.
     watch: Option<Watch>,
+    reads: Turn,
+    writes: Turn,
 }
 
 /// Looks at a silent socket itself now and then.
@@ -153,6 +160,10 @@ impl Watch {
 }
 
 impl TcpStream {
+    fn new(stream: glommio::net::TcpStream, watch: Option<Watch>) -> TcpStream {
+        TcpStream { stream, watch, reads: Turn::default(), writes: Turn::default() }
+    }
+
     /// Connects. Names are resolved beside the executor.
     pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address for host {host}"));
@@ -160,7 +171,7 @@ impl TcpStream {
             match glommio::net::TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(io_error)?;
-                    return Ok(TcpStream { stream, watch: Some(Watch::new()) });
+                    return Ok(TcpStream::new(stream, Some(Watch::new())));
                 }
                 Err(e) => last = io_error(e),
             }
@@ -182,13 +193,21 @@ impl TcpStream {
     }
 
     /// Ends the connection so that what was written last arrives: closing a socket while
-    /// the peer still sends would reset it. Takes what comes for at most `limit`.
+    /// the peer still sends would reset it. Takes what comes for at most `limit`, and no more than some megabytes.
     pub async fn finish(mut self, limit: Duration) {
         if self.with_socket(|s| s.shutdown(std::net::Shutdown::Write)).is_err() {
             return;
         }
         let mut chunk = vec![0; DISCARD];
-        let discard = async { while matches!(self.read(&mut chunk).await, Ok(1..)) {} };
+        let discard = async {
+            let mut taken = 0;
+            while let Ok(count @ 1..) = self.read(&mut chunk).await {
+                taken += count;
+                if taken >= MAX_DISCARDED {
+                    return;
+                }
+            }
+        };
         crate::executor::timeout(limit, discard).await;
     }
 
@@ -229,8 +248,8 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     .await
 }
 
-impl AsyncRead for TcpStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+impl TcpStream {
+    fn poll_data(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.watch.as_ref().is_some_and(|watch| watch.distrust)
             && let Some(found) = self.look(buf)
         {
@@ -249,9 +268,23 @@ impl AsyncRead for TcpStream {
     }
 }
 
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.reads.is_over(cx) {
+            return Poll::Pending;
+        }
+        let outcome = self.poll_data(cx, buf);
+        self.reads.count(outcome)
+    }
+}
+
 impl AsyncWrite for TcpStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.writes.is_over(cx) {
+            return Poll::Pending;
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.writes.count(outcome)
     }
 
     fn poll_write_vectored(
@@ -259,7 +292,11 @@ impl AsyncWrite for TcpStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        if self.writes.is_over(cx) {
+            return Poll::Pending;
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.writes.count(outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -333,5 +370,72 @@ impl AsyncWrite for WriteHalf {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.stream.borrow_mut()).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write;
+
+    use futures_lite::AsyncReadExt;
+
+    use super::*;
+    use crate::executor;
+
+    /// Sends without an end until the other side has gone.
+    fn flood(port: u16) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let frames = [0x8a, 0x00].repeat(1 << 20);
+            while stream.write_all(&frames).is_ok() {}
+        })
+    }
+
+    /// How often another task ran while `use_stream` did its work.
+    fn turns_beside<F: Future<Output = ()> + 'static>(
+        use_stream: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) -> usize {
+        let executor = executor::start("test", None, || async {
+            let listener = Listener::bind(0).unwrap();
+            let sender = flood(listener.local_addr().unwrap().port());
+            let stream = listener.accept().await.unwrap();
+            let (turns, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let (counted, end) = (turns.clone(), ended.clone());
+            executor::spawn(async move {
+                while !end.get() {
+                    counted.set(counted.get() + 1);
+                    executor::yield_now().await;
+                }
+            })
+            .detach();
+            executor::yield_now().await;
+            turns.set(0);
+            use_stream(stream).await;
+            ended.set(true);
+            executor::blocking(move || sender.join().unwrap()).await;
+            turns.get()
+        });
+        executor.unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn a_peer_that_never_stops_sending_does_not_keep_the_executor() {
+        const READS: usize = 2_000;
+        for chunk in [1, 64 << 10] {
+            let turns = turns_beside(move |mut stream| async move {
+                let mut chunk = vec![0; chunk];
+                for _ in 0..READS {
+                    assert!(stream.read(&mut chunk).await.unwrap() > 0);
+                }
+            });
+            assert!(turns >= READS / 40, "in {READS} reads of {chunk} bytes others ran {turns} times");
+        }
+    }
+
+    #[test]
+    fn what_is_thrown_away_ends_and_does_not_keep_the_executor() {
+        let turns = turns_beside(|stream| stream.finish(Duration::from_secs(3_600)));
+        assert!(turns >= MAX_DISCARDED / (512 << 10), "others ran {turns} times");
     }
 }

@@ -96,6 +96,9 @@ pub enum Message {
     Ping(Vec<u8>),
     /// A close frame.
     Close,
+    /// A pong, or a part of a message that is not whole yet, with so many bytes: nothing to handle, but to read it
+    /// took its time, which counts for whoever sent it.
+    Nothing(usize),
 }
 
 /// Why reading cannot go on.
@@ -136,27 +139,30 @@ impl FrameReader {
         self.buffer.extend(bytes);
     }
 
-    /// The next message, or `None` until more bytes come.
+    /// What the next frame brings, or `None` until more bytes come.
     pub fn next_message(&mut self) -> Result<Option<Message>, ReadError> {
-        loop {
-            let Some((opcode, fin, payload)) = self.next_frame()? else { return Ok(None) };
-            match opcode {
-                OpCode::Control(Control::Close) => return Ok(Some(Message::Close)),
-                OpCode::Control(Control::Ping) => return Ok(Some(Message::Ping(payload))),
-                OpCode::Control(_) => continue,
-                OpCode::Data(Data::Continue) => match &mut self.partial {
-                    None => return Err(ReadError::Protocol("a continuation without a beginning")),
-                    Some(partial) => partial.extend(payload),
-                },
-                OpCode::Data(_) if self.partial.is_some() => {
-                    return Err(ReadError::Protocol("a new message inside another"));
-                }
-                OpCode::Data(_) => self.partial = Some(payload),
+        let Some((opcode, fin, payload)) = self.next_frame()? else { return Ok(None) };
+        let bytes = payload.len();
+        match opcode {
+            OpCode::Control(Control::Close) => return Ok(Some(Message::Close)),
+            OpCode::Control(Control::Ping) => return Ok(Some(Message::Ping(payload))),
+            OpCode::Control(Control::Pong) => return Ok(Some(Message::Nothing(bytes))),
+            OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
+                return Err(ReadError::Protocol("a frame of a kind that does not exist"));
             }
-            if fin && let Some(whole) = self.partial.take() {
-                return Ok(Some(Message::Data(whole)));
+            OpCode::Data(Data::Continue) => match &mut self.partial {
+                None => return Err(ReadError::Protocol("a continuation without a beginning")),
+                Some(partial) => partial.extend(payload),
+            },
+            OpCode::Data(_) if self.partial.is_some() => {
+                return Err(ReadError::Protocol("a new message inside another"));
             }
+            OpCode::Data(_) => self.partial = Some(payload),
         }
+        Ok(Some(match self.partial.take_if(|_| fin) {
+            Some(whole) => Message::Data(whole),
+            None => Message::Nothing(bytes),
+        }))
     }
 
     fn next_frame(&mut self) -> Result<Option<(OpCode, bool, Vec<u8>)>, ReadError> {
@@ -236,7 +242,8 @@ mod tests {
             reader.feed(&[byte]);
             seen.extend(reader.next_message().unwrap());
         }
-        assert_eq!(seen, [Message::Ping(b"p".to_vec()), Message::Data(b"hello".to_vec())]);
+        let expected = [Message::Nothing(3), Message::Ping(b"p".to_vec()), Message::Data(b"hello".to_vec())];
+        assert_eq!(seen, expected);
     }
 
     #[test]
@@ -247,7 +254,31 @@ mod tests {
         let mut parts = masked(OpCode::Data(Data::Text), false, &[b'x'; 60]);
         parts.extend(masked(OpCode::Data(Data::Continue), true, &[b'x'; 60]));
         let mut reader = FrameReader::new(100, parts);
+        assert_eq!(reader.next_message(), Ok(Some(Message::Nothing(60))));
         assert_eq!(reader.next_message(), Err(ReadError::TooLarge));
+    }
+
+    #[test]
+    fn frames_that_are_no_messages_are_seen_one_by_one() {
+        let mut bytes = masked(OpCode::Control(Control::Pong), true, b"");
+        bytes.extend(masked(OpCode::Data(Data::Text), false, b""));
+        bytes.extend(masked(OpCode::Data(Data::Continue), false, b"").repeat(3));
+        bytes.extend(masked(OpCode::Control(Control::Pong), true, b"pong"));
+        bytes.extend(masked(OpCode::Data(Data::Continue), true, b""));
+        let mut reader = FrameReader::new(100, bytes);
+        let seen: Vec<Message> = std::iter::from_fn(|| reader.next_message().unwrap()).collect();
+        let nothing = |bytes| Message::Nothing(bytes);
+        let expected =
+            [nothing(0), nothing(0), nothing(0), nothing(0), nothing(0), nothing(4), Message::Data(vec![])];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn frames_of_kinds_that_do_not_exist_are_refused() {
+        for opcode in [OpCode::Data(Data::Reserved(3)), OpCode::Control(Control::Reserved(11))] {
+            let mut reader = FrameReader::new(100, masked(opcode, true, b"x"));
+            assert!(matches!(reader.next_message(), Err(ReadError::Protocol(_))), "{opcode:?}");
+        }
     }
 
     #[test]

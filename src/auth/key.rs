@@ -97,7 +97,12 @@ impl Key {
         if algorithms.is_empty() {
             return Err(KeyError::OtherAlgorithm);
         }
-        Ok(Key { id: text(jwk, "kid").map(str::to_owned), algorithms, material })
+        let key = Key { id: text(jwk, "kid").map(str::to_owned), algorithms, material };
+        // What the verifier cannot stand shows here, and not when somebody brings a token.
+        match key.algorithms.iter().all(|algorithm| key.verify("AAAA", b"", *algorithm).is_some()) {
+            true => Ok(key),
+            false => Err(KeyError::Malformed),
+        }
     }
 
     /// A JWK that everybody may know, as sets of keys hold them.
@@ -121,9 +126,16 @@ impl Key {
 
     /// Whether a token was signed with it, and with an algorithm that it admits.
     pub fn has_signed(&self, token: &Signed) -> bool {
-        let verify =
-            || jsonwebtoken::crypto::verify(token.signature, token.message, &self.material, token.algorithm);
-        self.admits(token.algorithm) && verify().unwrap_or(false)
+        self.admits(token.algorithm)
+            && self.verify(token.signature, token.message, token.algorithm).unwrap_or(false)
+    }
+
+    /// `None`: the verifier panicked. The bytes of keys and signatures come from outside, and they go through several
+    /// libraries.
+    fn verify(&self, signature: &str, message: &[u8], algorithm: Algorithm) -> Option<bool> {
+        let verify = || jsonwebtoken::crypto::verify(signature, message, &self.material, algorithm);
+        let verified = std::panic::catch_unwind(std::panic::AssertUnwindSafe(verify)).ok()?;
+        Some(verified.unwrap_or(false))
     }
 }
 
@@ -170,9 +182,19 @@ fn elliptic(jwk: &Map<String, Value>) -> Result<(Vec<Algorithm>, DecodingKey), K
 /// First byte of a point whose both coordinates follow.
 const UNCOMPRESSED: u8 = 4;
 
+/// Bytes of a point of Ed25519.
+const EDWARDS_BYTES: usize = 32;
+
 fn edwards(jwk: &Map<String, Value>) -> Result<(Vec<Algorithm>, DecodingKey), KeyError> {
     match text(jwk, "crv") {
-        Some("Ed25519") => Ok((vec![Algorithm::EdDSA], DecodingKey::from_ed_der(&bytes(jwk, "x")?))),
+        Some("Ed25519") => {
+            let point = bytes(jwk, "x")?;
+            // The verifier takes the first 32 bytes, whether they are there or not.
+            if point.len() != EDWARDS_BYTES {
+                return Err(KeyError::Malformed);
+            }
+            Ok((vec![Algorithm::EdDSA], DecodingKey::from_ed_der(&point)))
+        }
         Some(_) => Err(KeyError::UnknownType),
         None => Err(KeyError::Malformed),
     }
@@ -223,6 +245,47 @@ mod tests {
             assert_eq!(admitted(with(rsa_of(256), "alg", json!(other))), Err(KeyError::OtherAlgorithm));
         }
         assert_eq!(algorithm_of("none"), None);
+    }
+
+    #[test]
+    fn keys_of_any_content_are_refused_or_verify_nothing() {
+        let edwards =
+            |bytes: &[u8]| json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(bytes)});
+        for length in [1, 31, 33, 64] {
+            assert_eq!(admitted(edwards(&vec![1; length])), Err(KeyError::Malformed), "{length} bytes");
+        }
+        let curve = |name: &str, x: Vec<u8>, y: Vec<u8>| {
+            let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+            json!({"kty": "EC", "crv": name, "x": x, "y": y})
+        };
+        let rsa = |n: Vec<u8>, e: Vec<u8>| json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e)});
+        let mut keys = vec![
+            edwards(&[0; 32]),
+            edwards(&[0xff; 32]),
+            curve("P-256", vec![0; 32], vec![0; 32]),
+            curve("P-256", vec![0xff; 32], vec![0xff; 32]),
+            curve("P-384", vec![0xff; 48], vec![1; 48]),
+        ];
+        let mut even = vec![0xff; 256];
+        even[255] = 0xfe;
+        for modulus in [vec![0xff; 256], even, [vec![0x80], vec![0; 255]].concat()] {
+            for exponent in
+                [vec![0], vec![1], vec![2], vec![3], vec![0xff; 5], vec![0xff; 256], vec![0xff; 4_096]]
+            {
+                keys.push(rsa(modulus.clone(), exponent));
+            }
+        }
+        let message = format!("{}.e30", URL_SAFE_NO_PAD.encode(r#"{"alg":"X"}"#));
+        for jwk in keys {
+            let Ok(key) = Key::from_jwk(&jwk) else { continue };
+            for signature in [vec![], vec![0; 64], vec![0xff; 64], vec![0; 96], vec![0; 256], vec![0xff; 512]]
+            {
+                let signature = URL_SAFE_NO_PAD.encode(signature);
+                for algorithm in &key.algorithms {
+                    assert_eq!(key.verify(&signature, message.as_bytes(), *algorithm), Some(false), "{jwk}");
+                }
+            }
+        }
     }
 
     #[test]

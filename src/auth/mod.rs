@@ -4,6 +4,7 @@
 
 pub mod claims;
 pub mod error;
+pub mod guesses;
 pub mod key;
 pub mod key_set;
 pub mod signed;

@@ -31,6 +31,11 @@ impl Token {
         Token { raw: Secret::new(raw), kind: TokenKind::Opaque }
     }
 
+    /// Whether it was verified here: it says who its bearer is.
+    pub fn is_verified(&self) -> bool {
+        matches!(self.kind, TokenKind::Jwt(_))
+    }
+
     /// What the app's endpoints are sent.
     pub fn expose(&self) -> &str {
         self.raw.expose()

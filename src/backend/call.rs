@@ -1,28 +1,20 @@
 //! One call of an endpoint of the app, with the retries of `docs/spec/view-syncer.md` §7.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_lock::{Semaphore, SemaphoreGuardArc};
 use bytes::Bytes;
 use kelvin_io::executor::sleep;
 use kelvin_io::http_client::{FetchError, HttpClient};
 use serde_json::{Map, Value, json};
-use url::{Position, Url};
+use url::Position;
 
 use super::context::Context;
-use crate::config::{App, Endpoint};
+use super::turns::{CallKind, Turns};
+use crate::config::{App, Endpoint, without_secrets};
 use crate::protocol::error::{Kind, ProtocolError};
 
 /// Attempts of one call; only failures that may pass are tried again.
 const ATTEMPTS: u32 = 4;
-
-/// Calls of one endpoint under way at a time, from one core. After a restart all clients come at
-/// once, and an app that is asked a thousand things at once refuses most; the others wait here.
-const MAX_CALLS: usize = 128;
 
 /// Longest body preview in an error, in characters.
 const PREVIEW: usize = 512;
@@ -82,31 +74,19 @@ impl CallError {
 pub struct Caller {
     client: HttpClient,
     app: App,
-    /// By endpoint: calls that may still begin.
-    room: Rc<RefCell<HashMap<String, Arc<Semaphore>>>>,
+    turns: Turns,
 }
 
 impl Caller {
     /// For an app; connections are kept per core.
     pub fn new(app: App) -> Caller {
-        Caller { client: HttpClient::default(), app, room: Rc::default() }
+        Caller { client: HttpClient::default(), app, turns: Turns::default() }
     }
 
-    /// Waits until an endpoint may be called.
-    async fn turn(&self, url: &Url) -> SemaphoreGuardArc {
-        let endpoint = &url[..Position::BeforeQuery];
-        let room = {
-            let mut rooms = self.room.borrow_mut();
-            // Clients may name endpoints: those that nobody calls are forgotten.
-            rooms.retain(|name, room| name == endpoint || Arc::strong_count(room) > 1);
-            rooms.entry(endpoint.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_CALLS))).clone()
-        };
-        room.acquire_arc().await
-    }
-
-    /// POSTs a body and returns the answer's, if its status says success.
+    /// POSTs a body for a client group and returns the answer's, if its status says success.
     pub async fn post(
         &self,
+        (kind, group): (CallKind, &str),
         endpoint: &Endpoint,
         context: &Context,
         body: Bytes,
@@ -114,22 +94,25 @@ impl Caller {
         let url = endpoint
             .target(context.url.as_deref(), &self.app)
             .map_err(|e| CallError::internal("internal", e.to_string()))?;
+        let shown = without_secrets(url.as_str());
         let headers = context.headers(endpoint);
         let mut attempt = 1;
         loop {
-            let turn = self.turn(&url).await;
+            let is_listed = endpoint.lists(context.url.as_deref());
+            let turn = self.turns.wait(kind, &url[..Position::BeforeQuery], is_listed, group).await;
             let answer = self.client.post(&url, &headers, body.clone()).await;
             drop(turn);
             let failed = match answer {
                 Ok(answer) if (200..300).contains(&answer.status) => return Ok(without_mark(answer.body)),
-                Ok(answer) => http_error(&url, answer.status, &answer.body),
-                Err(FetchError::Connection(what)) => {
-                    CallError::internal("internal", format!("{url} cannot be reached: fetch failed: {what}"))
-                }
+                Ok(answer) => http_error(&shown, answer.status, &answer.body),
+                Err(FetchError::Connection(what)) => CallError::internal(
+                    "internal",
+                    format!("{shown} cannot be reached: fetch failed: {what}"),
+                ),
                 Err(FetchError::Timeout(_)) => {
-                    return Err(CallError::internal("timeout", format!("{url} did not answer in time")));
+                    return Err(CallError::internal("timeout", format!("{shown} did not answer in time")));
                 }
-                Err(e) => return Err(CallError::internal("internal", format!("{url}: {e}"))),
+                Err(e) => return Err(CallError::internal("internal", format!("{shown}: {e}"))),
             };
             let may_pass = failed.status.is_none_or(|s| s >= 500);
             if !may_pass || attempt == ATTEMPTS {
@@ -151,7 +134,7 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_millis((100u64 << (attempt - 1)).min(1000))
 }
 
-fn http_error(url: &url::Url, status: u16, body: &[u8]) -> CallError {
+fn http_error(url: &str, status: u16, body: &[u8]) -> CallError {
     let text = String::from_utf8_lossy(body);
     let mut preview: String = text.chars().take(PREVIEW).collect();
     if preview.len() < text.len() {

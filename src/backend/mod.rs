@@ -4,7 +4,10 @@
 
 pub mod answers;
 pub mod call;
+pub mod clean_up;
 pub mod context;
 mod failure;
+pub mod fair_queue;
 pub mod push;
 pub mod transform;
+pub mod turns;

@@ -4,7 +4,8 @@
 //! One request of a group is under way at a time; what queues up meanwhile is joined per
 //! sending connection, so that the order of each client is kept.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -28,7 +29,7 @@ pub struct Batch {
     /// Sender.
     pub connection: ConnectionId,
     /// What it brings along; captured when the mutations came.
-    pub context: Context,
+    pub context: Rc<Context>,
     envelope: Value,
     mutations: Vec<Box<str>>,
     /// Client and number of each.
@@ -38,7 +39,7 @@ pub struct Batch {
 
 impl Batch {
     /// Makes a batch of one message.
-    pub fn new(connection: ConnectionId, context: Context, push: &Push) -> Batch {
+    pub fn new(connection: ConnectionId, context: Rc<Context>, push: &Push) -> Batch {
         let mut envelope = json!({
             "clientGroupID": push.group_id,
             "pushVersion": push.push_version,
@@ -53,7 +54,7 @@ impl Batch {
             connection,
             context,
             envelope,
-            bytes: mutations.iter().map(|m| m.len()).sum(),
+            bytes: push.request_id.len() + mutations.iter().map(|m| m.len()).sum::<usize>(),
             mutations,
             ids: push.mutations.iter().map(|m| (m.client_id.clone(), m.id)).collect(),
         }
@@ -208,25 +209,26 @@ fn malformed(what: &str) -> CallError {
 /// Results come back through replication. Only a legacy answer says here that mutations came
 /// too early, each client's for itself.
 fn too_early(mutations: &[MutationAnswer]) -> Result<Vec<(String, ProtocolError)>, CallError> {
-    let mut errors: Vec<(String, ProtocolError)> = Vec::new();
+    let mut by_client: BTreeMap<&String, (Vec<(String, u64)>, Option<&MutationAnswer>)> = BTreeMap::new();
     for mutation in mutations {
-        let Some(error) = mutation.result.error.as_deref() else { continue };
-        if !RESULT_ERRORS.contains(&error) {
-            return Err(malformed(&format!("unknown error {error:?} of a mutation")));
+        let (listed, early) = by_client.entry(&mutation.id.client_id).or_default();
+        listed.push((mutation.id.client_id.clone(), mutation.id.id));
+        match mutation.result.error.as_deref() {
+            Some(error) if !RESULT_ERRORS.contains(&error) => {
+                return Err(malformed(&format!("unknown error {error:?} of a mutation")));
+            }
+            Some("oooMutation") if early.is_none() => *early = Some(mutation),
+            _ => {}
         }
-        let client = &mutation.id.client_id;
-        if error != "oooMutation" || errors.iter().any(|(c, _)| c == client) {
-            continue;
-        }
-        let of_client = mutations.iter().filter(|m| m.id.client_id == *client);
-        let listed: Vec<(String, u64)> = of_client.map(|m| (client.clone(), m.id.id)).collect();
+    }
+    let told = by_client.into_values().filter_map(|(listed, early)| {
         let error = CallError {
-            details: mutation.result.details.clone().map(Box::new),
+            details: early?.result.details.clone().map(Box::new),
             ..server_error("oooMutation", "mutations arrived out of order")
         };
-        errors.extend(per_client(&error, &listed));
-    }
-    Ok(errors)
+        Some(per_client(&error, &listed))
+    });
+    Ok(told.flatten().collect())
 }
 
 fn legacy_failure(error: &str, body: &[u8]) -> Result<CallError, CallError> {
@@ -265,64 +267,14 @@ fn server_error(reason: &str, message: &str) -> CallError {
 
 /// The errors of a failed request, one for each client with mutations in it.
 pub fn per_client(error: &CallError, ids: &[(String, u64)]) -> Vec<(String, ProtocolError)> {
-    let mut clients: Vec<&String> = ids.iter().map(|(client, _)| client).collect();
-    clients.sort();
-    clients.dedup();
-    clients
-        .into_iter()
-        .map(|client| {
-            let listed: Vec<Value> = ids
-                .iter()
-                .filter(|(c, _)| c == client)
-                .map(|(c, id)| json!({"id": id, "clientID": c}))
-                .collect();
-            (client.clone(), error.to_protocol(Kind::PushFailed, ("mutationIDs", Value::Array(listed))))
-        })
-        .collect()
-}
-
-/// Body of the request that lets the app forget results: those of one client up to a
-/// mutation, or all of several clients.
-pub fn cleanup(group_id: &str, request_id: &str, now_ms: u64, what: Cleanup) -> Bytes {
-    let (client, argument) = match what {
-        Cleanup::UpTo { client_id, id } => (
-            client_id,
-            json!({"type": "single", "clientGroupID": group_id, "clientID": client_id, "upToMutationID": id}),
-        ),
-        Cleanup::Clients(ids) => (
-            ids.first().map_or("", String::as_str),
-            json!({"type": "bulk", "clientGroupID": group_id, "clientIDs": ids}),
-        ),
+    let mut listed: BTreeMap<&String, Vec<Value>> = BTreeMap::new();
+    for (client, id) in ids {
+        listed.entry(client).or_default().push(json!({"id": id, "clientID": client}));
+    }
+    let told = |(client, ids): (&String, Vec<Value>)| {
+        (client.clone(), error.to_protocol(Kind::PushFailed, ("mutationIDs", Value::Array(ids))))
     };
-    let body = json!({
-        "clientGroupID": group_id,
-        "mutations": [{
-            "type": "custom",
-            "id": 0,
-            "clientID": client,
-            "name": "_zero_cleanupResults",
-            "args": [argument],
-            "timestamp": now_ms,
-        }],
-        "pushVersion": 1,
-        "timestamp": now_ms,
-        "requestID": request_id,
-    });
-    Bytes::from(body.to_string())
-}
-
-/// Results that clients have taken note of.
-#[derive(Debug, Clone, Copy)]
-pub enum Cleanup<'a> {
-    /// All of a client up to this one.
-    UpTo {
-        /// The client.
-        client_id: &'a str,
-        /// Last mutation.
-        id: u64,
-    },
-    /// All of these clients.
-    Clients(&'a [String]),
+    listed.into_iter().map(told).collect()
 }
 
 #[cfg(test)]
@@ -335,7 +287,7 @@ mod tests {
             r#"["push",{{"clientGroupID":"g","mutations":[{{"type":"custom","id":{id},"clientID":"c{connection}","name":"m","args":[1.0],"timestamp":1}}],"pushVersion":1,"timestamp":1,"requestID":"r{id}"}}]"#
         );
         let Ok(Upstream::Push(push)) = parse(&text) else { panic!() };
-        Batch::new(ConnectionId(connection), Context::default(), &push)
+        Batch::new(ConnectionId(connection), Rc::default(), &push)
     }
 
     #[test]
@@ -351,6 +303,16 @@ mod tests {
         assert_eq!(queue.pop().unwrap().ids, [("c2".to_owned(), 1)]);
         assert!(queue.pop().is_none());
         assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn a_request_of_very_many_clients_fails_in_no_time() {
+        let ids: Vec<(String, u64)> = (0..200_000).map(|n| (format!("c{}", n % 100_000), n)).collect();
+        let told = per_client(&CallError::internal("internal", "no"), &ids);
+        assert_eq!(told.len(), 100_000);
+        let first = told.iter().find(|(client, _)| client == "c0").unwrap();
+        let expected = json!([{"id": 0, "clientID": "c0"}, {"id": 100_000, "clientID": "c0"}]);
+        assert_eq!(first.1.fields["mutationIDs"], expected);
     }
 
     #[test]

@@ -28,7 +28,20 @@ pub struct Endpoint {
     pub allowed_request_headers: Vec<String>,
 }
 
-/// Why a URL is not called. The message is fit for the client that asked for it.
+/// A URL, or what was given for one, without what may be secret: user and password, query and fragment. Cut by hand:
+/// it may be a pattern, or no URL at all.
+pub fn without_secrets(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (authority, path) = rest.split_at(rest.find(['/', '\\']).unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match scheme {
+        "" => format!("{host}{path}"),
+        scheme => format!("{scheme}://{host}{path}"),
+    }
+}
+
+/// Why a URL is not called. The URLs here are [`without_secrets`], so that the message is fit for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UrlRefused {
     /// It is no URL, or not an http one.
@@ -52,20 +65,26 @@ impl Endpoint {
         Url::parse(url).is_ok_and(|url| self.urls.iter().any(|rule| rule.matches(&url)))
     }
 
+    /// Whether the configuration has the URL to call as it is, and not by a pattern. `asked`: by the client.
+    pub fn lists(&self, asked: Option<&str>) -> bool {
+        let asked = asked.filter(|text| !text.is_empty());
+        asked.is_none_or(|text| self.urls.iter().any(|rule| rule.text == text))
+    }
+
     /// The URL to call: `asked` by the client, or the default, with `schema` and `appID` added.
     pub fn target(&self, asked: Option<&str>, app: &App) -> Result<Url, UrlRefused> {
         let asked = asked.filter(|text| !text.is_empty());
         let text = asked.or(self.default_url()).ok_or(UrlRefused::NotConfigured)?;
-        let mut url = Url::parse(text).map_err(|_| UrlRefused::NotAUrl(text.to_owned()))?;
+        let mut url = Url::parse(text).map_err(|_| UrlRefused::NotAUrl(without_secrets(text)))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(UrlRefused::NotAUrl(text.to_owned()));
+            return Err(UrlRefused::NotAUrl(without_secrets(text)));
         }
         if !self.urls.iter().any(|rule| rule.matches(&url)) {
-            return Err(UrlRefused::NotAllowed(text.to_owned()));
+            return Err(UrlRefused::NotAllowed(without_secrets(text)));
         }
         for reserved in RESERVED {
             if url.query_pairs().any(|(name, _)| name == reserved) {
-                return Err(UrlRefused::Reserved(text.to_owned(), reserved));
+                return Err(UrlRefused::Reserved(without_secrets(text), reserved));
             }
         }
         url.query_pairs_mut().append_pair("schema", &app.shard_schema()).append_pair("appID", &app.id);
@@ -121,6 +140,32 @@ impl UrlRule {
 
 impl fmt::Debug for UrlRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.text)
+        write!(f, "{:?}", without_secrets(&self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_form_of_printing_shows_what_is_secret_in_a_url() {
+        let secret = "https://hunter2:hunter2@app.example.com:8443/api/query?key=hunter2#hunter2";
+        let rule = UrlRule::compile(secret).unwrap();
+        assert_eq!(format!("{rule:?}"), "\"https://app.example.com:8443/api/query\"");
+        let endpoint = Endpoint { urls: vec![rule], ..Endpoint::default() };
+        assert!(!format!("{endpoint:?}").contains("hunter2"));
+        let app = App { id: "zero".into(), publications: Vec::new(), shard_num: 0 };
+        for asked in [
+            "https://hunter2@other.example.com/?hunter2",
+            "ftp://hunter2:a@b@app/x?hunter2",
+            "//hunter2@x?hunter2",
+            "hunter2@x",
+            "https://a:hunter2@app.example.com:8443/api/query?schema=hunter2",
+        ] {
+            let refused = endpoint.target(Some(asked), &app).unwrap_err();
+            assert!(!format!("{refused} {refused:?}").contains("hunter2"), "{refused:?}");
+        }
+        assert_eq!(without_secrets("https://*.example.com/api/*?x"), "https://*.example.com/api/*");
     }
 }

@@ -1,6 +1,6 @@
 //! The app's endpoints from their options and the older names of these.
 
-use super::endpoint::{Endpoint, UrlRule};
+use super::endpoint::{Endpoint, UrlRule, without_secrets};
 use super::error::ConfigError;
 use super::option::Opt;
 use super::secret::Secret;
@@ -104,7 +104,7 @@ fn rules(values: &Values, opt: &Opt) -> Result<Vec<UrlRule>, ConfigError> {
     let compile = |text: &String| {
         UrlRule::compile(text).map_err(|problem| {
             let remedy = "Give whole URLs such as https://example.com/api/query; parts may be wildcards (*).";
-            values.bad(opt, text, &problem, remedy)
+            values.bad(opt, &without_secrets(text), &problem, remedy)
         })
     };
     texts.iter().map(compile).collect()

@@ -25,6 +25,10 @@ pub static READ: &[(&str, &str)] = &[
         "PGCONNECT_TIMEOUT",
         "seconds for one attempt to connect to Postgres, 15 if it is not set; in the connection string: connect_timeout",
     ),
+    (
+        "PGSSLROOTCERT",
+        "file (PEM) with the certificates that are trusted, when a connection string names none",
+    ),
     ("PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE", "what a connection string leaves out"),
 ];
 

@@ -34,6 +34,7 @@ mod values;
 
 pub use app::App;
 pub use docs::settings_page;
+pub use endpoint::without_secrets;
 pub use endpoint::{Endpoint, UrlRefused, UrlRule};
 pub use error::ConfigError;
 pub use help::help;

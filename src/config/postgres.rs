@@ -1,6 +1,7 @@
 //! Connection strings of Postgres (`docs/spec/config-ops.md` §2.3).
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -15,11 +16,18 @@ pub enum SslMode {
     Disable,
     /// When the server offers it; the certificate is not verified.
     Prefer,
-    /// Always; the certificate is not verified.
+    /// Always; the certificate is not verified, unless authorities are named.
     Require,
+    /// Always; the certificate is never verified.
+    NoVerify,
+    /// Always; the certificate is verified, for whatever host.
+    VerifyCa,
     /// Always; the certificate and the host name are verified.
     VerifyFull,
 }
+
+/// Value of `sslrootcert` for the authorities that everybody trusts.
+const SYSTEM: &str = "system";
 
 /// A parsed connection string. Neither `Debug` nor `Display` shows the password or the options.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +44,9 @@ pub struct PostgresUrl {
     pub database: String,
     /// From `sslmode` or `ssl`; without them `Prefer`.
     pub ssl: SslMode,
+    /// File (PEM) with the certificates that are trusted, from `sslrootcert` or `PGSSLROOTCERT`; `None`: those of the
+    /// authorities that everybody trusts.
+    pub root_certificates: Option<PathBuf>,
     /// Limit for one attempt to connect, from `connect_timeout` or `PGCONNECT_TIMEOUT`.
     pub connect_timeout: Option<Duration>,
     /// The parameters of the query string that are not fields here (`options`, `application_name`, …).
@@ -74,23 +85,26 @@ impl PostgresUrl {
             user,
             password: password.filter(|text| !text.is_empty()).map(Secret::new),
             ssl: SslMode::Prefer,
+            root_certificates: None,
             connect_timeout: env("PGCONNECT_TIMEOUT").and_then(seconds),
             options: Vec::new(),
         };
-        parsed.parameters(&url)?;
+        parsed.parameters(&url, env("PGSSLROOTCERT"))?;
         if parsed.host.contains(',') {
             return Err("lists several hosts; one is supported".to_owned());
         }
         Ok(parsed)
     }
 
-    fn parameters(&mut self, url: &Url) -> Result<(), String> {
+    fn parameters(&mut self, url: &Url, default_roots: Option<&str>) -> Result<(), String> {
+        let mut roots = default_roots.map(str::to_owned);
         let mut ssl = None;
         let mut sslmode = None;
         for (name, value) in url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())) {
             match name.as_str() {
                 "ssl" => ssl = Some(value),
                 "sslmode" => sslmode = Some(value),
+                "sslrootcert" => roots = Some(value),
                 "host" => self.host = value,
                 "port" => {
                     self.port = value.parse().map_err(|_| "has a port that is not a number".to_owned())?
@@ -99,22 +113,49 @@ impl PostgresUrl {
                 _ => self.options.push((name, value)),
             }
         }
-        if let Some(text) = ssl.or(sslmode) {
-            self.ssl = ssl_mode(&text)?;
+        let mode = ssl.or(sslmode);
+        if let Some(text) = &mode {
+            self.ssl = ssl_mode(text)?;
+        }
+        self.trust(roots.filter(|path| !path.is_empty()), mode.is_some())
+    }
+
+    /// Whom to trust, as libpq: who names authorities wants them asked.
+    fn trust(&mut self, roots: Option<String>, has_mode: bool) -> Result<(), String> {
+        match (roots, self.ssl) {
+            (Some(roots), _) if roots == SYSTEM => {
+                if has_mode && self.ssl != SslMode::VerifyFull {
+                    return Err("has sslrootcert=system, which needs sslmode=verify-full".to_owned());
+                }
+                self.ssl = SslMode::VerifyFull;
+            }
+            (Some(roots), mode) => {
+                self.root_certificates = Some(PathBuf::from(roots));
+                if mode == SslMode::Require {
+                    self.ssl = SslMode::VerifyCa;
+                }
+            }
+            // Of the authorities that everybody trusts anybody may have a certificate, for his own host.
+            (None, SslMode::VerifyCa) => self.ssl = SslMode::VerifyFull,
+            (None, _) => {}
         }
         Ok(())
     }
 }
 
-/// `prefer`, `allow` and `require` do not verify, as in the reference's client library.
+/// `prefer`, `allow` and `require` do not verify, as in the reference's client library; `require` does when authorities
+/// are named, and `no-verify` never.
 fn ssl_mode(text: &str) -> Result<SslMode, String> {
     match text {
         "disable" | "false" => Ok(SslMode::Disable),
         "prefer" | "allow" => Ok(SslMode::Prefer),
-        "require" | "no-verify" => Ok(SslMode::Require),
-        "verify-full" | "verify-ca" | "true" => Ok(SslMode::VerifyFull),
+        "require" => Ok(SslMode::Require),
+        "no-verify" => Ok(SslMode::NoVerify),
+        "verify-ca" => Ok(SslMode::VerifyCa),
+        "verify-full" | "true" => Ok(SslMode::VerifyFull),
         _ => Err(format!(
-            "has sslmode={text}, which is not one of disable, no-verify, allow, prefer, require, verify-full"
+            "has sslmode={text}, which is not one of disable, no-verify, allow, prefer, require, verify-ca, \
+             verify-full"
         )),
     }
 }
@@ -182,10 +223,41 @@ mod tests {
     #[test]
     fn ssl_wins_over_sslmode() {
         assert_eq!(parse("postgres://h/d?sslmode=require&ssl=false").unwrap().ssl, SslMode::Disable);
-        for (text, mode) in [("no-verify", SslMode::Require), ("verify-full", SslMode::VerifyFull)] {
+        for (text, mode) in [("no-verify", SslMode::NoVerify), ("verify-full", SslMode::VerifyFull)] {
             assert_eq!(parse(&format!("postgres://h/d?sslmode={text}")).unwrap().ssl, mode);
         }
         assert!(parse("postgres://h/d?sslmode=maybe").is_err());
+    }
+
+    #[test]
+    fn authorities_that_are_named_are_asked_as_libpq_does() {
+        let mode = |query: &str, env: Option<&'static str>| {
+            let url = format!("postgres://h/d?{query}");
+            let env = |name: &str| env.filter(|_| name == "PGSSLROOTCERT");
+            PostgresUrl::parse(&url, env).map(|url| (url.ssl, url.root_certificates))
+        };
+        let ca = Some(PathBuf::from("/ca.pem"));
+        let named = "sslrootcert=/ca.pem";
+        assert_eq!(mode("sslmode=verify-full", None), Ok((SslMode::VerifyFull, None)));
+        assert_eq!(
+            mode("sslmode=verify-ca", None),
+            Ok((SslMode::VerifyFull, None)),
+            "stricter than it was asked"
+        );
+        assert_eq!(mode("sslmode=require", None), Ok((SslMode::Require, None)));
+        for (text, expected) in [
+            ("verify-full", SslMode::VerifyFull),
+            ("verify-ca", SslMode::VerifyCa),
+            ("require", SslMode::VerifyCa),
+            ("no-verify", SslMode::NoVerify),
+            ("prefer", SslMode::Prefer),
+        ] {
+            assert_eq!(mode(&format!("sslmode={text}&{named}"), None), Ok((expected, ca.clone())));
+            assert_eq!(mode(&format!("sslmode={text}"), Some("/ca.pem")), Ok((expected, ca.clone())));
+        }
+        assert_eq!(mode(named, Some("/other.pem")), Ok((SslMode::Prefer, ca)), "the string comes first");
+        assert_eq!(mode("sslrootcert=system", None), Ok((SslMode::VerifyFull, None)));
+        assert!(mode("sslrootcert=system&sslmode=require", None).is_err());
     }
 
     #[test]

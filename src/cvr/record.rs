@@ -135,6 +135,9 @@ pub struct GroupRecord {
     pub schema: u64,
     /// The user that it belongs to; `None`: no connection was let in yet.
     pub user: Option<Option<String>>,
+    /// A token has shown that it is that user's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_proved: bool,
     /// The browser profile; `None`: of an old client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Box<str>>,
@@ -170,6 +173,10 @@ pub struct GroupRecord {
     /// The same of those that clients have not been told of yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results_going: Vec<String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn is_lowest(label: &(u64, u64)) -> bool {
@@ -475,6 +482,7 @@ mod tests {
             id: "g".into(),
             schema: 1,
             user: Some(Some("u".into())),
+            is_proved: true,
             profile: Some("p1".into()),
             born: (5, 1),
             label: (5, 6),

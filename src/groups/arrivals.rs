@@ -114,18 +114,13 @@ impl Syncer {
             self.groups.insert(arrival.group_id.clone(), Box::new(group));
         }
         let Some(group) = self.groups.get_mut(&arrival.group_id) else { return Ok(()) };
-        match &group.user {
-            Some(user) if *user != arrival.user_id => {
-                return Err(ProtocolError::new(
-                    Kind::Unauthorized,
-                    "the client group belongs to another user",
-                ));
-            }
-            Some(_) => {}
-            None => {
-                group.user = Some(arrival.user_id.clone());
-                self.shared.note(group);
-            }
+        if let Some(user) = &group.user {
+            user.admits(&arrival.user)?;
+        }
+        // Once its user has been proved, that is asked of everybody.
+        if group.user.as_ref() != Some(&arrival.user) {
+            group.user = Some(arrival.user.clone());
+            self.shared.note(group);
         }
         if group.profile.as_deref() != arrival.profile_id.as_deref() {
             group.profile = arrival.profile_id.as_deref().map(Box::from);

@@ -4,6 +4,7 @@
 //! State and small decisions only; the steps that change what clients hold are in
 //! [`super::step`] and [`super::catchup`].
 
+use super::user::User;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -60,7 +61,7 @@ pub struct Group {
     /// What its clients believe the tables to be.
     pub schema: Rc<Resolved>,
     /// User that the group belongs to, once a connection was validated.
-    pub user: Option<Option<String>>,
+    pub user: Option<User>,
     /// Browser profile that last connected (`docs/spec/sync-protocol.md` §4.4).
     pub profile: Option<Box<str>>,
     /// Clients by id.

@@ -30,3 +30,4 @@ pub mod sorted;
 pub mod step;
 mod stream;
 pub mod syncer;
+pub mod user;

@@ -7,6 +7,7 @@ use super::desires::{Client, Desire};
 use super::group::Group;
 use super::query::{Query, Spec};
 use super::schema::Resolved;
+use super::user::User;
 use crate::changes::version::StateVersion;
 use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, QueryRecord, RecordId};
 use crate::cvr::replay::cookie;
@@ -67,7 +68,8 @@ pub fn record(
     GroupRecord {
         id: group.id.to_string(),
         schema,
-        user: group.user.clone(),
+        user: group.user.as_ref().map(|user| user.id.clone()),
+        is_proved: group.user.as_ref().is_some_and(|user| user.is_proved),
         profile: group.profile.clone(),
         born: pair(group.born),
         label: pair(group.label),
@@ -141,7 +143,7 @@ fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecor
 /// Makes a group of what was written down, at `now`. Its views are what it held; none is a view of now yet.
 pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: f64) -> Group {
     let mut group = Group::new(record.id.as_str().into(), schema);
-    group.user = record.user;
+    group.user = record.user.map(|id| User { id, is_proved: record.is_proved });
     group.profile = record.profile;
     group.born = cookie(record.born);
     group.label = cookie(record.label);

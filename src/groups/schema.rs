@@ -115,7 +115,7 @@ fn resolve(
     let mut problems = Vec::new();
     for name in schema.tables.keys() {
         match catalogue.table(name) {
-            None => problems.push(missing_table(name, catalogue, own)),
+            None => problems.push(missing_table(name)),
             Some(table) if !table.is_syncable() => problems.push(table_without_key(table)),
             Some(_) => {}
         }
@@ -130,14 +130,17 @@ fn resolve(
     if problems.is_empty() {
         return Ok(ClientKeys(keys));
     }
+    // What there is instead is for the log: whoever has found the address of the server can send a schema.
+    let of_app = |table: &&Table| table.is_syncable() && !own.contains(&table.schema);
+    crate::info!(
+        synced = quoted(catalogue.tables.iter().filter(of_app).map(|t| t.name.as_str()));
+        "a client schema does not fit the synced tables: {}", problems.join(" ")
+    );
     Err(ProtocolError::new(Kind::SchemaVersionNotSupported, problems.join("\n")))
 }
 
-fn missing_table(name: &str, catalogue: &Catalogue, own: &[String]) -> String {
-    let of_app = |table: &&Table| table.is_syncable() && !own.contains(&table.schema);
-    let known = quoted(catalogue.tables.iter().filter(of_app).map(|t| t.name.as_str()));
-    let mut text =
-        format!("The table \"{name}\" does not exist upstream or is not replicated; synced tables: {known}.");
+fn missing_table(name: &str) -> String {
+    let mut text = format!("The table \"{name}\" does not exist upstream or is not replicated.");
     if name.contains('.') {
         text.push_str(
             " Tables outside the schema \"public\" are replicated when a publication with them is named in \
@@ -204,9 +207,8 @@ fn check_table(table: &Table, client: &ClientTable, problems: &mut Vec<String>) 
 fn check_known(table: &Table, name: &str, problems: &mut Vec<String>) {
     match table.column(name).map(|c| &table.columns[c as usize]) {
         None => problems.push(format!(
-            "The column \"{}\".\"{name}\" does not exist upstream or is not replicated; columns: {}.",
-            table.name,
-            quoted(table.visible_columns().map(|(_, c)| c.name.as_str()))
+            "The column \"{}\".\"{name}\" does not exist upstream or is not replicated.",
+            table.name
         )),
         Some(column) if column.zero_type.is_none() => problems.push(format!(
             "The column \"{}\".\"{name}\" cannot be synced: its type is \"{}\".",

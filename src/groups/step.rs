@@ -38,7 +38,8 @@ struct Noted {
 
 /// An error while a step was composed: the group cannot go on.
 pub fn failed(error: ReadError) -> ProtocolError {
-    ProtocolError::new(Kind::Internal, error.to_string())
+    crate::error!("a step could not be composed: {error}");
+    ProtocolError::new(Kind::Internal, error.for_clients())
 }
 
 /// Takes a step at the core's version. Returns how many row operations were told.

@@ -18,6 +18,7 @@ use super::reading::LaneRequest;
 use super::shared::Shared;
 use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
+use super::user::User;
 use crate::changes::batch::{Batch, TableBatch};
 use crate::changes::faults::{self, Fault};
 use crate::changes::panics;
@@ -73,7 +74,7 @@ pub struct Arrival {
     /// Group.
     pub group_id: Rc<str>,
     /// User that the connection was validated for.
-    pub user_id: Option<String>,
+    pub user: User,
     /// Browser profile, which may have several groups; `None`: an old client, whose group is all there
     /// is of it.
     pub profile_id: Option<String>,

@@ -17,6 +17,14 @@ pub const MAX_QUERY_OPS: usize = 20_000;
 /// Most mutations in one push. Clients send one per message.
 pub const MAX_MUTATIONS: usize = 10_000;
 
+/// Most ids of clients in one list: those that are gone, or all tabs of a browser.
+pub const MAX_CLIENT_IDS: usize = 20_000;
+
+/// Most headers that a client asks to add to calls of an endpoint.
+pub const MAX_HEADERS: usize = 128;
+/// Longest URL, and longest value of such a header, in bytes.
+pub const MAX_TEXT: usize = 16 << 10;
+
 /// Longest hash, name of a query or a mutator, and header, in bytes.
 pub const MAX_NAME: usize = 1_024;
 
@@ -266,14 +274,15 @@ pub fn parse(message: &str) -> Result<Upstream<'_>, Invalid> {
         }
         "deleteClients" => {
             let raw: RawDeleted = read(body, kind)?;
-            Ok(Upstream::DeleteClients(raw.client_ids.unwrap_or_default()))
+            Ok(Upstream::DeleteClients(client_ids(raw.client_ids.unwrap_or_default())?))
         }
         "push" => push(read(body, kind)?).map(|p| Upstream::Push(Box::new(p))),
         "ping" => read::<Empty>(body, kind).map(|_| Upstream::Ping),
         "updateAuth" => Ok(Upstream::UpdateAuth(read::<RawAuth>(body, kind)?.auth)),
         "ackMutationResponses" => {
             let raw: RawAck = read(body, kind)?;
-            Ok(Upstream::AckMutationResponses { client_id: raw.client_id, id: whole(raw.id, "id")? })
+            let client_id = name(raw.client_id, "clientID")?;
+            Ok(Upstream::AckMutationResponses { client_id, id: whole(raw.id, "id")? })
         }
         "pull" | "closeConnection" => Ok(Upstream::Ignored),
         "inspect" => {
@@ -310,6 +319,31 @@ fn name(text: String, what: &str) -> Result<String, Invalid> {
     Ok(text)
 }
 
+fn client_ids(ids: Vec<String>) -> Result<Vec<String>, Invalid> {
+    if ids.len() > MAX_CLIENT_IDS {
+        return Err(format!("more than {MAX_CLIENT_IDS} ids of clients in one list"));
+    }
+    ids.into_iter().map(|id| name(id, "clientID")).collect()
+}
+
+fn text(text: Option<String>, what: &str) -> Result<Option<String>, Invalid> {
+    match text {
+        Some(text) if text.len() > MAX_TEXT => Err(format!("{what} is longer than {MAX_TEXT} bytes")),
+        text => Ok(text.filter(|text| !text.is_empty())),
+    }
+}
+
+fn headers(headers: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String>, Invalid> {
+    let headers = headers.unwrap_or_default();
+    if headers.len() > MAX_HEADERS {
+        return Err(format!("more than {MAX_HEADERS} headers for an endpoint"));
+    }
+    if headers.iter().any(|(name, value)| name.len() > MAX_NAME || value.len() > MAX_TEXT) {
+        return Err("a header for an endpoint is too long".to_owned());
+    }
+    Ok(headers)
+}
+
 fn ops(raw: Vec<RawOp<'_>>) -> Result<Vec<QueryOp<'_>>, Invalid> {
     if raw.len() > MAX_QUERY_OPS {
         return Err(format!("more than {MAX_QUERY_OPS} query operations in one message"));
@@ -344,12 +378,12 @@ fn init(raw: RawInit<'_>) -> Result<InitConnection<'_>, Invalid> {
     Ok(InitConnection {
         desired: ops(raw.desired)?,
         client_schema: raw.client_schema.map(ClientSchema::normalised),
-        deleted: raw.deleted.map(|d| d.client_ids.unwrap_or_default()),
-        push_url: raw.push_url.filter(|u| !u.is_empty()),
-        push_headers: raw.push_headers.unwrap_or_default(),
-        query_url: raw.query_url.filter(|u| !u.is_empty()),
-        query_headers: raw.query_headers.unwrap_or_default(),
-        active_clients: raw.active_clients,
+        deleted: raw.deleted.map(|d| client_ids(d.client_ids.unwrap_or_default())).transpose()?,
+        push_url: text(raw.push_url, "userPushURL")?,
+        push_headers: headers(raw.push_headers)?,
+        query_url: text(raw.query_url, "userQueryURL")?,
+        query_headers: headers(raw.query_headers)?,
+        active_clients: raw.active_clients.map(client_ids).transpose()?,
     })
 }
 
@@ -379,7 +413,7 @@ fn push(raw: RawPush<'_>) -> Result<Push<'_>, Invalid> {
         push_version: raw.push_version,
         schema_version: raw.schema_version,
         timestamp: raw.timestamp,
-        request_id: raw.request_id,
+        request_id: name(raw.request_id, "requestID")?,
     })
 }
 
@@ -399,6 +433,39 @@ mod tests {
         assert!(push.mutations[0].raw.get().contains("\"timestamp\":1.5"));
         assert!(matches!(parse(r#"["ping",{}]"#), Ok(Upstream::Ping)));
         assert!(matches!(parse(r#"["closeConnection",[]]"#), Ok(Upstream::Ignored)));
+    }
+
+    #[test]
+    fn lists_and_texts_have_their_limits() {
+        let ids = |count: usize| {
+            let ids: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
+            serde_json::to_string(&ids).unwrap()
+        };
+        let delete = |ids: String| format!(r#"["deleteClients",{{"clientIDs":{ids}}}]"#);
+        let init = |more: String| format!(r#"["initConnection",{{"desiredQueriesPatch":[],{more}}}]"#);
+        let (long, longer) = ("x".repeat(MAX_NAME + 1), "x".repeat(MAX_TEXT + 1));
+        assert!(parse(&delete(ids(MAX_CLIENT_IDS))).is_ok());
+        assert!(parse(&init(format!(r#""activeClients":{}"#, ids(MAX_CLIENT_IDS)))).is_ok());
+        let many: BTreeMap<String, &str> = (0..=MAX_HEADERS).map(|n| (format!("h{n}"), "")).collect();
+        let many = serde_json::to_string(&many).unwrap();
+        for bad in [
+            delete(ids(1_000_000)),
+            delete(format!("[{long:?}]")),
+            init(format!(r#""activeClients":{}"#, ids(MAX_CLIENT_IDS + 1))),
+            init(format!(r#""deleted":{{"clientIDs":{}}}"#, ids(MAX_CLIENT_IDS + 1))),
+            init(format!(r#""userPushURL":{longer:?}"#)),
+            init(format!(r#""userQueryURL":{longer:?}"#)),
+            init(format!(r#""userPushHeaders":{many}"#)),
+            init(format!(r#""userQueryHeaders":{{"a":{longer:?}}}"#)),
+            format!(r#"["ackMutationResponses",{{"id":1,"clientID":{long:?}}}]"#),
+            format!(
+                r#"["push",{{"clientGroupID":"g","mutations":[],"pushVersion":1,"timestamp":1,"requestID":{long:?}}}]"#
+            ),
+        ] {
+            let error = parse(&bad).err().unwrap_or_default();
+            let named = ["more than", "longer than", "too long"].iter().any(|what| error.contains(what));
+            assert!(named, "{error:?} of {}", &bad[..60]);
+        }
     }
 
     #[test]

@@ -98,6 +98,16 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(to)
 }
 
+/// Makes an empty file that nobody but this user can read: it will hold the app's data. SQLite gives its log and the
+/// log's index the same permissions.
+pub(super) fn create(path: &Path) -> Result<(), Error> {
+    kelvin_io::append_file::create_private(path).map(drop).map_err(|source| Error::Io {
+        doing: "creating",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Removes a replica of ours, with its sidecars.
 pub fn remove(path: &Path) -> Result<(), Error> {
     // The database first: a log without its database is nothing, the reverse is a

@@ -36,8 +36,8 @@ fn unfinished(path: &Path) -> PathBuf {
 pub fn open(path: &Path, catalogue: &Catalogue) -> Result<Connection, Error> {
     let unfinished = unfinished(path);
     file::remove(&unfinished)?;
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    file::create(&unfinished)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&unfinished, flags).doing("creating the replica")?;
     let doing = "preparing the new replica";
     connection

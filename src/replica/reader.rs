@@ -53,6 +53,31 @@ impl std::fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+impl ReadError {
+    /// What clients are told. What SQLite says holds statements and names, which are for the log.
+    pub fn for_clients(&self) -> String {
+        match self {
+            ReadError::Sqlite(_) => "the server could not read its data; its log says why".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_not_told_statements() {
+        let connection = Connection::open_in_memory().unwrap();
+        let error = ReadError::from(connection.prepare("SELECT hidden FROM secret").unwrap_err());
+        assert!(error.to_string().contains("secret"), "the log has it: {error}");
+        assert!(!error.for_clients().contains("secret") && !error.for_clients().contains("SELECT"));
+        let ours = ReadError::Unsupported("a row's key is null".to_owned());
+        assert_eq!(ours.for_clients(), ours.to_string());
+    }
+}
+
 impl From<rusqlite::Error> for ReadError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_lite::AsyncWriteExt;
 use futures_lite::future::or;
-use kelvin_io::executor::{sleep, spawn};
+use kelvin_io::executor::{sleep, spawn, yield_now};
 use kelvin_io::http_server::{Request, RequestError, Response, read_request, upgrade_head, write_response};
 use kelvin_io::socket::{Listener, TcpStream};
 use kelvin_io::websocket::{CLOSE_PROTOCOL_ERROR, close_frame};
@@ -28,7 +28,11 @@ const LINGER: Duration = Duration::from_secs(2);
 /// and those that are connected come first.
 const ACCEPTS_PER_SECOND: f64 = 4_000.0;
 
-/// Wait when there are so many.
+/// Pages that one connection is answered in a second, after a burst of as many. Whoever watches a server asks for a
+/// few.
+const PAGES_PER_SECOND: f64 = 100.0;
+
+/// Wait when there are so many handshakes.
 const HANDSHAKE_WAIT: Duration = Duration::from_millis(5);
 
 /// Accepts until the core is to end.
@@ -45,10 +49,7 @@ pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
                 })
                 .detach();
                 // Whoever comes too soon waits in the kernel's queue.
-                let wait = rate.take(1.0, core.clock());
-                if wait > 0.0 {
-                    sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
-                }
+                pause(rate.take(1.0, core.clock())).await;
                 while !core.handshakes.make_room(core.clock()) && !core.is_stopping() {
                     sleep(HANDSHAKE_WAIT).await;
                 }
@@ -63,6 +64,15 @@ pub async fn run(core: Rc<Core>, listener: Rc<Listener>) {
     }
 }
 
+/// Waits so many milliseconds, and lets others run in any case: a queue that is never empty must not keep the core.
+async fn pause(wait: f64) {
+    if wait > 0.0 {
+        sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
+    } else {
+        yield_now().await;
+    }
+}
+
 /// Takes sockets that other cores hand over.
 pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Box<Handover>>) {
     while let Ok(handover) = sockets.recv().await {
@@ -73,7 +83,9 @@ pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Box<H
 }
 
 async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
+    let Ok(from) = stream.peer_addr().map(|address| address.ip()) else { return };
     let mut pending = Vec::new();
+    let mut rate = Rate::new(PAGES_PER_SECOND, PAGES_PER_SECOND);
     loop {
         let request = match read_request(&mut stream, std::mem::take(&mut pending)).await {
             Ok(Some(request)) => request,
@@ -84,7 +96,7 @@ async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
         if request.is_upgrade() {
             return upgrade(core, stream, request).await;
         }
-        let response = pages::answer(&request, &core.config, &core.status).await;
+        let response = pages::answer(&request, from, &core.config, &core.status).await;
         let keep_alive = request.keep_alive;
         let head_only = request.method == "HEAD";
         if write_response(&mut stream, &response, head_only, keep_alive).await.is_err() {
@@ -93,6 +105,7 @@ async fn serve(core: &Rc<Core>, mut stream: TcpStream) {
         if !keep_alive {
             return stream.finish(LINGER).await;
         }
+        pause(rate.take(1.0, core.clock())).await;
         pending = request.rest;
     }
 }

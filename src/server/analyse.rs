@@ -66,7 +66,6 @@ pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Res
         witnesses: Witnesses::new(),
         since: None,
     };
-    let _running = Running::begin(core)?;
     let (started, began) = (milliseconds_of_day(), now());
     let (reader, result) = read(core, job, wanted).await;
     let elapsed = now().saturating_duration_since(began).as_secs_f64() * 1e3;
@@ -85,10 +84,11 @@ pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Res
 }
 
 /// Counts an analysis for as long as it is under way.
-struct Running<'c>(&'c Core);
+pub struct Running<'c>(&'c Core);
 
 impl Running<'_> {
-    fn begin(core: &Core) -> Result<Running<'_>, String> {
+    /// Begins one, if there is room.
+    pub fn begin(core: &Core) -> Result<Running<'_>, String> {
         if core.analyses.get() >= MAX_RUNNING {
             return Err("another query is being analysed; try again".to_owned());
         }

@@ -275,7 +275,8 @@ pub async fn bring_forward(core: &Core, id: ViewId, at: StateVersion) {
             core.with(|syncer| done.settle(syncer, at, clock));
         }
         Err(error) => {
-            core.with(|syncer| syncer.view_failed(id, &error.to_string()));
+            crate::warn!(core = core.index; "a view could not be brought forward: {error}");
+            core.with(|syncer| syncer.view_failed(id, &error.for_clients()));
         }
     }
 }

@@ -37,6 +37,7 @@ use super::supervise::Supervisor;
 use super::warnings::Warnings;
 use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
+use crate::backend::clean_up::CleanUps;
 use crate::backend::push::Queue;
 use crate::changes::commit::Commit;
 use crate::changes::queue::CommitReceiver;
@@ -126,6 +127,8 @@ pub struct Core {
     pub tabs: RefCell<HashMap<(String, String), ConnectionId>>,
     /// Mutations on their way to the app, by group.
     pub pushes: RefCell<HashMap<Rc<str>, Queue>>,
+    /// Results that the app may forget, by group.
+    pub clean_ups: RefCell<HashMap<Rc<str>, CleanUps>>,
     /// Commits to come.
     pub commits: CommitReceiver,
     /// Held by whoever depends on the core's version.
@@ -150,8 +153,6 @@ pub struct Core {
     pub handshakes: Rc<Handshakes>,
     /// Analyses of queries that are under way.
     pub analyses: Cell<usize>,
-    /// When a wrong password was last warned of, in milliseconds of the core.
-    pub warned_of_password: Cell<f64>,
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
@@ -228,6 +229,7 @@ impl Core {
             live: RefCell::default(),
             tabs: RefCell::default(),
             pushes: RefCell::default(),
+            clean_ups: RefCell::default(),
             commits: parts.commits,
             turn: async_lock::Mutex::new(()),
             recent: RefCell::default(),
@@ -240,7 +242,6 @@ impl Core {
             most_connections: parts.most_connections,
             handshakes: Rc::default(),
             analyses: Cell::new(0),
-            warned_of_password: Cell::new(f64::NEG_INFINITY),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),

@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kelvin_io::executor::{sleep, spawn};
+use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::{Map, Value, json};
 
-use super::analyse::analyse;
+use super::analyse::{Running, analyse};
 use super::session::Session;
+use super::status::Password;
 use crate::backend::transform;
+use crate::backend::turns::CallKind;
 use crate::groups::inspect::Inspected;
 use crate::groups::syncer::Named;
 use crate::protocol::inspect::{self, Analyze, Request};
@@ -22,9 +24,6 @@ const PLAIN_TIMES: u32 = 51;
 /// How long a wrong password is not answered.
 const GUESS: Duration = Duration::from_millis(200);
 
-/// Milliseconds between warnings of wrong passwords.
-const WARN_EVERY: f64 = 1_000.0;
-
 /// Handles one request. It is answered in any case; nothing ends the connection.
 pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
     let (core, group) = (&session.core, session.request.group_id.as_str());
@@ -33,11 +32,6 @@ pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
         core.with(|s| s.let_inspect(group, is_right));
         if !is_right {
             sleep(GUESS).await;
-        }
-        // Whoever guesses must not fill the log.
-        if !is_right && core.clock() - core.warned_of_password.get() > WARN_EVERY {
-            core.warned_of_password.set(core.clock());
-            crate::warn!(group = group; "the inspector was given a wrong password");
         }
         return session.outbox.message(&inspect::authenticated(id, is_right));
     }
@@ -73,15 +67,19 @@ pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
 fn is_password(session: &Session, given: &str) -> bool {
     let config = &session.core.config;
     match &config.admin_password {
-        Some(password) => password.matches(given),
+        Some(password) => session.core.status.judge(password, given, session.from, now()) == Password::Right,
         None => config.development && given.is_empty(),
     }
 }
 
 async fn answer_analysis(session: &Rc<Session>, id: &str, wanted: &Analyze) {
-    let result = match spelled_out(session, wanted).await {
-        Ok(ast) => analyse(session, &ast, wanted).await,
+    let result = match Running::begin(&session.core) {
         Err(error) => Err(error),
+        // While the app is asked, too: whoever asks for many must not have all of them wait here.
+        Ok(_running) => match spelled_out(session, wanted).await {
+            Ok(ast) => analyse(session, &ast, wanted).await,
+            Err(error) => Err(error),
+        },
     };
     let body = match result {
         Ok(value) => inspect::reply("analyze-query", id, value),
@@ -108,7 +106,8 @@ async fn ask(session: &Session, queries: &[Named]) -> Result<Vec<(String, String
         return Err("ZERO_QUERY_URL is not set: the app cannot be asked for named queries".to_owned());
     }
     let context = session.query_context.borrow().clone();
-    let body = core.caller.post(&core.config.query, &context, transform::request(queries)).await;
+    let call = (CallKind::Transform, session.request.group_id.as_str());
+    let body = core.caller.post(call, &core.config.query, &context, transform::request(queries)).await;
     body.and_then(|body| transform::texts(&body)).map_err(|error| error.message)
 }
 

@@ -152,7 +152,7 @@ fn fail(
         if s.is_read(request) {
             core.warnings.warn(Warning::Hydration, format_args!("a query could not be hydrated: {error}"));
         }
-        s.lane_failed(request, plan.zip(prior), &error.to_string());
+        s.lane_failed(request, plan.zip(prior), &error.for_clients());
     });
 }
 

@@ -2,22 +2,25 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_lite::FutureExt;
 use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::json;
 
+use super::clean_ups::clean_up;
 use super::core::Core;
 use super::session::{Session, panicked};
 use super::warnings::Warning;
-use crate::auth::token::succeed;
+use crate::auth::token::{Token, succeed};
 use crate::backend::call::CallError;
-use crate::backend::push::{self, Batch, Cleanup, Queue};
+use crate::backend::clean_up::Forget;
+use crate::backend::push::{self, Batch, Queue};
 use crate::backend::transform::{self, Transformation};
+use crate::backend::turns::CallKind;
 use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::groups::syncer::{Arrival, Named};
+use crate::groups::user::User;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
@@ -63,12 +66,12 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
             let clock = session.core.clock();
             session.core.with(|s| s.delete_clients(session.id, &ids, clock)).unwrap_or(Ok(()))?;
             if !ids.is_empty() {
-                clean_up(session, Cleanup::Clients(&ids));
+                clean_up(session, Forget::Clients(ids));
             }
         }
         Upstream::UpdateAuth(token) => update_auth(session, &token).await?,
         Upstream::AckMutationResponses { client_id, id } => {
-            clean_up(session, Cleanup::UpTo { client_id: &client_id, id });
+            clean_up(session, Forget::UpTo { client_id, id });
         }
         Upstream::Inspect { id, request } => {
             session.outbox.until_caught_up().await;
@@ -99,6 +102,7 @@ async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), Pr
         query.url.clone_from(&body.query_url);
         query.client_headers.clone_from(&body.query_headers);
         let mut push = session.push_context.borrow_mut();
+        let push = Rc::make_mut(&mut push);
         push.url.clone_from(&body.push_url);
         push.client_headers.clone_from(&body.push_headers);
     }
@@ -133,7 +137,10 @@ fn arrival(session: &Session) -> Arrival {
         id: session.id,
         client_id: session.request.client_id.clone(),
         group_id: session.request.group_id.as_str().into(),
-        user_id: session.request.user_id.clone(),
+        user: User {
+            id: session.request.user_id.clone(),
+            is_proved: session.token.borrow().as_ref().is_some_and(Token::is_verified),
+        },
         profile_id: session.request.profile_id.clone(),
         base_cookie: session.base_cookie,
         sink: session.outbox.clone(),
@@ -152,7 +159,8 @@ pub(super) async fn ask(
     let failed = |e: CallError| e.to_protocol(Kind::TransformFailed, ("queryIDs", ids()));
     let context = session.query_context.borrow().clone();
     let began = now();
-    let body = core.caller.post(&core.config.query, &context, transform::request(queries)).await;
+    let call = (CallKind::Transform, session.request.group_id.as_str());
+    let body = core.caller.post(call, &core.config.query, &context, transform::request(queries)).await;
     let answer = body.and_then(|body| transform::response(&body));
     core.metrics.transform_done(answer.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
     if let Err(error) = &answer {
@@ -276,9 +284,8 @@ async fn update_auth(session: &Rc<Session>, auth: &str) -> Result<(), ProtocolEr
     }
     let token = succeed(session.token.borrow().as_ref(), next)?;
     let Some(token) = token else { return Ok(()) };
-    for context in [&session.query_context, &session.push_context] {
-        context.borrow_mut().token = Some(token.expose().to_owned());
-    }
+    session.query_context.borrow_mut().token = Some(token.expose().to_owned());
+    Rc::make_mut(&mut session.push_context.borrow_mut()).token = Some(token.expose().to_owned());
     *session.token.borrow_mut() = Some(token);
     session.revision.set(session.revision.get() + 1);
     session.validated_at.set(None);
@@ -359,7 +366,8 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
         };
         panics::here("a push");
         let began = now();
-        let body = core.caller.post(&core.config.mutate, &batch.context, batch.body()).await;
+        let call = (CallKind::Push, &**group);
+        let body = core.caller.post(call, &core.config.mutate, &batch.context, batch.body()).await;
         let outcome = body.and_then(|body| push::response(&body, &batch.ids));
         let is_taken = outcome.as_ref().is_ok_and(|outcome| outcome.errors.is_empty());
         core.metrics.push_done(is_taken, now().saturating_duration_since(began).as_nanos() as u64);
@@ -401,7 +409,8 @@ fn let_in(core: &Core, batch: &Batch) {
 }
 
 fn is_other_user(core: &Core, group: &str, outcome: &push::Outcome) -> bool {
-    let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten();
+    let pinned =
+        core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten().map(|user| user.id);
     matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
 }
 
@@ -413,23 +422,4 @@ fn tell(core: &Core, group: &str, client: &str, error: &ProtocolError) {
         crate::info!(client = client, group = group, kind = error.kind.name(); "a push failed: {}", error.message);
         outbox.fail(error);
     }
-}
-
-/// Lets the app forget results that clients have taken note of. Failures are only logged.
-fn clean_up(session: &Rc<Session>, what: Cleanup) {
-    let core = session.core.clone();
-    if core.config.mutate.urls.is_empty() {
-        return;
-    }
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let id = format!("cleanup-{}-{}", session.request.wsid, millis);
-    let body = push::cleanup(&session.request.group_id, &id, millis, what);
-    let context = session.push_context.borrow().clone();
-    spawn(async move {
-        if let Err(error) = core.caller.post(&core.config.mutate, &context, body).await {
-            let text = format_args!("results of mutations were not cleaned up: {}", error.message);
-            core.warnings.warn(Warning::CleanUp, text);
-        }
-    })
-    .detach();
 }

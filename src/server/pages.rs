@@ -1,5 +1,6 @@
 //! The small HTTP pages (`docs/spec/config-ops.md` §7.6).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,12 +9,15 @@ use kelvin_io::executor::{now, sleep};
 use kelvin_io::http_server::{Request, Response};
 use serde_json::json;
 
-use super::status::Status;
+use super::status::{Password, Status};
+use crate::auth::guesses::AGAIN_AFTER;
 use crate::config::Config;
 use crate::observe::{exposition, log, metrics, statz};
 
 /// Answers a request that is no upgrade.
-pub async fn answer(request: &Request, config: &Config, status: &Status) -> Response {
+///
+/// `from`: the address that asks.
+pub async fn answer(request: &Request, from: IpAddr, config: &Config, status: &Status) -> Response {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     if request.method != "GET" && request.method != "HEAD" {
         return not_found(&request.method, path);
@@ -26,11 +30,11 @@ pub async fn answer(request: &Request, config: &Config, status: &Status) -> Resp
             Ok(()) => Response::text(200, "OK"),
             Err(why) => Response::text(503, why),
         },
-        "/statz" => match admit(request, config, "Statz Protected Area") {
+        "/statz" => match admit(request, from, (config, status), "Statz Protected Area") {
             Ok(()) => statz_page(query, status).await,
             Err(refusal) => refusal,
         },
-        "/heapz" => match admit(request, config, "Heapz Protected Area") {
+        "/heapz" => match admit(request, from, (config, status), "Heapz Protected Area") {
             Ok(()) => Response::text(501, "this server has no heap snapshots; see /metrics"),
             Err(refusal) => refusal,
         },
@@ -48,7 +52,12 @@ fn not_found(method: &str, path: &str) -> Response {
 }
 
 /// Checks the admin password; any user name will do.
-fn admit(request: &Request, config: &Config, realm: &str) -> Result<(), Response> {
+fn admit(
+    request: &Request,
+    from: IpAddr,
+    (config, status): (&Config, &Status),
+    realm: &str,
+) -> Result<(), Response> {
     let Some(expected) = &config.admin_password else {
         if config.development {
             return Ok(());
@@ -60,8 +69,15 @@ fn admit(request: &Request, config: &Config, realm: &str) -> Result<(), Response
         let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
         decoded.split_once(':').map(|(_, password)| password.to_owned())
     });
-    if given.is_some_and(|given| expected.matches(&given)) {
-        return Ok(());
+    // Browsers ask without a password first.
+    match given.map(|given| status.judge(expected, &given, from, now())) {
+        Some(Password::Right) => return Ok(()),
+        Some(Password::TooMany) => {
+            let wait = AGAIN_AFTER.as_secs().to_string();
+            let refusal = Response::text(429, "Too many wrong passwords were given from this address");
+            return Err(refusal.with_header("Retry-After", wait));
+        }
+        Some(Password::Wrong) | None => {}
     }
     let challenge = format!("Basic realm=\"{realm}\"");
     Err(Response::text(401, "Unauthorized").with_header("WWW-Authenticate", challenge))

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,7 +72,7 @@ fn list(directory: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
 /// views and their rows may take; beyond it views are left out, and groups that had them start over.
 /// Restoring takes about as much once more. Blocks: call it before there are executors.
 pub fn read(directory: &Path, cores: usize, limit: usize) -> io::Result<Vec<Recovered>> {
-    std::fs::create_dir_all(directory)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut replay = Replay::up_to(limit);
     let mut bytes_read = 0;
     for (_, path) in list(directory)? {

@@ -110,10 +110,12 @@ fn settings(config: &Config) -> Settings {
             tls: match db.ssl {
                 SslMode::Disable => TlsMode::Disable,
                 SslMode::Prefer => TlsMode::Prefer,
-                SslMode::Require => TlsMode::Require,
+                SslMode::Require | SslMode::NoVerify => TlsMode::Require,
+                SslMode::VerifyCa => TlsMode::VerifyCa,
                 SslMode::VerifyFull => TlsMode::Verify,
             },
             connect_timeout: db.connect_timeout,
+            root_certificates: db.root_certificates.clone(),
         },
         app_id: config.app.id.clone(),
         shard: config.app.shard_num,

@@ -5,32 +5,28 @@
 //! messages strictly one after another. A third writes what waits in the outbox.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_lite::future::poll_fn;
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt, FutureExt};
-use kelvin_io::executor::{Task, now, sleep, spawn, timeout};
+use futures_lite::{AsyncWriteExt, FutureExt};
+use kelvin_io::executor::{Task, now, spawn, timeout, yield_now};
 use kelvin_io::http_server::upgrade_head;
-use kelvin_io::socket::{DISCARD, ReadHalf};
-use kelvin_io::websocket::{
-    CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, FrameReader, Message, ReadError, pong_frame,
-};
+use kelvin_io::socket::ReadHalf;
 
 use super::core::Core;
 use super::handover::Handover;
 use super::inbox::Inbox;
+use super::incoming::{End, discard, read};
 use super::outbox::Outbox;
 use super::overload;
-use super::rate::Rate;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
 use crate::changes::panics;
 use crate::config::Config;
 use crate::groups::sink::{ConnectionId, Sink};
+use crate::groups::user::User;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream;
@@ -43,6 +39,8 @@ const CLOSE_AUTH: u16 = 3000;
 pub struct Session {
     /// Its number on this core.
     pub id: ConnectionId,
+    /// The address that it came from.
+    pub from: IpAddr,
     /// The core.
     pub core: Rc<Core>,
     /// What the client said when it connected, without its first message.
@@ -54,7 +52,7 @@ pub struct Session {
     /// What goes along to the query endpoint.
     pub query_context: RefCell<Context>,
     /// What goes along to the mutate endpoint.
-    pub push_context: RefCell<Context>,
+    pub push_context: RefCell<Rc<Context>>,
     /// The token that it was admitted with, or that has taken its place.
     pub token: RefCell<Option<Token>>,
     /// Counts tokens: what the app said of an older one counts for nothing (view-syncer §11.3).
@@ -91,11 +89,6 @@ pub fn panicked() -> ProtocolError {
     ProtocolError::new(Kind::Internal, "the server has made a mistake; its log says which")
 }
 
-/// What is taken of one connection in a second, after a burst of twice and four times as much. A
-/// page sends a few messages a second; five thousand are some percent of a core.
-const MESSAGES_PER_SECOND: f64 = 5_000.0;
-const BYTES_PER_SECOND: f64 = (16 << 20) as f64;
-
 /// How long messages that came before the end may take to be handled.
 const FINISH: Duration = Duration::from_secs(10);
 
@@ -131,7 +124,7 @@ pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
             run(session, first, &mut reader, rest).await;
         }
         // What was queued last, an error or a close, still has to leave and to arrive.
-        discard(&outbox, reader).await;
+        discard(&core, &outbox, reader).await;
         writing.await;
         crate::info!(
             core = core.index, client = &request.client_id, group = &request.group_id, peer = peer,
@@ -156,7 +149,8 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let (first, token) = (request.init_connection.take(), request.auth_token.take());
     let request = Rc::new(request);
     let mut stream = stream.attach();
-    let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    let address = stream.peer_addr().ok()?;
+    let peer = address.to_string();
     stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.ok()?;
     let (reader, writer) = stream.split();
     let version = request.protocol_version().unwrap_or(0);
@@ -171,14 +165,14 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
         };
         written.write(drained).await;
     });
-    let session = admit(core, id, request.clone(), token, headers, &outbox).await;
+    let session = admit(core, (id, address.ip()), request.clone(), token, headers, &outbox).await;
     Some(Opened { request, peer, reader, outbox, writing, session, first, rest })
 }
 
 /// Checks everything that comes before `connected` (§4.1). `None`: refused, and told so.
 async fn admit(
     core: &Rc<Core>,
-    id: ConnectionId,
+    (id, from): (ConnectionId, IpAddr),
     request: Rc<ConnectRequest>,
     token: Option<String>,
     headers: Vec<(String, String)>,
@@ -190,7 +184,7 @@ async fn admit(
     }
     let admitted = core.gate.admit(token.as_deref(), request.user_id.as_deref()).await;
     drop(token);
-    let token = match admitted.and_then(|token| check_user(core, &request).map(|()| token)) {
+    let token = match admitted.and_then(|token| check_user(core, &request, token.as_ref()).map(|()| token)) {
         Ok(token) => token,
         Err(error) => {
             crate::info!(
@@ -235,12 +229,13 @@ async fn admit(
     outbox.message(&downstream::connected(&request.wsid, timestamp));
     Some(Rc::new(Session {
         id,
+        from,
         core: core.clone(),
         request,
         base_cookie,
         outbox: outbox.clone(),
         query_context: RefCell::new(context.clone()),
-        push_context: RefCell::new(context),
+        push_context: RefCell::new(Rc::new(context)),
         token: RefCell::new(token),
         revision: Cell::new(0),
         initialised: Cell::new(false),
@@ -257,15 +252,9 @@ fn forwarded(config: &Config, headers: &[(String, String)]) -> Vec<(String, Stri
     headers.iter().filter(is_allowed).cloned().collect()
 }
 
-fn check_user(core: &Core, request: &ConnectRequest) -> Result<(), ProtocolError> {
-    let pinned =
-        core.with(|s| s.groups.get(request.group_id.as_str()).and_then(|g| g.user.clone())).flatten();
-    match pinned {
-        Some(user) if user != request.user_id => {
-            Err(ProtocolError::new(Kind::Unauthorized, "the client group belongs to another user"))
-        }
-        _ => Ok(()),
-    }
+fn check_user(core: &Core, request: &ConnectRequest, token: Option<&Token>) -> Result<(), ProtocolError> {
+    let user = User { id: request.user_id.clone(), is_proved: token.is_some_and(Token::is_verified) };
+    core.with(|s| s.check_user(&request.group_id, &user)).unwrap_or(Ok(()))
 }
 
 /// Closes an older connection of the same client, without an error: that tab must not stop.
@@ -337,124 +326,6 @@ fn forget_tab(core: &Core, id: ConnectionId, request: &ConnectRequest) {
     }
 }
 
-/// Who ended a connection.
-enum End {
-    /// The client, or the network.
-    Peer,
-    /// This server.
-    Ours,
-}
-
-/// Reads frames until the connection ends.
-async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &Inbox) -> End {
-    let limit = session.core.config.websocket.max_payload_bytes;
-    let mut frames = FrameReader::new(limit, rest);
-    let mut rates = Rates::default();
-    loop {
-        loop {
-            if session.outbox.has_ended() {
-                return End::Ours;
-            }
-            match rates.next_message(session, &mut frames).await {
-                Ok(None) => break,
-                Ok(Some(Message::Close)) => return End::Peer,
-                Ok(Some(Message::Ping(payload))) => session.outbox.urgent_frame(pong_frame(&payload)),
-                Ok(Some(Message::Data(bytes))) => {
-                    session.core.metrics.message_in(bytes.len());
-                    receive(session, bytes, inbox).await;
-                }
-                Err(ReadError::TooLarge) => {
-                    let reason = format!("a message is larger than {limit} bytes");
-                    session.outbox.close_with(CLOSE_TOO_LARGE, &reason);
-                }
-                Err(ReadError::Protocol(why)) => session.outbox.close_with(CLOSE_PROTOCOL_ERROR, why),
-            }
-        }
-        inbox.set_partial(frames.waiting());
-        if inbox.is_too_much() {
-            session.fail(&overload::too_much_inbound());
-            return End::Ours;
-        }
-        let ended = async {
-            session.outbox.until_ended().await;
-            None
-        };
-        // The bytes come into a buffer of the core: thousands of idle connections have none.
-        let more = poll_fn(|cx| {
-            let mut scratch = session.core.scratch.borrow_mut();
-            let read = Pin::new(&mut *reader).poll_read(cx, &mut scratch);
-            if let Poll::Ready(Ok(count)) = &read {
-                frames.feed(&scratch[..*count]);
-            }
-            read.map(Some)
-        });
-        match futures_lite::future::or(ended, more).await {
-            // Somebody else has ended the connection; what comes now is not looked at.
-            None => return End::Ours,
-            Some(Ok(0) | Err(_)) => {
-                session.outbox.hang_up();
-                return End::Peer;
-            }
-            Some(Ok(_)) => {}
-        }
-    }
-}
-
-/// How fast messages of one connection are taken.
-struct Rates {
-    messages: Rate,
-    bytes: Rate,
-}
-
-impl Default for Rates {
-    fn default() -> Self {
-        Rates {
-            messages: Rate::new(MESSAGES_PER_SECOND, 2.0 * MESSAGES_PER_SECOND),
-            bytes: Rate::new(BYTES_PER_SECOND, 4.0 * BYTES_PER_SECOND),
-        }
-    }
-}
-
-impl Rates {
-    /// The next message that has come. Whoever sends too many waits before it is taken.
-    async fn next_message(
-        &mut self,
-        session: &Session,
-        frames: &mut FrameReader,
-    ) -> Result<Option<Message>, ReadError> {
-        let message = frames.next_message()?;
-        let (Some(Message::Data(bytes)) | Some(Message::Ping(bytes))) = &message else { return Ok(message) };
-        let now = session.core.clock();
-        let wait = self.messages.take(1.0, now).max(self.bytes.take(bytes.len() as f64, now));
-        if wait > 0.0 {
-            let slept = sleep(Duration::from_secs_f64(wait / 1_000.0));
-            Box::pin(futures_lite::future::or(slept, session.outbox.until_ended())).await;
-        }
-        Ok(message)
-    }
-}
-
-/// Takes what comes after the end until the peer, or the writer, has had enough.
-async fn discard(outbox: &Outbox, mut reader: ReadHalf) {
-    let mut chunk = vec![0u8; DISCARD];
-    while matches!(reader.read(&mut chunk).await, Ok(1..)) {}
-    outbox.hang_up();
-}
-
-/// Answers pings at once, queues everything else.
-async fn receive(session: &Session, bytes: Vec<u8>, inbox: &Inbox) {
-    if bytes == b"[\"ping\",{}]" {
-        return session.outbox.urgent(downstream::PONG);
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => {
-            futures_lite::future::or(inbox.until_room(), session.outbox.until_ended()).await;
-            inbox.push(text);
-        }
-        Err(_) => session.fail(&ProtocolError::new(Kind::InvalidMessage, "a message is not UTF-8")),
-    }
-}
-
 async fn handle_all(session: Rc<Session>, first: Option<String>, inbox: Rc<Inbox>) {
     handle_each(&session, first, &inbox).await;
     inbox.close();
@@ -473,6 +344,8 @@ async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox
         if !handle(session, &message).await {
             return;
         }
+        // Many may be there, and most are handled without a wait.
+        yield_now().await;
     }
 }
 

@@ -1,12 +1,15 @@
 //! What the process is up to, for health pages; shared by all cores.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::auth::guesses::{Guesses, MAX_WRONG};
+use crate::config::Secret;
 use crate::replica::gauges::Gauges;
 
 /// Silence after which a core counts as dead: it cannot answer for itself. The longest slice of work is some
@@ -26,9 +29,21 @@ pub struct Status {
     lost: Mutex<Option<String>>,
     cores: Vec<CoreStatus>,
     gauges: Mutex<Option<Arc<Gauges>>>,
+    guesses: Mutex<Guesses>,
     /// How often the views were asked for, and what each core last said of its own.
     views_asked: AtomicUsize,
     views: Mutex<BTreeMap<usize, (usize, Vec<Value>)>>,
+}
+
+/// What a password is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Password {
+    /// It is the administrator's.
+    Right,
+    /// It is not.
+    Wrong,
+    /// It was not looked at: its address has guessed too often.
+    TooMany,
 }
 
 /// What a core says of itself.
@@ -45,6 +60,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Status {
+    /// Looks at a password that somebody at an address gave, unless there were too many wrong ones. Wrong ones are
+    /// logged, once in a while.
+    pub fn judge(&self, expected: &Secret, given: &str, from: IpAddr, now: Instant) -> Password {
+        let mut guesses = lock(&self.guesses);
+        let password = match guesses.may_guess(from, now) {
+            false => Password::TooMany,
+            true if expected.matches(given) => return Password::Right,
+            true => Password::Wrong,
+        };
+        if let Some(count) = guesses.wrong(from, now, password == Password::Wrong) {
+            crate::warn!(
+                address = from.to_string(), guesses = count;
+                "wrong admin passwords were given: whoever gives more than {MAX_WRONG} has to wait"
+            );
+        }
+        password
+    }
+
     /// Of a process with so many cores.
     pub fn of_cores(cores: usize) -> Status {
         Status { cores: (0..cores).map(|_| CoreStatus::default()).collect(), ..Status::default() }

@@ -307,9 +307,8 @@ impl<'a> Planner<'a> {
     pub(super) fn table(&self, name: &str) -> Result<&'a Table, PlanError> {
         let table = self.catalogue.table(name).filter(|t| t.is_syncable());
         table.ok_or_else(|| {
-            let known: Vec<&str> =
-                self.catalogue.tables.iter().filter(|t| t.is_syncable()).map(|t| t.name.as_str()).collect();
-            PlanError::new(format!("table \"{name}\" is not one of \"{}\"", known.join("\", \"")))
+            // Which tables there are is not for everybody who asks for one.
+            PlanError::new(format!("table \"{name}\" does not exist upstream or is not replicated"))
         })
     }
 

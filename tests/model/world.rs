@@ -231,7 +231,7 @@ impl World {
             id,
             client_id: tab.client.clone(),
             group_id: group_id.as_str().into(),
-            user_id: None,
+            user: kelvin::groups::user::User { id: None, is_proved: false },
             profile_id: None,
             base_cookie,
             sink: pipe.clone(),

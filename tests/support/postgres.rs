@@ -189,6 +189,11 @@ impl Cluster {
         assert!(child.wait().expect("tee ends").success());
     }
 
+    /// Path of a file of the data directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     /// Runs a program in the data directory as the server's user.
     pub fn run_there(&self, program: &str, arguments: &[&str]) {
         let mut command = command(Path::new(program));
@@ -223,6 +228,7 @@ impl Cluster {
             database: database.into(),
             tls: TlsMode::Disable,
             connect_timeout: None,
+            root_certificates: None,
         }
     }
 

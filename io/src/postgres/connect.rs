@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::config::SslMode;
@@ -25,6 +26,8 @@ pub enum TlsMode {
     Prefer,
     /// Always; certificates are not checked.
     Require,
+    /// Always, and the certificate must be valid, for whatever host.
+    VerifyCa,
     /// Always, and the certificate must be valid for the host.
     Verify,
 }
@@ -46,6 +49,9 @@ pub struct Target {
     pub tls: TlsMode,
     /// Longest time for one attempt to connect; `None`: 15 seconds.
     pub connect_timeout: Option<Duration>,
+    /// File (PEM) with the certificates that are trusted, if certificates are checked; `None`: those of the authorities
+    /// that everybody trusts. Read at each connection: it may be replaced.
+    pub root_certificates: Option<PathBuf>,
 }
 
 impl Target {

@@ -50,8 +50,13 @@ impl Stream {
 }
 
 async fn encrypt(tcp: Compat<TcpStream>, target: &Target) -> Result<Stream, Error> {
-    let config = match target.tls {
-        TlsMode::Verify => crate::tls::verifying(),
+    let config = match (target.tls, &target.root_certificates) {
+        (TlsMode::Verify | TlsMode::VerifyCa, Some(file)) => {
+            let (file, checks_name) = (file.clone(), target.tls == TlsMode::Verify);
+            let config = crate::executor::blocking(move || crate::tls::trusting(&file, checks_name));
+            config.await.map_err(Error::Tls)?
+        }
+        (TlsMode::Verify | TlsMode::VerifyCa, None) => crate::tls::verifying(),
         _ => crate::tls::unverified(),
     };
     let host = target.host.trim_start_matches('[').trim_end_matches(']');

@@ -9,7 +9,8 @@ const COOKIES: &str =
 options! {
     ADMIN_PASSWORD = text("admin-password").secret().doc(
         "Password for /statz and for the inspector (any user name). Without it, and unless \
-         NODE_ENV=development, both answer 403.");
+         NODE_ENV=development, both answer 403. After ten wrong ones an address is answered 429, and may try once \
+         more every six seconds.");
     AUTH_REVALIDATE_INTERVAL_SECONDS = number("auth.revalidate-interval-seconds").default("300").doc(
         "How often each connection is checked with the query endpoint; 401 or 403 disconnects it. 0 or less \
          turns it off.");
@@ -17,7 +18,9 @@ options! {
         "How often the queries of a client group are transformed anew, so that changed permissions take \
          effect. 0 or less turns it off.");
     AUTH_SECRET = text("auth.secret").secret().deprecated(COOKIES).doc(
-        "Symmetric key that JSON web tokens are signed with. At most one of secret, jwk and jwks-url.");
+        "Symmetric key that JSON web tokens are signed with. At most one of secret, jwk and jwks-url. Who gives no \
+         token is who he says he is, as with zero-cache; but a client group whose user has shown a token is joined \
+         with one only.");
     AUTH_JWK = text("auth.jwk").secret().deprecated(COOKIES).doc(
         "Public key (a JWK, as JSON) that JSON web tokens are verified with.");
     AUTH_JWKS_URL = text("auth.jwks-url").deprecated(COOKIES).doc(

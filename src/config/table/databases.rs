@@ -11,7 +11,8 @@ options! {
     UPSTREAM_DB = text("upstream.db").required().secret().doc(
         "Connection string of the Postgres that holds your data: postgres://user:password@host:5432/dbname. \
          It must be a direct connection (no pooler), Postgres 15 or newer with wal_level=logical. TLS: add \
-         ?sslmode=disable, no-verify, prefer, require or verify-full.");
+         ?sslmode=disable, no-verify, prefer, require, verify-ca or verify-full, and for a private authority \
+         &sslrootcert=/path/to/ca.pem (with it, require means verify-ca).");
     UPSTREAM_CONNECT_TIMEOUT_SECONDS = number("upstream.connect-timeout-seconds").default("30").doc(
         "How long to keep trying, at start only, to reach Postgres before giving up with exit status 14. 0 \
          tries once. A Postgres that goes away later is reconnected to for ever. Kelvin only: zero-cache has \

@@ -8,7 +8,8 @@ const CANARY: &str = "a canary of the reference's own copy code.";
 options! {
     REPLICA_FILE = text("replica.file").default("zero.db").doc(
         "The SQLite file that holds the copy of the published tables. May be lost at any time: the next \
-         start then copies the data again. A file at this place that is not Kelvin's is renamed aside.");
+         start then copies the data again. A file at this place that is not Kelvin's is renamed aside. It \
+         and the records beside it are made so that nobody but Kelvin's user can read them.");
     REPLICA_VACUUM_INTERVAL_HOURS = number("replica.vacuum-interval-hours").derived("never")
         .not_yet("the replica is not vacuumed.")
         .doc("Compact the replica at start when the last time was this long ago. Needs twice its size \
