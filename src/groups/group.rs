@@ -248,6 +248,9 @@ impl Group {
                 QueryOp::Put { hash, ttl, query } => {
                     let spec = query.as_ref().filter(|_| self.must_be_told(hash)).map(|body| {
                         let asked = asked.get_or_insert_with(|| self.bytes_asked());
+                        // It takes the place of what it was.
+                        let before = self.queries.get(hash).map_or(0, |query| query.spec.bytes());
+                        *asked = asked.saturating_sub(before);
                         let spec = Spec::of(body, *asked, limits);
                         *asked += spec.bytes();
                         spec
@@ -544,7 +547,7 @@ mod tests {
 
     #[test]
     fn what_spells_too_much_is_not_kept_and_the_others_are() {
-        let limits = Limits { arguments: 50, asked: 100, ..Limits::DEFAULT };
+        let limits = Limits { arguments: 50, asked: 80, ..Limits::DEFAULT };
         let named = |args: &'static str| {
             let args = serde_json::from_str::<&serde_json::value::RawValue>(args).unwrap();
             Some(QueryBody::Named { name: "q".into(), args })
