@@ -85,6 +85,16 @@ fn what_spells_queries_counts_for_who_sent_it() {
 }
 
 #[test]
+fn who_takes_little_is_not_sent_away_with_who_takes_much() {
+    let mut world = world();
+    let args = format!("[\"{}\"]", "x".repeat(1 << 20));
+    let (id, now) = (connection(&world, 0), world.now);
+    world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+    assert_eq!(shed(&mut world, 1 << 30), 1, "though that is not enough");
+    assert_eq!(connected(&world), [false, true]);
+}
+
+#[test]
 fn what_waits_for_the_app_or_a_socket_counts_for_who_caused_it() {
     let mut world = world();
     let (id, now) = (world.groups[0].id.clone(), world.now);

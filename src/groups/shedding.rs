@@ -24,6 +24,11 @@ pub const MAX_SHED: usize = 32;
 const PER_GROUP: usize = 2_048;
 const PER_QUERY: usize = 512;
 
+/// Connected groups that take less than this part of what the largest takes are not sent away with it: when it
+/// has gone it is looked again. What is in use is more than what groups are known to take, and the
+/// difference is mostly on the way to or from the large ones.
+const ALIKE: usize = 4;
+
 /// Bytes beside its views above which a group that nobody is connected to is forgotten when memory is short.
 /// It costs its clients the mutations that they have not sent, so those that are like most others stay.
 const LARGE: usize = 256 << 10;
@@ -105,7 +110,9 @@ impl Syncer {
             .map(|(id, group)| (self.bytes_of_group(group, true) + elsewhere(id), id.clone()))
             .collect();
         sizes.sort_by_key(|(size, id)| (Reverse(*size), id.clone()));
-        self.shed(sizes.into_iter().map(|(_, id)| id), bytes, |syncer, id| syncer.send_away(id, error, now))
+        let least = sizes.first().map_or(0, |(size, _)| size / ALIKE);
+        let large = sizes.into_iter().take_while(|(size, _)| *size >= least);
+        self.shed(large.map(|(_, id)| id), bytes, |syncer, id| syncer.send_away(id, error, now))
     }
 
     fn shed(
