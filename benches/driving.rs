@@ -118,7 +118,8 @@ fn main() {
     for one_in in ONE_IN {
         let all = from("issue").filter(with_label(one_in));
         for (what, ast) in [("the newest 50", newest(all.clone())), ("all", all)] {
-            let plan = plan(&ast, &schema.catalogue, &schema).expect("a plan");
+            let plan = plan(&ast, &schema.catalogue, &schema, &kelvin::zql::limits::Limits::DEFAULT)
+                .expect("a plan");
             report(&reader, &format!("{what}, one in {one_in} has the label"), &plan);
         }
     }

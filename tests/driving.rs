@@ -5,6 +5,7 @@ mod model;
 use kelvin::replica::reader::Reader;
 use kelvin::zql::ast::{Ast, Condition};
 use kelvin::zql::evaluate::evaluate_from;
+use kelvin::zql::limits::Limits;
 use kelvin::zql::plan::{Plan, plan};
 use kelvin::zql::sql::Statements;
 use model::build::{Build, and, exists, flipped, from, not_exists, or, test};
@@ -85,7 +86,7 @@ fn with_label(name: &str) -> Condition {
 }
 
 fn planned(ast: &Ast, schema: &Schema) -> Plan {
-    plan(ast, &schema.catalogue, schema).expect("a plan")
+    plan(ast, &schema.catalogue, schema, &Limits::DEFAULT).expect("a plan")
 }
 
 fn chosen(reader: &Reader, plan: &Plan) -> usize {

@@ -6,7 +6,7 @@ mod support;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::app::{Query, items, query};
 use support::client::{Client, Event, WAIT};
 use support::frames::{TEXT, head};
@@ -180,6 +180,82 @@ fn a_group_that_takes_more_than_its_part_is_refused_what_is_too_much() {
     assert_eq!(greedy.store.table("item").len(), got * ROWS);
     assert!(greedy.is_connected(), "what it has it keeps");
     bystander.finish(PROMPT);
+}
+
+/// Asks for a query with an argument of so many bytes, which its answer repeats as a constant.
+fn with_argument(which: usize, bytes: usize) -> Value {
+    let argument = format!("{which} {}", "x".repeat(bytes));
+    json!({"op": "put", "hash": format!("large {which}"), "name": "itemsOf", "args": [argument]})
+}
+
+#[test]
+fn who_fills_the_memory_with_queries_is_sent_away_and_not_who_has_rows() {
+    const MIB: u64 = 128;
+    let stage = stage(MIB);
+    let mine: Vec<Query> = (0..4).map(of).collect();
+    let mut bystander = stage.tab(&mine);
+    let mut others: Vec<Client> = (0..5).map(|_| stage.tab(&[])).collect();
+    let mut told = 0;
+    let deadline = Instant::now() + WAIT;
+    'full: for which in 0.. {
+        for client in &mut others {
+            if client.is_connected() {
+                client.try_send(
+                    json!(["changeDesiredQueries", {"desiredQueriesPatch": [with_argument(which, 1 << 20)]}]),
+                );
+            }
+            match client.next(Duration::from_millis(5)) {
+                Some(Event::Error(error)) => {
+                    assert_eq!(error["kind"], "ServerOverloaded", "{error}");
+                    client.vanish();
+                    told += 1;
+                }
+                _ if told >= 2 => break 'full,
+                _ => {}
+            }
+            assert!(Instant::now() < deadline, "memory was never full: {} MiB", held(&stage));
+        }
+    }
+    // It was never told anything, has all it had, and hears of changes.
+    stage.connect().run("UPDATE item SET n = -1 WHERE owner = 'o3' AND n < 4000");
+    let changed = |c: &Client| c.store.table("item").iter().filter(|row| row["n"] == -1).count();
+    bystander.until("the change", |c| changed(c) == 4000 / OWNERS);
+    assert_eq!(bystander.store.table("item").len(), 4 * ROWS);
+    // What those had that were sent away is free in time, though they do not come back.
+    others.iter_mut().for_each(Client::vanish);
+    let mut late = stage.client();
+    while !is_served(&mut late, &[of(OWNERS - 1)]) {
+        assert!(
+            Instant::now() < deadline + WAIT,
+            "nothing is given up of clients that are gone: {} MiB",
+            held(&stage)
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    bystander.round_trip();
+}
+
+#[test]
+fn queries_with_literals_of_megabytes_are_refused_one_by_one() {
+    let stage = stage(BUDGET_MIB);
+    let bystander = stage.bystander();
+    let mut sender = stage.tab(&[of(0)]);
+    for which in 0..6 {
+        sender.change(vec![with_argument(which, 8 << 20), of(which + 1).put()]);
+        sender.until("both answers", |c| {
+            c.refused.len() > which && c.store.got.contains(&of(which + 1).hash())
+        });
+    }
+    let text = sender.refused[0].to_string();
+    assert!(
+        text.contains("may have 2097152 bytes") && text.len() < 9 << 20,
+        "{}",
+        &text[..200.min(text.len())]
+    );
+    assert_eq!(sender.store.table("item").len(), 7 * ROWS);
+    sender.round_trip();
+    bystander.finish(PROMPT);
+    check_memory(&stage);
 }
 
 #[test]

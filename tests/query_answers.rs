@@ -11,6 +11,7 @@ use kelvin::replica::reader::Reader;
 use kelvin::replica::value::Value;
 use kelvin::zql::ast::Ast;
 use kelvin::zql::evaluate::evaluate_from;
+use kelvin::zql::limits::Limits;
 use kelvin::zql::plan::{Kind, Plan, plan};
 use kelvin::zql::sql::Statements;
 use model::choices::{Choices, cases, decisions};
@@ -91,7 +92,7 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
     let mut earlier: Vec<Option<Probe>> = queries.iter().map(|_| None).collect();
     for _ in 0..2 {
         for (ast, earlier) in queries.iter().zip(&mut earlier) {
-            let planned = plan(ast, &schema.catalogue, &schema)
+            let planned = plan(ast, &schema.catalogue, &schema, &Limits::DEFAULT)
                 .map_err(|e| TestCaseError::fail(format!("{e}: {}", print::query(ast))))?;
             let mut last = None;
             for way in ways(&planned) {

@@ -6,6 +6,7 @@ use kelvin::replica::catalogue::{Catalogue, ColumnIndex, Table};
 use kelvin::replica::reader::Reader;
 use kelvin::zql::ast::{self, Strictness};
 use kelvin::zql::explain::explain;
+use kelvin::zql::limits::Limits;
 use kelvin::zql::plan::{Keys, Plan, plan};
 use kelvin::zql::sql::Statements;
 use serde_json::{Value, json};
@@ -124,8 +125,8 @@ fn drivers(plan: &Plan) -> usize {
 }
 
 fn planned(query: &Value, catalogue: &Catalogue) -> Plan {
-    let ast = ast::parse(&query.to_string(), Strictness::Strict).expect("a query");
-    plan(&ast, catalogue, &BestKeys).expect("a plan")
+    let ast = ast::parse(&query.to_string(), Strictness::Strict, &Limits::DEFAULT).expect("a query");
+    plan(&ast, catalogue, &BestKeys, &Limits::DEFAULT).expect("a plan")
 }
 
 /// What an index would have made better: a table read from end to end, or sorted as a whole.

@@ -2,7 +2,9 @@
 
 mod model;
 
+use kelvin::groups::sink::ConnectionId;
 use kelvin::protocol::error::ProtocolError;
+use kelvin::protocol::upstream::{QueryBody, QueryOp};
 use model::world::World;
 
 /// Items, and names: one query each.
@@ -17,7 +19,7 @@ fn connected(world: &World) -> Vec<bool> {
 /// Sends groups away until so many bytes are free.
 fn shed(world: &mut World, bytes: usize) -> usize {
     let error = ProtocolError::overloaded("there is no memory", 5_000);
-    world.core.syncer.shed_connected(bytes, &error, world.now)
+    world.core.syncer.shed_connected(bytes, |_| 0, &error, world.now)
 }
 
 /// One group has many small rows, another has fewer with long keys.
@@ -50,4 +52,60 @@ fn no_more_are_sent_away_than_make_the_room() {
     assert_eq!(connected(&world), [true, false]);
     assert_eq!(shed(&mut world, 1 << 30), 1);
     assert_eq!(connected(&world), [false, false]);
+}
+
+/// A query that is spelled by so many bytes; its answer does not come.
+fn large(hash: &str, args: &str) -> QueryOp<'static> {
+    let args: &'static str = args.to_owned().leak();
+    let args = serde_json::from_str(args).expect("JSON");
+    QueryOp::Put {
+        hash: hash.to_owned(),
+        ttl: None,
+        query: Some(QueryBody::Named { name: "large".to_owned(), args }),
+    }
+}
+
+/// The connection of a group.
+fn connection(world: &World, group: usize) -> ConnectionId {
+    world.core.syncer.groups[world.groups[group].id.as_str()].connections[0].id
+}
+
+#[test]
+fn what_spells_queries_counts_for_who_sent_it() {
+    let mut world = world();
+    let args = format!("[\"{}\"]", "x".repeat(1 << 20));
+    let (id, now) = (connection(&world, 0), world.now);
+    world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+    assert_eq!(shed(&mut world, 1), 1);
+    assert_eq!(connected(&world), [false, true], "it has the smaller rows, but its query is a megabyte");
+    // Its views are gone, and what is left is still large: it is forgotten.
+    assert_eq!(world.core.syncer.shed_large(1), 1);
+    assert!(!world.core.syncer.groups.contains_key(world.groups[0].id.as_str()));
+    assert_eq!(world.core.syncer.shed_large(1), 0, "the other one is connected");
+}
+
+#[test]
+fn who_takes_little_is_not_sent_away_with_who_takes_much() {
+    let mut world = world();
+    let args = format!("[\"{}\"]", "x".repeat(1 << 20));
+    let (id, now) = (connection(&world, 0), world.now);
+    world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+    assert_eq!(shed(&mut world, 1 << 30), 1, "though that is not enough");
+    assert_eq!(connected(&world), [false, true]);
+}
+
+#[test]
+fn what_waits_for_the_app_or_a_socket_counts_for_who_caused_it() {
+    let mut world = world();
+    let (id, now) = (world.groups[0].id.clone(), world.now);
+    let error = ProtocolError::overloaded("there is no memory", 5_000);
+    let elsewhere = |group: &str| if group == id.as_str() { 1 << 20 } else { 0 };
+    assert_eq!(world.core.syncer.shed_connected(1, elsewhere, &error, now), 1);
+    assert_eq!(connected(&world), [false, true]);
+
+    let mut world = self::world();
+    let group = &world.core.syncer.groups[world.groups[0].id.as_str()];
+    group.connections[0].sink.send(&[vec![0; 1 << 20].into()]);
+    assert_eq!(shed(&mut world, 1), 1);
+    assert_eq!(connected(&world), [false, true]);
 }

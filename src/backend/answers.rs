@@ -18,6 +18,10 @@ pub const LIFETIME: f64 = 5_000.0;
 /// Most answers kept on a core. Beyond it the oldest go: they cost a request at most.
 pub const MAX_ANSWERS: usize = 1_000;
 
+/// Most bytes of answers, and of what was asked, kept on a core. They are kept for seconds, for whoever
+/// asks for the same: a thousand large ones must not pile up meanwhile.
+pub const MAX_BYTES: usize = 16 << 20;
+
 /// Who asked, with which of its tokens, for what.
 type Question = (ConnectionId, u64, Named);
 
@@ -25,8 +29,9 @@ type Question = (ConnectionId, u64, Named);
 #[derive(Default)]
 pub struct Answers {
     kept: HashMap<Rc<Question>, (f64, Box<Ast>)>,
-    /// Oldest first.
-    order: VecDeque<(f64, Rc<Question>)>,
+    /// Oldest first, with the bytes of each.
+    order: VecDeque<(f64, Rc<Question>, usize)>,
+    bytes: usize,
 }
 
 impl Answers {
@@ -44,7 +49,9 @@ impl Answers {
                 (transformed, asked.iter().find(|n| n.hash == *hash))
             {
                 let question = Rc::new((connection, revision, named.clone()));
-                self.order.push_back((now, question.clone()));
+                let bytes = 2 * (named.hash.len() + named.name.len() + named.args.len()) + ast.bytes();
+                self.bytes += bytes;
+                self.order.push_back((now, question.clone(), bytes));
                 self.kept.insert(question, (now, ast.clone()));
             }
         }
@@ -53,11 +60,14 @@ impl Answers {
 
     /// Forgets what is too old, or too much.
     pub fn forget(&mut self, now: f64) {
-        while self.order.front().is_some_and(|(at, _)| now - at >= LIFETIME || self.order.len() > MAX_ANSWERS)
-        {
-            if let Some((at, question)) = self.order.pop_front()
-                && self.kept.get(&question).is_some_and(|(kept, _)| *kept == at)
-            {
+        while let Some((at, ..)) = self.order.front() {
+            let is_too_much = self.order.len() > MAX_ANSWERS || self.bytes > MAX_BYTES;
+            if !is_too_much && now - at < LIFETIME {
+                return;
+            }
+            let Some((at, question, bytes)) = self.order.pop_front() else { return };
+            self.bytes -= bytes;
+            if self.kept.get(&question).is_some_and(|(kept, _)| *kept == at) {
                 self.kept.remove(&question);
             }
         }
@@ -88,6 +98,7 @@ impl Answers {
 mod tests {
     use super::*;
     use crate::zql::ast::{self, Strictness};
+    use crate::zql::limits::Limits;
 
     const TAB: ConnectionId = ConnectionId(1);
 
@@ -96,7 +107,7 @@ mod tests {
     }
 
     fn answered(answers: &mut Answers, hash: &str, now: f64) {
-        let ast = ast::parse(r#"{"table":"t"}"#, Strictness::Tolerant).expect("a query");
+        let ast = ast::parse(r#"{"table":"t"}"#, Strictness::Tolerant, &Limits::DEFAULT).expect("a query");
         let queries = vec![
             (hash.to_owned(), Transformed::Ast(Box::new(ast))),
             ("refused".to_owned(), Transformed::Refused(serde_json::json!({}))),
@@ -139,5 +150,11 @@ mod tests {
             answered(&mut answers, &n.to_string(), 9_000.0);
         }
         assert_eq!((answers.kept.len(), answers.order.len()), (MAX_ANSWERS, MAX_ANSWERS));
+        for n in 0..20 {
+            answered(&mut answers, &format!("{n}{}", " ".repeat(1 << 20)), 9_000.0);
+        }
+        assert!(answers.bytes <= MAX_BYTES && !answers.order.is_empty(), "{}", answers.bytes);
+        answers.forget(14_000.0);
+        assert_eq!(answers.bytes, 0);
     }
 }

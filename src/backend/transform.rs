@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::call::CallError;
 use super::failure::Failure;
 use crate::groups::syncer::{Named, Transformed};
-use crate::zql::ast::{self, Strictness};
+use crate::zql::ast::{self, ParseError, Strictness};
+use crate::zql::limits::Limits;
 
 /// Answer of the app to one request.
 pub struct Transformation {
@@ -63,16 +64,16 @@ pub(super) fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<O
     Option::<String>::deserialize(d).map(Some)
 }
 
-/// Reads an answer.
-pub fn response(body: &[u8]) -> Result<Transformation, CallError> {
+/// Reads an answer. A query in it that is more than the limits allow counts as refused.
+pub fn response(body: &[u8], limits: &Limits) -> Result<Transformation, CallError> {
     let text = std::str::from_utf8(body).map_err(|e| malformed(&e.to_string()))?;
     if text.trim_start().starts_with('[') {
-        return legacy(text);
+        return legacy(text, limits);
     }
     let answer: Answer = read(text)?;
     match (answer.kind.as_str(), answer.queries) {
         ("QueryResponse", Some(queries)) => {
-            Ok(Transformation { user_id: answer.user_id, queries: entries(&queries)? })
+            Ok(Transformation { user_id: answer.user_id, queries: entries(&queries, limits)? })
         }
         ("QueryResponse", None) => Err(malformed("it holds no queries")),
         ("TransformFailed", _) => Err(refused(text)),
@@ -102,23 +103,23 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CallError> {
     serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))
 }
 
-fn legacy(text: &str) -> Result<Transformation, CallError> {
+fn legacy(text: &str, limits: &Limits) -> Result<Transformation, CallError> {
     let (kind, body): (&str, &RawValue) = read(text)?;
     match kind {
         "transformed" => {
             let queries: Vec<&RawValue> = read(body.get())?;
-            Ok(Transformation { user_id: None, queries: entries(&queries)? })
+            Ok(Transformation { user_id: None, queries: entries(&queries, limits)? })
         }
         "transformFailed" => Err(refused(body.get())),
         other => Err(malformed(&format!("unknown kind {other:?}"))),
     }
 }
 
-fn entries(raw: &[&RawValue]) -> Result<Vec<(String, Transformed)>, CallError> {
-    raw.iter().map(|text| entry(text.get())).collect()
+fn entries(raw: &[&RawValue], limits: &Limits) -> Result<Vec<(String, Transformed)>, CallError> {
+    raw.iter().map(|text| entry(text.get(), limits)).collect()
 }
 
-fn entry(text: &str) -> Result<(String, Transformed), CallError> {
+fn entry(text: &str, limits: &Limits) -> Result<(String, Transformed), CallError> {
     let entry: Entry = read(text)?;
     match (entry.ast, entry.error.as_deref()) {
         (_, Some("parse")) if entry.message.is_none() => {
@@ -127,8 +128,13 @@ fn entry(text: &str) -> Result<(String, Transformed), CallError> {
         // Passed on to clients as it is.
         (_, Some("app" | "parse")) => Ok((entry.id, Transformed::Refused(read(text)?))),
         (_, Some(other)) => Err(malformed(&format!("unknown error {other:?} of query {:?}", entry.name))),
-        (Some(ast), None) => match ast::parse(ast.get(), Strictness::Tolerant) {
+        (Some(ast), None) => match ast::parse(ast.get(), Strictness::Tolerant, limits) {
             Ok(ast) => Ok((entry.id, Transformed::Ast(Box::new(ast)))),
+            Err(ParseError::TooMuch(what)) => {
+                let error =
+                    json!({"error": "app", "id": entry.id, "name": entry.name, "message": what.to_string()});
+                Ok((entry.id, Transformed::Refused(error)))
+            }
             Err(e) => Err(malformed(&format!("the query for {:?} is not one: {e}", entry.name))),
         },
         (None, None) => Err(malformed(&format!("the answer for {:?} holds no query", entry.name))),
@@ -166,22 +172,38 @@ mod tests {
     #[test]
     fn all_shapes_of_answers_are_read() {
         let body = br#"{"kind":"QueryResponse","userID":null,"queries":[{"id":"a","name":"n","ast":{"table":"t","new":1}},{"error":"app","id":"b","name":"n","message":"no","details":{"x":1}}]}"#;
-        let answer = response(body).unwrap();
+        let answer = response(body, &Limits::DEFAULT).unwrap();
         assert_eq!(answer.user_id, Some(None));
         assert!(matches!(&answer.queries[0], (id, Transformed::Ast(_)) if id == "a"));
         let (_, Transformed::Refused(error)) = &answer.queries[1] else { panic!() };
         assert_eq!(error["details"]["x"], 1);
-        let answer = response(br#"["transformed",[{"id":"a","name":"n","ast":{"table":"t"}}]]"#).unwrap();
+        let answer =
+            response(br#"["transformed",[{"id":"a","name":"n","ast":{"table":"t"}}]]"#, &Limits::DEFAULT)
+                .unwrap();
         assert_eq!((answer.user_id, answer.queries.len()), (None, 1));
         let failed = br#"{"kind":"TransformFailed","origin":"server","reason":"database","message":"m","queryIDs":[]}"#;
-        assert_eq!(response(failed).err().unwrap().reason, "database");
-        assert_eq!(response(b"<html>").err().unwrap().reason, "parse");
+        assert_eq!(response(failed, &Limits::DEFAULT).err().unwrap().reason, "database");
+        assert_eq!(response(b"<html>", &Limits::DEFAULT).err().unwrap().reason, "parse");
         assert_eq!(
-            response(br#"{"kind":"QueryResponse","queries":[{"id":"a","error":"zero"}]}"#)
+            response(br#"{"kind":"QueryResponse","queries":[{"id":"a","error":"zero"}]}"#, &Limits::DEFAULT)
                 .err()
                 .unwrap()
                 .reason,
             "parse"
         );
+    }
+
+    #[test]
+    fn a_query_that_is_too_much_is_refused_alone() {
+        let limits = Limits { nodes: 1, ..Limits::DEFAULT };
+        let body = br#"{"kind":"QueryResponse","queries":[
+            {"id":"a","name":"n","ast":{"table":"t","where":{"type":"and","conditions":[]}}},
+            {"id":"b","name":"n","ast":{"table":"t"}}]}"#;
+        let answer = response(body, &limits).unwrap();
+        let [(first, Transformed::Refused(error)), (_, Transformed::Ast(_))] = &answer.queries[..] else {
+            panic!()
+        };
+        assert_eq!((first.as_str(), &error["id"]), ("a", &"a".into()));
+        assert!(error["message"].as_str().unwrap().contains("more than 1 conditions"), "{error}");
     }
 }

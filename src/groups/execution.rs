@@ -19,6 +19,7 @@ use crate::zql::ast::{self, Ast, Condition, Strictness};
 use crate::zql::plan::PlanError;
 use crate::zql::{canonical, plan};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -81,7 +82,8 @@ impl Syncer {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         let id = group.id.clone();
         let Some(query) = group.queries.get_mut(hash) else { return };
-        if query.failed || (serial.is_some() && query.transforming != serial) {
+        let is_too_much = matches!(query.spec, Spec::TooMuch { .. });
+        if query.failed || is_too_much || (serial.is_some() && query.transforming != serial) {
             return;
         }
         query.transforming = None;
@@ -94,12 +96,14 @@ impl Syncer {
     /// Queries that clients spell out are subject to read permissions. There are none, so
     /// they have no rows (`docs/spec/zql.md` §14).
     pub(super) fn execute_spelled(&mut self, group_id: &Rc<str>, hash: &str) {
-        let Some(Spec::Ast(json)) =
-            self.groups.get(group_id).and_then(|g| g.queries.get(hash)).map(|q| q.spec.clone())
-        else {
-            return;
+        let json = match self.groups.get(group_id).and_then(|g| g.queries.get(hash)).map(|q| q.spec.clone()) {
+            Some(Spec::Ast(json)) => json,
+            Some(Spec::TooMuch { name, why }) => {
+                return self.refuse(group_id, hash, refusal(hash, &name, &why));
+            }
+            Some(Spec::Named { .. }) | None => return,
         };
-        match ast::parse(&json, Strictness::Strict) {
+        match ast::parse(&json, Strictness::Strict, &self.shared.limits) {
             Ok(mut ast) => {
                 ast.condition = Some(Condition::Or(Vec::new()));
                 ast.related.clear();
@@ -119,6 +123,15 @@ impl Syncer {
                 return self.refuse(group_id, hash, refusal(hash, &name, &error.to_string()));
             }
         };
+        if !has_room(group, &self.shared, view) {
+            give_up(group, &mut self.shared, view);
+            let why = format!(
+                "the client group's queries take more than {} MiB beside their rows: close some",
+                self.shared.limits.plans >> 20
+            );
+            let name = query_name(group, hash);
+            return self.refuse(group_id, hash, refusal(hash, &name, &why));
+        }
         if resume_query(group, &mut self.shared, hash, view) {
             self.shared.interested.entry(view).or_default().insert(group_id.clone());
             self.request_lane(view);
@@ -152,7 +165,7 @@ impl Syncer {
     /// No batch may be under way.
     pub fn take_catalogue(&mut self, catalogue: &Arc<Catalogue>) {
         self.shared.catalogue = catalogue.clone();
-        self.shared.views.plan_anew(catalogue);
+        self.shared.views.plan_anew(catalogue, &self.shared.limits);
     }
 
     /// Tells the clients that want a query that it was refused; its rows go with the next
@@ -208,6 +221,20 @@ impl Syncer {
     }
 }
 
+/// Whether a group may have one view more, for what is made of its queries. All that it ever had is counted
+/// together, and only when that is too much, those that it has now.
+fn has_room(group: &mut Group, shared: &Shared, view: ViewId) -> bool {
+    let bytes = |id: ViewId| shared.views.get(id).map_or(0, |view| view.asked);
+    let most = shared.limits.plans;
+    group.planned = group.planned.saturating_add(bytes(view));
+    if group.planned > most {
+        let views = group.queries.values().flat_map(|query| [query.current, query.pending]).flatten();
+        let views: BTreeSet<ViewId> = views.chain([view]).collect();
+        group.planned = views.into_iter().map(bytes).sum();
+    }
+    group.planned <= most
+}
+
 /// The view that answers a query. Whether it is there already is known without a plan.
 fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<ViewId, PlanError> {
     let catalogue = shared.catalogue.clone();
@@ -221,7 +248,7 @@ fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<Vi
     if let Some(view) = shared.views.join(&key) {
         return Ok(view);
     }
-    let mut planned = plan::plan(ast, &catalogue, &**keys)?;
+    let mut planned = plan::plan(ast, &catalogue, &**keys, &shared.limits)?;
     shared.texts.share_plan(&mut planned);
     let planned = Arc::new(planned);
     let view = shared.views.subscribe(key.into(), &catalogue, || planned.clone());
@@ -251,13 +278,13 @@ pub(super) fn named(hash: &str, spec: &Spec) -> Option<Named> {
         Spec::Named { name, args } => {
             Some(Named { hash: hash.to_owned(), name: name.clone(), args: args.clone() })
         }
-        Spec::Ast(_) => None,
+        Spec::Ast(_) | Spec::TooMuch { .. } => None,
     }
 }
 
 fn query_name(group: &Group, hash: &str) -> String {
     match group.queries.get(hash).map(|q| &q.spec) {
-        Some(Spec::Named { name, .. }) => name.clone(),
+        Some(Spec::Named { name, .. } | Spec::TooMuch { name, .. }) => name.clone(),
         _ => String::new(),
     }
 }

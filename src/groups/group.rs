@@ -20,9 +20,10 @@ use crate::changes::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 use crate::protocol::downstream::QueryPatch;
 use crate::protocol::error::{Kind, ProtocolError};
-use crate::protocol::upstream::{QueryBody, QueryOp};
+use crate::protocol::upstream::QueryOp;
 use crate::views::rows::RowId;
 use crate::views::view::{View, ViewId};
+use crate::zql::limits::Limits;
 
 /// Most queries of one group, wanted or within their time to live.
 pub const MAX_QUERIES: usize = 10_000;
@@ -112,6 +113,8 @@ pub struct Group {
     pub idle_since: Option<f64>,
     /// When the last connection went, in milliseconds of the process: negative if it was not there yet.
     pub left_at: Option<f64>,
+    /// At least so many bytes were made of its queries ([`crate::zql::limits::Limits::plans`]).
+    pub planned: usize,
     /// Counts transformations requested.
     pub transformations: u64,
     /// Views that joined anew while the group still waited for others, since its last step.
@@ -176,6 +179,7 @@ impl Group {
             clock_runs_since: None,
             idle_since: None,
             left_at: None,
+            planned: 0,
             transformations: 0,
             passed: 0,
             inspected: false,
@@ -234,13 +238,26 @@ impl Group {
         &mut self,
         client: &str,
         ops: &[QueryOp],
+        limits: &Limits,
         now: f64,
         change: &mut ConfigChange,
     ) -> Result<(), ProtocolError> {
         let clock = self.clock(now);
+        let mut asked = None;
         for op in ops {
             match op {
-                QueryOp::Put { hash, ttl, query } => self.put(client, hash, *ttl, query, change)?,
+                QueryOp::Put { hash, ttl, query } => {
+                    let spec = query.as_ref().filter(|_| self.must_be_told(hash)).map(|body| {
+                        let asked = asked.get_or_insert_with(|| self.bytes_asked());
+                        // It takes the place of what it was.
+                        let before = self.queries.get(hash).map_or(0, |query| query.spec.bytes());
+                        *asked = asked.saturating_sub(before);
+                        let spec = Spec::of(body, *asked, limits);
+                        *asked += spec.bytes();
+                        spec
+                    });
+                    self.put(client, hash, *ttl, spec, change)?;
+                }
                 QueryOp::Del { hash } => self.deactivate(client, hash, Some(clock), change),
                 QueryOp::Clear => {
                     for hash in self.desired_hashes(client) {
@@ -252,12 +269,22 @@ impl Group {
         Ok(())
     }
 
+    /// Bytes by which its queries are spelled.
+    pub fn bytes_asked(&self) -> usize {
+        self.queries.values().map(|query| query.spec.bytes()).sum()
+    }
+
+    /// Whether it has to be said what a query is: it is not known, or was refused.
+    fn must_be_told(&self, hash: &str) -> bool {
+        self.queries.get(hash).is_none_or(|query| query.failed)
+    }
+
     fn put(
         &mut self,
         client: &str,
         hash: &str,
         ttl: Option<f64>,
-        body: &Option<QueryBody>,
+        spec: Option<Spec>,
         change: &mut ConfigChange,
     ) -> Result<(), ProtocolError> {
         // Ids of the reference's internal queries.
@@ -268,13 +295,6 @@ impl Group {
         if !known && self.queries.len() >= MAX_QUERIES {
             return Err(too_many(format!("the client group has more than {MAX_QUERIES} queries")));
         }
-        let spec = match body {
-            Some(QueryBody::Ast(ast)) => Some(Spec::Ast(ast.get().to_owned())),
-            Some(QueryBody::Named { name, args }) => {
-                Some(Spec::Named { name: name.clone(), args: args.get().to_owned() })
-            }
-            None => None,
-        };
         match (known, spec) {
             (true, spec) => {
                 if let Some(query) = self.queries.get_mut(hash)
@@ -469,6 +489,7 @@ fn too_many(what: String) -> ProtocolError {
 mod tests {
     use super::*;
     use crate::protocol::client_schema::ClientSchema;
+    use crate::protocol::upstream::QueryBody;
 
     fn group() -> Group {
         let schema = ClientSchema { tables: BTreeMap::new() };
@@ -499,13 +520,13 @@ mod tests {
         let mut group = group();
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
-        group.desire("c", &[put("1", 1000.0)], 0.0, &mut change).unwrap();
+        group.desire("c", &[put("1", 1000.0)], &Limits::DEFAULT, 0.0, &mut change).unwrap();
         assert_eq!(change.desired.len(), 1);
         let mut again = ConfigChange::default();
         group.register("c", &mut again).unwrap();
-        group.desire("c", &[put("1", 500.0)], 0.0, &mut again).unwrap();
+        group.desire("c", &[put("1", 500.0)], &Limits::DEFAULT, 0.0, &mut again).unwrap();
         assert!(!again.is_change());
-        group.desire("c", &[put("1", 2000.0)], 0.0, &mut again).unwrap();
+        group.desire("c", &[put("1", 2000.0)], &Limits::DEFAULT, 0.0, &mut again).unwrap();
         assert!(again.is_change(), "a longer time to live is one");
     }
 
@@ -514,9 +535,9 @@ mod tests {
         let mut group = group();
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
-        group.desire("c", &[put("1", 100.0)], 0.0, &mut change).unwrap();
+        group.desire("c", &[put("1", 100.0)], &Limits::DEFAULT, 0.0, &mut change).unwrap();
         assert!(group.expired(1e9).is_empty(), "wanted queries never expire");
-        group.desire("c", &[QueryOp::Del { hash: "1".into() }], 0.0, &mut change).unwrap();
+        group.desire("c", &[QueryOp::Del { hash: "1".into() }], &Limits::DEFAULT, 0.0, &mut change).unwrap();
         assert!(group.expired(1e9).is_empty(), "the clock stands");
         assert!(group.next_expiry(0.0).is_none());
         group.clock_runs_since = Some(0.0);
@@ -526,12 +547,39 @@ mod tests {
     }
 
     #[test]
+    fn what_spells_too_much_is_not_kept_and_the_others_are() {
+        let limits = Limits { arguments: 50, asked: 80, ..Limits::DEFAULT };
+        let named = |args: &'static str| {
+            let args = serde_json::from_str::<&serde_json::value::RawValue>(args).unwrap();
+            Some(QueryBody::Named { name: "q".into(), args })
+        };
+        let put = |hash: &str, query| QueryOp::Put { hash: hash.into(), ttl: None, query };
+        const LONG: &str = r#"["0123456789012345678901234567890123456789012345678901234567890123456789"]"#;
+        const FAIR: &str = r#"["0123456789012345678901234567890123456789"]"#;
+        let mut group = group();
+        let mut change = ConfigChange::default();
+        group.register("c", &mut change).unwrap();
+        let ops = [put("long", named(LONG)), put("a", named(FAIR)), put("b", named(FAIR))];
+        group.desire("c", &ops, &limits, 0.0, &mut change).unwrap();
+        let is_kept =
+            |group: &Group, hash: &str| matches!(group.queries.get(hash).unwrap().spec, Spec::Named { .. });
+        assert_eq!(["long", "a", "b"].map(|hash| is_kept(&group, hash)), [false, true, false]);
+        assert!(group.clients.get("c").unwrap().desires.values().all(|desire| desire.desired));
+        // When there is room again it is enough to ask again.
+        group.queries.get_mut("b").unwrap().failed = true;
+        group.queries.remove("a");
+        group.queries.remove("long");
+        group.desire("c", &[put("b", named(FAIR))], &limits, 0.0, &mut change).unwrap();
+        assert!(is_kept(&group, "b"));
+    }
+
+    #[test]
     fn ten_thousand_desired_queries_are_refused() {
         let mut group = group();
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
         let ops: Vec<QueryOp> = (0..10_000).map(|i| put(&i.to_string(), 0.0)).collect();
-        let error = group.desire("c", &ops, 0.0, &mut change).unwrap_err();
+        let error = group.desire("c", &ops, &Limits::DEFAULT, 0.0, &mut change).unwrap_err();
         assert_eq!(error.kind, Kind::InvalidMessage);
     }
 }

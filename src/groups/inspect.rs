@@ -58,7 +58,7 @@ impl Syncer {
                     query_id: hash.clone(),
                     ast: match &query.spec {
                         Spec::Ast(text) => Some(text.clone()),
-                        Spec::Named { .. } => None,
+                        Spec::Named { .. } | Spec::TooMuch { .. } => None,
                     },
                     named: named(hash, &query.spec),
                     got: query.got,

@@ -2,7 +2,9 @@
 
 use crate::cvr::record::RecordId;
 use crate::protocol::cookie::Cookie;
+use crate::protocol::upstream::QueryBody;
 use crate::views::view::ViewId;
+use crate::zql::limits::Limits;
 
 /// What a client asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +18,50 @@ pub enum Spec {
         /// JSON array.
         args: String,
     },
+    /// Asked for by more than is kept: it is refused.
+    TooMuch {
+        /// Name, if the app knows it by one.
+        name: String,
+        /// What is too much, for whoever asked.
+        why: String,
+    },
+}
+
+impl Spec {
+    /// What a message says, unless that is more than one query, or the group with all others, may have.
+    /// `asked`: bytes by which the others are spelled.
+    pub fn of(body: &QueryBody<'_>, asked: usize, limits: &Limits) -> Spec {
+        let (name, text, most, what) = match body {
+            QueryBody::Ast(ast) => ("", ast.get(), limits.text, "a query"),
+            QueryBody::Named { name, args } => {
+                (name.as_str(), args.get(), limits.arguments, "arguments of a query")
+            }
+        };
+        let too_much = |why: String| Spec::TooMuch { name: name.to_owned(), why };
+        if text.len() > most {
+            return too_much(format!("{what} may have {most} bytes, and these are {}", text.len()));
+        }
+        if asked + name.len() + text.len() > limits.asked {
+            return too_much(format!(
+                "the queries of a client group may be spelled by {} bytes: close some, or give them fewer arguments",
+                limits.asked
+            ));
+        }
+        match body {
+            QueryBody::Ast(_) => Spec::Ast(text.to_owned()),
+            QueryBody::Named { name, .. } => Spec::Named { name: name.clone(), args: text.to_owned() },
+        }
+    }
+
+    /// Bytes that it has.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Spec::Ast(text) => text.len(),
+            Spec::Named { name, args } => name.len() + args.len(),
+            // Why is a sentence.
+            Spec::TooMuch { name, .. } => name.len(),
+        }
+    }
 }
 
 /// One query. Shared by all clients of the group that want it.

@@ -127,6 +127,8 @@ fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecor
     let (name, text) = match &query.spec {
         Spec::Named { name, args } => (Some(name.clone()), args.clone()),
         Spec::Ast(text) => (None, text.clone()),
+        // Nothing that could be taken for what was asked.
+        Spec::TooMuch { .. } => (None, String::new()),
     };
     QueryRecord {
         hash: hash.to_owned(),
@@ -191,6 +193,10 @@ fn restore_client(record: ClientRecord) -> (String, Client) {
 fn restore_query(record: QueryRecord) -> (String, Box<Query>) {
     let spec = match record.name {
         Some(name) => Spec::Named { name, args: record.text },
+        None if record.text.is_empty() => {
+            let why = "the query was more than is kept; it has to be asked for again".to_owned();
+            Spec::TooMuch { name: String::new(), why }
+        }
         None => Spec::Ast(record.text),
     };
     let query = Query {

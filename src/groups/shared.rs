@@ -23,6 +23,7 @@ use crate::views::full::{Full, PART_SIZE, PATCHES_PER_PART};
 use crate::views::registry::Views;
 use crate::views::rows::{RowId, Rows};
 use crate::views::view::ViewId;
+use crate::zql::limits::Limits;
 use crate::zql::texts::Texts;
 
 /// Most bytes of shared frames kept for one version.
@@ -64,6 +65,8 @@ pub struct Shared {
     pub catalogue: Arc<Catalogue>,
     /// Groups that have a view, and groups that wait for it.
     pub interested: HashMap<ViewId, HashSet<Rc<str>>>,
+    /// How much queries may be.
+    pub limits: Limits,
     /// SQL texts of all plans.
     pub texts: Texts,
     /// Client schemas of the groups.
@@ -105,6 +108,7 @@ impl Shared {
             epoch,
             catalogue,
             interested: HashMap::new(),
+            limits: Limits::DEFAULT,
             texts: Texts::default(),
             schemas: Schemas::default(),
             wishes: Vec::new(),

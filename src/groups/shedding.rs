@@ -1,6 +1,10 @@
 //! What is given up when memory is short, and in which order (decision 008): what nobody is
 //! connected to, what nobody asks for any more, and at last groups that are connected.
 //!
+//! Whatever is kept because of a group counts as its own: its views, but also what spells its queries, what
+//! was made of them, and what waits on its connections. Else those would go first who have the most rows, and
+//! somebody who fills the memory with anything else would stay.
+//!
 //! Bytes are estimates, and what is given up becomes free in slices: whoever calls looks again when
 //! that is done.
 
@@ -16,13 +20,31 @@ use crate::views::view::{Status, ViewId};
 /// Groups, or queries, that are given up in one call: the rest of the core waits for it.
 pub const MAX_SHED: usize = 32;
 
-/// Bytes of a group beside its views: itself, its clients, the texts of its queries.
+/// Bytes of a group beside its views: itself and its clients, and each query without what spells it.
 const PER_GROUP: usize = 2_048;
-const PER_QUERY: usize = 1_024;
+const PER_QUERY: usize = 512;
+
+/// Connected groups that take less than this part of what the largest takes are not sent away with it: when it
+/// has gone it is looked again. What is in use is more than what groups are known to take, and the
+/// difference is mostly on the way to or from the large ones.
+const ALIKE: usize = 4;
+
+/// Bytes beside its views above which a group that nobody is connected to is forgotten when memory is short.
+/// It costs its clients the mutations that they have not sent, so those that are like most others stay.
+const LARGE: usize = 256 << 10;
+
+/// About how many bytes are kept because of a group beside its views.
+fn bytes_beside(group: &Group) -> usize {
+    let queries = group.queries.iter().map(|(hash, query)| PER_QUERY + hash.len() + query.spec.bytes());
+    let waiting = group.connections.iter().map(|connection| connection.sink.bytes());
+    let results = group.results.values().chain(&group.pending_results).map(String::len);
+    PER_GROUP + queries.sum::<usize>() + waiting.sum::<usize>() + results.sum::<usize>()
+}
 
 impl Syncer {
-    /// About how many bytes the views of a group have, with the keys of their rows. `own`: each of them
-    /// divided among the groups that share it: what would be free if the group went.
+    /// About how many bytes are kept because of a group: its views with the keys of their rows, what spells
+    /// its queries, what waits on its connections. `own`: each view divided among the groups that share it: what
+    /// would be free if the group went.
     pub fn bytes_of_group(&self, group: &Group, own: bool) -> usize {
         let pending = group.queries.values().filter_map(|query| query.pending);
         let rows = self.shared.rows.borrow();
@@ -33,7 +55,7 @@ impl Syncer {
             bytes / if own { sharers } else { 1 }
         };
         let views: usize = group.views.keys().copied().chain(pending).map(bytes).sum();
-        PER_GROUP + group.queries.len() * PER_QUERY + views
+        views + bytes_beside(group)
     }
 
     /// Gives up the views of the groups that have been idle longest, until that makes about so many
@@ -46,6 +68,19 @@ impl Syncer {
             .collect();
         idle.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
         self.shed(idle.into_iter().map(|(_, id)| id), bytes, |syncer, id| syncer.retire(id))
+    }
+
+    /// Forgets the groups that nobody is connected to and that take much although they have no views, those
+    /// first that take most, until that makes about so many bytes: their clients start anew. Returns how many
+    /// groups that were.
+    pub fn shed_large(&mut self, bytes: usize) -> usize {
+        let idle = self.groups.iter().filter(|(_, group)| group.connections.is_empty());
+        let mut large: Vec<(usize, Rc<str>)> = idle
+            .map(|(id, group)| (bytes_beside(group), id.clone()))
+            .filter(|(bytes, _)| *bytes > LARGE)
+            .collect();
+        large.sort_by_key(|(size, id)| (Reverse(*size), id.clone()));
+        self.shed(large.into_iter().map(|(_, id)| id), bytes, |syncer, id| syncer.drop_group(id))
     }
 
     /// Ends the time to live of queries that no client of a connected group wants any more. Returns
@@ -61,14 +96,23 @@ impl Syncer {
         shed
     }
 
-    /// Sends groups away that are connected, those first whose own views take most, until that makes
-    /// about so many bytes. Returns how many groups that were.
-    pub fn shed_connected(&mut self, bytes: usize, error: &ProtocolError, now: f64) -> usize {
+    /// Sends groups away that are connected, those first that take most, until that makes about so many
+    /// bytes. `elsewhere`: what is kept for a group outside of here. Returns how many groups that were.
+    pub fn shed_connected(
+        &mut self,
+        bytes: usize,
+        elsewhere: impl Fn(&str) -> usize,
+        error: &ProtocolError,
+        now: f64,
+    ) -> usize {
         let connected = self.groups.iter().filter(|(_, group)| !group.connections.is_empty());
-        let mut sizes: Vec<(usize, Rc<str>)> =
-            connected.map(|(id, group)| (self.bytes_of_group(group, true), id.clone())).collect();
+        let mut sizes: Vec<(usize, Rc<str>)> = connected
+            .map(|(id, group)| (self.bytes_of_group(group, true) + elsewhere(id), id.clone()))
+            .collect();
         sizes.sort_by_key(|(size, id)| (Reverse(*size), id.clone()));
-        self.shed(sizes.into_iter().map(|(_, id)| id), bytes, |syncer, id| syncer.send_away(id, error, now))
+        let least = sizes.first().map_or(0, |(size, _)| size / ALIKE);
+        let large = sizes.into_iter().take_while(|(size, _)| *size >= least);
+        self.shed(large.map(|(_, id)| id), bytes, |syncer, id| syncer.send_away(id, error, now))
     }
 
     fn shed(

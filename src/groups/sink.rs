@@ -19,6 +19,8 @@ pub trait Sink {
     /// Whether the socket has fallen so far behind that it must not be given more for now.
     /// It is caught up from its cookie when it has drained.
     fn is_behind(&self) -> bool;
+    /// Bytes that wait for it: what it was sent and has not taken, and messages of it that were not handled.
+    fn bytes(&self) -> usize;
     /// Tells of refused queries, entries of `transformError`, as the client can read it.
     fn refuse(&self, errors: &[Value]);
     /// Drops what is queued, sends the error, closes.

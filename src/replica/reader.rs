@@ -6,14 +6,16 @@
 
 use std::cell::Cell;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
 use crate::changes::version::StateVersion;
+use crate::zql::like::{self, Pattern};
 
 /// Prepared statements kept per connection. Statements are shared by all queries of one
 /// shape, so a thousand shapes is a large application.
@@ -98,23 +100,55 @@ pub struct Reader {
     may_try: bool,
 }
 
+/// Bytes of texts that are compared with patterns that count as one look: they take about as long.
+const BUDGET_BYTES: u32 = 32 << 10;
+
 /// What the statement at hand may take, in looks at it.
 struct Budget {
     /// Looks since the last statement was asked for.
     spent: AtomicU32,
     /// At so many it ends.
     most: AtomicU32,
+    /// Bytes that do not count as a look yet.
+    bytes: AtomicU32,
+    /// It ends in any case.
+    stop: Mutex<Arc<AtomicBool>>,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        let most = AtomicU32::new(Budget::NO_END);
+        Budget { spent: AtomicU32::new(0), most, bytes: AtomicU32::new(0), stop: Mutex::default() }
+    }
 }
 
 impl Budget {
     const NO_END: u32 = u32::MAX;
 
-    fn is_over(&self) -> bool {
-        self.spent.fetch_add(1, Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
+    /// The same between looks, when a function of ours is given a text of so many bytes: SQLite does not look
+    /// while it runs, and a thousand long texts are few steps.
+    fn is_over_with(&self, bytes: usize) -> bool {
+        let bytes = self.bytes.load(Ordering::Relaxed).saturating_add(bytes.min(u32::MAX as usize) as u32);
+        self.bytes.store(bytes % BUDGET_BYTES, Ordering::Relaxed);
+        match bytes / BUDGET_BYTES {
+            0 => false,
+            looks => self.spend(looks),
+        }
+    }
+
+    /// Counts looks. True: that is enough.
+    fn spend(&self, looks: u32) -> bool {
+        let spent = self.spent.fetch_add(looks, Ordering::Relaxed);
+        spent.saturating_add(looks - 1) >= self.most.load(Ordering::Relaxed) || self.is_stopped()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).load(Ordering::Relaxed)
     }
 
     fn begin(&self) {
         self.spent.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
     }
 
     fn set(&self, most: u32) -> u32 {
@@ -132,8 +166,8 @@ impl Reader {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
-        prepare_comparisons(&connection)?;
-        let budget = Arc::new(Budget { spent: AtomicU32::new(0), most: AtomicU32::new(Budget::NO_END) });
+        let budget = Arc::new(Budget::default());
+        prepare_comparisons(&connection, &budget)?;
         let mut reader = Reader { connection, version: Cell::new(StateVersion::ZERO), budget, may_try: true };
         reader.stop_when(Arc::default())?;
         Ok(reader)
@@ -229,9 +263,9 @@ impl Reader {
     /// Has statements end with [`ReadError::Interrupted`] once the flag is raised, wherever the
     /// reader is by then.
     pub fn stop_when(&mut self, flag: Arc<AtomicBool>) -> Result<(), ReadError> {
+        *self.budget.stop.lock().unwrap_or_else(PoisonError::into_inner) = flag;
         let budget = self.budget.clone();
-        let is_over = move || flag.load(Ordering::Relaxed) || budget.is_over();
-        Ok(self.connection.progress_handler(BUDGET_STEP, Some(is_over))?)
+        Ok(self.connection.progress_handler(BUDGET_STEP, Some(move || budget.spend(1)))?)
     }
 
     /// A prepared statement that is not kept.
@@ -246,12 +280,27 @@ impl Reader {
     }
 }
 
-/// Gives a connection the comparisons of `docs/spec/zql.md` §4.4.
-pub fn prepare_comparisons(connection: &Connection) -> Result<(), ReadError> {
-    connection.pragma_update(None, "case_sensitive_like", true)?;
+/// Gives a connection the comparisons of `docs/spec/zql.md` §4.4. SQLite's own LIKE takes the product of what
+/// it is given, ends a pattern at a NUL, and cannot be interrupted.
+fn prepare_comparisons(connection: &Connection, budget: &Arc<Budget>) -> Result<(), ReadError> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-    connection.create_scalar_function("zero_lower", 1, flags, |context| {
-        Ok(context.get_raw(0).as_str_or_null()?.map(crate::zql::like::fold))
-    })?;
+    for (name, folds) in [("zero_like", false), ("zero_ilike", true)] {
+        let budget = budget.clone();
+        connection.create_scalar_function(name, 2, flags, move |context| {
+            // Prepared once for all rows of an execution.
+            let pattern: Arc<Pattern> = context.get_or_create_aux(1, |pattern| {
+                let pattern = pattern.as_str().map_err(|_| "a pattern is a text".to_owned())?;
+                Pattern::new(pattern)
+            })?;
+            // As on the core: what is no text is not like anything, nor unlike it.
+            let ValueRef::Text(text) = context.get_raw(0) else { return Ok(None) };
+            let text = String::from_utf8_lossy(text);
+            if budget.is_over_with(text.len()) {
+                let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
+                return Err(rusqlite::Error::SqliteFailure(interrupted, None));
+            }
+            Ok(Some(if folds { pattern.matches(&like::fold(&text)) } else { pattern.matches(&text) }))
+        })?;
+    }
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::views::pace::Pace;
 use crate::views::scan::{Chunk, Job, Witnesses};
 use crate::zql::ast::{self, Strictness};
 use crate::zql::explain::{rows_statement, steps_of};
+use crate::zql::limits::Limits;
 use crate::zql::plan::{Plan, plan};
 
 /// Longest time that an analysis may read. Whoever waits for longer knows enough.
@@ -48,14 +49,15 @@ struct Found {
 /// Reads the query and describes how. An error says why that is not possible.
 pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Result<Value, String> {
     let core = &session.core;
-    let ast = ast::parse(text, Strictness::Tolerant).map_err(|error| format!("invalid query: {error}"))?;
+    let ast = ast::parse(text, Strictness::Tolerant, &Limits::DEFAULT)
+        .map_err(|error| format!("invalid query: {error}"))?;
     let begin = core.with(|s| {
         let group = s.groups.get(session.request.group_id.as_str())?;
         let keys = group.schema.keys.clone();
         Some((keys, s.shared.catalogue.clone()))
     });
     let Some((keys, catalogue)) = begin.flatten() else { return Err("the client group is gone".to_owned()) };
-    let plan = Arc::new(plan(&ast, &catalogue, &*keys).map_err(|error| error.to_string())?);
+    let plan = Arc::new(plan(&ast, &catalogue, &*keys, &Limits::DEFAULT).map_err(|error| error.to_string())?);
     let Some(layout) = core.with(|s| s.shared.views.layout(&plan, &catalogue)) else {
         return Err("the replica is not ready".to_owned());
     };

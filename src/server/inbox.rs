@@ -70,6 +70,11 @@ impl Inbox {
         self.core.0.get() > MAX_INBOUND && self.bytes.get() + self.partial.get() > FAIR
     }
 
+    /// Bytes of messages that came and were not handled, whole or in part.
+    pub fn bytes(&self) -> usize {
+        self.bytes.get() + self.partial.get()
+    }
+
     fn set_bytes(&self, bytes: usize) {
         self.core.change(self.bytes.replace(bytes), bytes);
     }

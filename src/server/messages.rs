@@ -25,7 +25,8 @@ use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
 use crate::views::pace::Pace;
-use crate::zql::ast::{self, Strictness};
+use crate::zql::ast::{self, ParseError, Strictness};
+use crate::zql::limits::Limits;
 
 /// Wait of a sender whose group has too many mutations queued.
 const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
@@ -82,11 +83,14 @@ pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), Protocol
     Ok(())
 }
 
+/// What is no query ends the connection. One that is more than one may be is refused alone, later.
 fn check_asts(ops: &[QueryOp]) -> Result<(), ProtocolError> {
     for op in ops {
-        if let QueryOp::Put { query: Some(QueryBody::Ast(text)), .. } = op {
-            ast::parse(text.get(), Strictness::Strict)
-                .map_err(|e| ProtocolError::new(Kind::InvalidMessage, format!("invalid query: {e}")))?;
+        if let QueryOp::Put { query: Some(QueryBody::Ast(text)), .. } = op
+            && let Err(ParseError::Malformed(why)) =
+                ast::parse(text.get(), Strictness::Strict, &Limits::DEFAULT)
+        {
+            return Err(ProtocolError::new(Kind::InvalidMessage, format!("invalid query: {why}")));
         }
     }
     Ok(())
@@ -161,7 +165,7 @@ pub(super) async fn ask(
     let began = now();
     let call = (CallKind::Transform, session.request.group_id.as_str());
     let body = core.caller.post(call, &core.config.query, &context, transform::request(queries)).await;
-    let answer = body.and_then(|body| transform::response(&body));
+    let answer = body.and_then(|body| transform::response(&body, &Limits::DEFAULT));
     core.metrics.transform_done(answer.is_ok(), now().saturating_duration_since(began).as_nanos() as u64);
     if let Err(error) = &answer {
         warn_of_endpoint(core, Warning::Query, error);

@@ -24,6 +24,7 @@ use kelvin_io::websocket::{close_frame, payload_of, text_frame};
 use serde_json::Value;
 
 use super::cork::{Cork, MAX_COLLECTED};
+use super::inbox::Inbox;
 use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
@@ -53,6 +54,8 @@ const PONG_FRAME: u8 = 0x8a;
 pub struct Outbox {
     this: Weak<Outbox>,
     cork: Rc<Cork>,
+    /// The other direction, for as long as messages of it are handled.
+    inbox: RefCell<Weak<Inbox>>,
     writer: RefCell<WriteHalf>,
     queue: RefCell<VecDeque<Bytes>>,
     queued: Cell<usize>,
@@ -89,6 +92,7 @@ impl Outbox {
         Rc::new_cyclic(|this| Outbox {
             this: this.clone(),
             cork,
+            inbox: RefCell::default(),
             writer: RefCell::new(writer),
             queue: RefCell::new(VecDeque::new()),
             queued: Cell::new(0),
@@ -107,6 +111,11 @@ impl Outbox {
             collected: Cell::new(false),
             metrics,
         })
+    }
+
+    /// Messages of the same connection wait there.
+    pub fn belongs_to(&self, inbox: &Rc<Inbox>) {
+        *self.inbox.borrow_mut() = Rc::downgrade(inbox);
     }
 
     /// Sends one message.
@@ -502,6 +511,11 @@ impl Sink for Outbox {
 
     fn is_behind(&self) -> bool {
         self.queued.get() + self.held_bytes.get() >= self.cork.behind()
+    }
+
+    fn bytes(&self) -> usize {
+        let inbound = self.inbox.borrow().upgrade().map_or(0, |inbox| inbox.bytes());
+        self.queued.get() + self.held_bytes.get() + inbound
     }
 
     fn refuse(&self, errors: &[Value]) {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::budget::Pressure;
 use super::core::Core;
 use super::warnings::Warning;
+use crate::backend::push::Queue;
 use crate::groups::reading::LaneRequest;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
@@ -131,11 +132,15 @@ pub fn shed(core: &Rc<Core>) {
     core.with(|s| s.drop_encoded());
     let mut shed = core.with(|s| s.shed_idle(bytes)).unwrap_or_default();
     if shed == 0 {
+        shed = core.with(|s| s.shed_large(bytes)).unwrap_or_default();
+    }
+    if shed == 0 {
         shed = core.with(|s| s.shed_unwanted()).unwrap_or_default();
     }
     if shed == 0 && pressure == Pressure::Full && is_full_of_what_is_used(core) {
         let error = no_memory(&now.to_string());
-        shed = core.with(|s| s.shed_connected(bytes, &error, now)).unwrap_or_default();
+        let waiting = |group: &str| core.pushes.borrow().get(group).map_or(0, Queue::bytes);
+        shed = core.with(|s| s.shed_connected(bytes, waiting, &error, now)).unwrap_or_default();
     }
     core.metrics.shed_for_load(shed);
     pace.end();

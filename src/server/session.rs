@@ -278,6 +278,7 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> 
 
 async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, rest: Vec<u8>) {
     let inbox = Inbox::new(session.core.inbound.clone());
+    session.outbox.belongs_to(&inbox);
     let handling = spawn(handle_all(session.clone(), first, inbox.clone()));
     let leaving = Leaving { session, inbox: inbox.clone() };
     let end = read(&leaving.session, reader, rest, &inbox).await;

@@ -12,11 +12,12 @@ use crate::changes::commit::Row;
 use crate::changes::faults::{self, Fault};
 use crate::replica::reader::ReadError;
 use crate::replica::value::Value;
+use crate::zql::builder::Statement;
 use crate::zql::evaluate::{UNEQUAL, parameters};
 use crate::zql::key;
 use crate::zql::order::{self, Position};
 use crate::zql::plan::{Kind, MAX_WITNESSES};
-use crate::zql::sql::{Statement, Statements, json_array};
+use crate::zql::sql::{Statements, json_array};
 
 /// A row that was read.
 struct Found {

@@ -23,6 +23,7 @@ use crate::changes::version::StateVersion;
 use crate::cvr::record::RecordId;
 use crate::replica::catalogue::{Catalogue, TableId};
 use crate::zql::ast::Ast;
+use crate::zql::limits::Limits;
 use crate::zql::plan::{Keys, Node, Plan, plan};
 
 /// Identity of a view: canonical query, and for each table in it the key by which the
@@ -122,6 +123,7 @@ impl Views {
             journal: Journal::default(),
             shapes: Rc::from([]),
             overtaken: 0,
+            asked: plan.bytes + key.len(),
             account: Account::default(),
         };
         self.next_incarnation += 1;
@@ -155,18 +157,20 @@ impl Views {
     /// Remembers what a view was planned from, so that it can be planned anew.
     pub fn remember_source(&mut self, id: ViewId, source: Source) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
+            slot.view.asked += source.ast.bytes();
             slot.source = Some(Box::new(source));
         }
     }
 
     /// Plans the views anew that a further index would serve. What they hold stays: a plan
     /// says how rows are read, never which. No batch may be under way.
-    pub fn plan_anew(&mut self, catalogue: &Catalogue) {
+    pub fn plan_anew(&mut self, catalogue: &Catalogue, limits: &Limits) {
         for slot in self.slots.iter_mut().flatten() {
             let Some(source) = &slot.source else { continue };
-            let Ok(plan) = plan(&source.ast, catalogue, &*source.keys) else { continue };
+            let Ok(plan) = plan(&source.ast, catalogue, &*source.keys, limits) else { continue };
             let plan = Arc::new(plan);
             if plan.wishes.is_empty() {
+                slot.view.asked = slot.view.asked.saturating_sub(source.ast.bytes());
                 slot.source = None;
             }
             for (condition, shape) in slot.view.shapes.iter().enumerate() {

@@ -21,6 +21,7 @@ use crate::changes::faults::{self, Fault};
 use crate::replica::catalogue::{ColumnIndex, TableId};
 use crate::replica::reader::{ReadError, Reader};
 use crate::replica::value::Value;
+use crate::zql::builder::Constant;
 use crate::zql::evaluate::parameters;
 use crate::zql::key::Scalar;
 
@@ -355,7 +356,7 @@ impl<'b, 'c> Routing<'b, 'c> {
 /// Parents with a key, as they are on the snapshot; `None`: too many.
 fn read_parents(sql: &str, key: &[Value], reader: &Reader) -> Result<Option<Rc<[Rc<Row>]>>, ReadError> {
     let mut statement = reader.prepare(sql)?;
-    let enough = [Value::Integer(MAX_PARENTS as i64 + 1)];
+    let enough = [Constant::Value(Value::Integer(MAX_PARENTS as i64 + 1))];
     let mut rows = statement.query(parameters(key, &enough))?;
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {

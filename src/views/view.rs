@@ -96,6 +96,8 @@ pub struct View {
     pub shapes: Rc<[ShapeId]>,
     /// How often in a row it had to be read anew before it could join its groups.
     pub overtaken: u32,
+    /// Bytes of what it asks: its plan, its key, what it was planned from.
+    pub asked: usize,
     /// What it costs.
     pub account: Account,
 }
@@ -111,7 +113,7 @@ impl View {
         let keys: usize = self.state.nodes.iter().map(Slots::len).sum();
         // Rows of a node with keys are in its slots, too.
         let times = if self.state.flat.is_some() { 1 } else { 2 };
-        EMPTY + keys * PER_KEY + (self.size * times + self.journal.keys()) * PER_ROW
+        EMPTY + self.asked + keys * PER_KEY + (self.size * times + self.journal.keys()) * PER_ROW
     }
 
     /// About how much memory the keys of its rows take, in bytes, from a few of them. `own`: of each the

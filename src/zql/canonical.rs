@@ -4,6 +4,8 @@
 //! left out; everything that decides rows is in, each part with its length, so that no two
 //! different queries can be spelled alike. Compared as bytes, never by hash alone.
 
+use hashbrown::HashSet;
+
 use super::ast::{Ast, Condition, Correlated, Direction, Literal, Operand, System};
 
 /// Appends the canonical form of a query.
@@ -37,22 +39,31 @@ pub fn write(ast: &Ast, out: &mut Vec<u8>) {
             out.extend(limit.to_bits().to_be_bytes());
         }
     }
-    count(ast.order_by.len(), out);
-    for (column, direction) in &ast.order_by {
+    let order = distinct_order(ast);
+    count(order.len(), out);
+    for (column, direction) in order {
         text(column, out);
         out.push(matches!(direction, Direction::Descending) as u8);
     }
 }
 
+/// The columns that an order has: one that is repeated decides nothing.
+pub fn distinct_order(ast: &Ast) -> Vec<(&str, Direction)> {
+    let mut known = HashSet::with_capacity(ast.order_by.len());
+    let all = ast.order_by.iter().map(|(column, direction)| (column.as_str(), *direction));
+    all.filter(|(column, _)| known.insert(*column)).collect()
+}
+
 /// The related subqueries that count: of several with one alias, the last.
 pub fn distinct_related(ast: &Ast) -> Vec<&Correlated> {
+    let mut known = HashSet::with_capacity(ast.related.len());
     let mut out: Vec<&Correlated> = Vec::with_capacity(ast.related.len());
-    for child in &ast.related {
-        if let Some(alias) = &child.subquery.alias {
-            out.retain(|earlier| earlier.subquery.alias.as_ref() != Some(alias));
+    for child in ast.related.iter().rev() {
+        if child.subquery.alias.as_ref().is_none_or(|alias| known.insert(alias)) {
+            out.push(child);
         }
-        out.push(child);
     }
+    out.reverse();
     out
 }
 

@@ -10,12 +10,14 @@
 use std::sync::Arc;
 
 use super::ast::{Ast, Condition, Correlated};
+use super::builder::Statement;
 use super::evaluate::parameters;
 use super::filter::{Scope, Side, conjuncts};
 use super::plan::PlanError;
-use super::planner::{Planner, Resolved, comparable, correlation};
+use super::planner::Planner;
 use super::predicate::Predicate;
-use super::sql::{Builder, Statement, wanted};
+use super::resolved::{Resolved, comparable, correlation};
+use super::sql::wanted;
 use crate::replica::catalogue::{Table, quote};
 use crate::replica::reader::{ReadError, Reader};
 
@@ -123,7 +125,7 @@ impl Planner<'_> {
     /// How the root is read.
     pub(super) fn once(&self, ast: &Ast, resolved: &Resolved, filter: &Predicate) -> Result<Once, PlanError> {
         let body = self.select(&wanted(resolved.table), ast, resolved, &[], Side::Parent)?;
-        let statement = self.ordered(body, resolved, resolved.limit);
+        let statement = self.ordered(body, resolved, resolved.limit)?;
         let driving = match is_one_row(resolved.table, filter) {
             true => None,
             false => self.driving(ast, resolved)?,
@@ -139,11 +141,11 @@ impl Planner<'_> {
                 continue;
             }
             let from = |wanted: &str| {
-                let mut sql = Builder::default();
+                let mut sql = self.builder();
                 sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.name)));
                 let scope = Scope { table, alias: 0, side: Side::Parent };
                 self.filter_from(&mut sql, ast, resolved, scope, (which, Side::Child))?;
-                Ok(self.ordered(sql, resolved, resolved.limit))
+                self.ordered(sql, resolved, resolved.limit)
             };
             drivers.push(Driver { trial: from("1")?, statement: from(&wanted(table))? });
         }
@@ -151,7 +153,7 @@ impl Planner<'_> {
             return Ok(None);
         }
         let body = self.select("1", ast, resolved, &[], Side::Parent)?;
-        let trial = self.ordered(body, resolved, resolved.limit);
+        let trial = self.ordered(body, resolved, resolved.limit)?;
         Ok(Some(Driving { trial, drivers }))
     }
 

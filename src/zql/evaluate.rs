@@ -9,9 +9,10 @@ use hashbrown::HashTable;
 use rusqlite::Row;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 
+use super::builder::{Constant, Statement};
 use super::key::{self, Scalar};
 use super::plan::{MAX_WITNESSES, Node, Plan};
-use super::sql::{Statement, Statements, json_array};
+use super::sql::{Statements, json_array};
 use crate::replica::reader::{ReadError, Reader};
 use crate::replica::value::Value;
 
@@ -265,17 +266,35 @@ impl<C: Collect> Run<'_, C> {
 /// Variable parameters first, then the constants of the statement.
 pub fn parameters<'v>(
     variable: &'v [Value],
-    constants: &'v [Value],
+    constants: &'v [Constant],
 ) -> rusqlite::ParamsFromIter<impl Iterator<Item = Bound<'v>>> {
-    rusqlite::params_from_iter(variable.iter().chain(constants).map(Bound))
+    rusqlite::params_from_iter(variable.iter().map(Bound::Value).chain(constants.iter().map(Bound::of)))
 }
 
 /// A stored value as a parameter, without a copy.
-pub struct Bound<'v>(&'v Value);
+pub enum Bound<'v> {
+    /// A value.
+    Value(&'v Value),
+    /// A text.
+    Text(&'v str),
+}
+
+impl<'v> Bound<'v> {
+    fn of(constant: &'v Constant) -> Bound<'v> {
+        match constant {
+            Constant::Value(value) => Bound::Value(value),
+            Constant::Shared(text) => Bound::Text(text),
+        }
+    }
+}
 
 impl rusqlite::ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self.0 {
+        let value = match self {
+            Bound::Value(value) => *value,
+            Bound::Text(text) => return Ok(ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))),
+        };
+        Ok(match value {
             Value::Null => ToSqlOutput::Owned(SqlValue::Null),
             Value::Integer(i) => ToSqlOutput::Owned(SqlValue::Integer(*i)),
             Value::Real(r) => ToSqlOutput::Owned(SqlValue::Real(*r)),

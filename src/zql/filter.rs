@@ -2,12 +2,18 @@
 //! quoted; constants are bound.
 
 use super::ast::{Ast, Condition, Correlated};
+use super::builder::Builder;
 use super::plan::PlanError;
-use super::planner::{Planner, Resolved, comparable, correlation};
-use super::sql::{Builder, column, columns, json_array, start};
+use super::planner::Planner;
+use super::resolved::{Resolved, comparable, correlation, visible_column};
+use super::sql::{column, columns, start};
 use super::test::{self, Test};
 use crate::replica::catalogue::{Table, quote};
 use crate::replica::value::Value;
+
+/// Members of an AND or an OR that are joined in a row. SQLite reads each as one level deeper, and takes a
+/// thousand of them: more are put in brackets by halves.
+const IN_A_ROW: usize = 32;
 
 /// From where the rows of an EXISTS are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +59,10 @@ impl Planner<'_> {
         scope: Scope<'_>,
         (which, side): (usize, Side),
     ) -> Result<(), PlanError> {
-        for (at, member) in conjuncts(ast).iter().enumerate() {
-            if at > 0 {
-                sql.push(" AND ");
-            }
+        joined(sql, " AND ", conjuncts(ast), 0, &mut |sql, at, member| {
             let side = if at == which { side } else { scope.side };
-            self.condition(sql, member, Scope { side, ..scope }, true)?;
-        }
+            self.condition(sql, member, Scope { side, ..scope }, true)
+        })?;
         self.cursor_bound(sql, ast, resolved, scope.alias)
     }
 
@@ -85,9 +88,10 @@ impl Planner<'_> {
         scope: Scope<'_>,
         conjunctive: bool,
     ) -> Result<(), PlanError> {
+        self.check(sql)?;
         match condition {
-            Condition::Simple { op, left, right } => {
-                test_sql(sql, &test::resolve(scope.table, *op, left, right)?, scope);
+            Condition::Simple { .. } => {
+                test_sql(sql, &self.test(scope.table, condition)?, scope);
                 Ok(())
             }
             Condition::And(members) | Condition::Or(members) => {
@@ -97,12 +101,11 @@ impl Planner<'_> {
                     return Ok(());
                 }
                 sql.push("(");
-                for (i, member) in members.iter().enumerate() {
-                    if i > 0 {
-                        sql.push(if and { " AND " } else { " OR " });
-                    }
-                    self.condition(sql, member, scope, conjunctive && (and || members.len() == 1))?;
-                }
+                let conjunctive = conjunctive && (and || members.len() == 1);
+                let word = if and { " AND " } else { " OR " };
+                joined(sql, word, members, 0, &mut |sql, _, member| {
+                    self.condition(sql, member, scope, conjunctive)
+                })?;
                 sql.push(")");
                 Ok(())
             }
@@ -127,7 +130,7 @@ impl Planner<'_> {
         let inner = Scope { table: resolved.table, alias: alias + 1, side: Side::Row };
         if resolved.limit == Some(0) || !comparable(parent, &parents, resolved.table, &children) {
             // Still planned, so that a wrong name inside is an error.
-            self.filter(&mut Builder::default(), &related.subquery, &resolved, inner)?;
+            self.filter(&mut self.builder(), &related.subquery, &resolved, inner)?;
             sql.push(if negated { "TRUE" } else { "FALSE" });
             return Ok(());
         }
@@ -179,7 +182,7 @@ impl Planner<'_> {
         let table = resolved.table;
         sql.push(&format!("SELECT {wanted} FROM {} AS t{alias} WHERE ", quote(&table.name)));
         for name in &related.child_field {
-            let c = super::planner::visible_column(table, name)?;
+            let c = visible_column(table, name)?;
             sql.push(&format!("{} IS NOT NULL AND ", column(alias, table, c)));
         }
         // Where its own filter finds few rows these ask for themselves what is below them.
@@ -194,13 +197,10 @@ impl Planner<'_> {
     fn fixes_index(&self, table: &Table, condition: Option<&Condition>) -> Result<bool, PlanError> {
         let Some(condition) = condition else { return Ok(false) };
         match condition {
-            Condition::Simple { op, left, right } => {
-                let resolved = test::resolve(table, *op, left, right)?;
-                Ok(match resolved {
-                    Test::Compare(c, test::Comparison::Equal, _) => table.has_index_on(&[c]),
-                    _ => false,
-                })
-            }
+            Condition::Simple { .. } => Ok(match self.test(table, condition)? {
+                Test::Compare(c, test::Comparison::Equal, _) => table.has_index_on(&[c]),
+                _ => false,
+            }),
             Condition::And(members) => {
                 for member in members {
                     if self.fixes_index(table, Some(member))? {
@@ -213,6 +213,32 @@ impl Planner<'_> {
             Condition::Or(_) | Condition::Exists { .. } => Ok(false),
         }
     }
+}
+
+/// Members of an AND or an OR, each with its place, counted from `first` on.
+fn joined(
+    sql: &mut Builder,
+    word: &str,
+    members: &[Condition],
+    first: usize,
+    each: &mut dyn FnMut(&mut Builder, usize, &Condition) -> Result<(), PlanError>,
+) -> Result<(), PlanError> {
+    if members.len() > IN_A_ROW {
+        let (left, right) = members.split_at(members.len() / 2);
+        sql.push("(");
+        joined(sql, word, left, first, each)?;
+        sql.push(&format!("){word}("));
+        joined(sql, word, right, first + left.len(), each)?;
+        sql.push(")");
+        return Ok(());
+    }
+    for (at, member) in members.iter().enumerate() {
+        if at > 0 {
+            sql.push(word);
+        }
+        each(sql, first + at, member)?;
+    }
+    Ok(())
 }
 
 /// The conditions of a filter that must all hold.
@@ -238,25 +264,35 @@ fn test_sql(sql: &mut Builder, test: &Test, scope: Scope<'_>) {
             sql.push(&format!("{} IS NOT ", name(c)));
             sql.bind(value);
         }
-        Test::In(c, values, negated) => {
+        Test::In(c, list, negated) => {
             // One bound JSON array keeps the text the same for every length.
             if *negated {
                 sql.push(&format!("({} IS NOT NULL AND ", name(c)));
             }
             let not = if *negated { "NOT " } else { "" };
             sql.push(&format!("{} {not}IN (SELECT value FROM json_each(", name(c)));
-            sql.bind(&Value::Text(json_array(values).into()));
+            sql.bind_text(list.json());
             sql.push(if *negated { ")))" } else { "))" });
         }
         Test::Like { column: c, pattern, fold, negated } => {
-            let not = if *negated { "NOT " } else { "" };
-            if *fold {
-                sql.push(&format!("zero_lower({}) {not}LIKE ", name(c)));
-            } else {
-                sql.push(&format!("{} {not}LIKE ", name(c)));
+            let name = name(c);
+            let function = if *fold { "zero_ilike" } else { "zero_like" };
+            // What a pattern begins with is a range that an index can find.
+            let range = pattern.range().filter(|_| !fold && !negated);
+            sql.push(if *negated { "NOT " } else { "(" });
+            if let Some((lower, beyond)) = range {
+                sql.push(&format!("{name}>="));
+                sql.bind(&Value::Text(lower.into()));
+                sql.push(" AND ");
+                if let Some(beyond) = beyond {
+                    sql.push(&format!("{name}<"));
+                    sql.bind(&Value::Text(beyond.into()));
+                    sql.push(" AND ");
+                }
             }
-            sql.bind(&Value::Text(pattern.as_str().into()));
-            sql.push(" ESCAPE '\\'");
+            sql.push(&format!("{function}({name},"));
+            sql.bind_text(pattern.text());
+            sql.push(if *negated { ")" } else { "))" });
         }
     }
 }

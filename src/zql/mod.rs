@@ -5,6 +5,7 @@
 //! faster way of keeping a view must agree with.
 
 pub mod ast;
+pub mod builder;
 pub mod canonical;
 pub mod driving;
 pub mod evaluate;
@@ -12,10 +13,15 @@ pub mod explain;
 mod filter;
 pub mod key;
 pub mod like;
+pub mod limits;
+pub mod list;
 pub mod order;
+mod parser;
 pub mod plan;
 mod planner;
 pub mod predicate;
+mod resolved;
+mod shift_and;
 pub mod sql;
 pub mod test;
 pub mod texts;

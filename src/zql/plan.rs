@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 
+use super::builder::Statement;
+use super::limits::TooMuch;
 use super::order::{Cursor, Order};
 use super::predicate::Predicate;
-use super::sql::{Refill, Statement, Statements};
+use super::sql::{Refill, Statements};
 use crate::replica::catalogue::{ColumnIndex, Table, TableId};
 use crate::replica::live_indexes::Wish;
 use crate::replica::value::Value;
@@ -36,6 +38,12 @@ impl std::fmt::Display for PlanError {
 }
 
 impl std::error::Error for PlanError {}
+
+impl From<TooMuch> for PlanError {
+    fn from(what: TooMuch) -> PlanError {
+        PlanError(what.0)
+    }
+}
 
 /// How clients know the rows of each table.
 pub trait Keys {
@@ -127,6 +135,8 @@ pub struct Plan {
     pub tables: Vec<TableId>,
     /// Indexes that are not there and by which it would be read.
     pub wishes: Vec<Wish>,
+    /// About how many bytes it takes, without the texts of its statements: plans of one shape share them.
+    pub bytes: usize,
 }
 
 impl Plan {

@@ -1,16 +1,20 @@
 //! From a query and the catalogue to a [`Plan`]: names resolved, constants typed, every node
 //! and condition with what is needed to keep it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::ast::{Ast, Condition, Correlated, Direction, Literal, System};
-use super::canonical::{self, distinct_related};
-use super::order::Cursor;
+use hashbrown::HashMap;
+
+use super::ast::{Ast, Condition, Correlated, Direction, System};
+use super::builder::{Builder, SharedTexts, Statement};
+use super::canonical::{self, distinct_order, distinct_related};
+use super::limits::{Account, Limits};
 use super::plan::{Exists, Keys, Kind, Node, Plan, PlanError};
 use super::predicate::Predicate;
+use super::resolved::{Resolved, comparable, correlation, cursor, limit, visible_column};
 use super::test::{self, Test};
 use crate::changes::panics;
 use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
@@ -21,18 +25,29 @@ use crate::replica::value::Value;
 const MAX_COLUMNS: usize = 3;
 
 /// Resolves a query. A panic on the way is that query's error: nothing is shared that it could leave half done.
-pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, PlanError> {
-    let resolved = catch_unwind(AssertUnwindSafe(|| resolve(ast, catalogue, keys)));
+pub fn plan(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys, limits: &Limits) -> Result<Plan, PlanError> {
+    let resolved = catch_unwind(AssertUnwindSafe(|| resolve(ast, catalogue, keys, limits)));
     resolved
         .unwrap_or_else(|_| Err(PlanError::new("the query could not be planned; the server's log says why")))
 }
 
-fn resolve(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, PlanError> {
+fn resolve(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys, limits: &Limits) -> Result<Plan, PlanError> {
     panics::here("planning a query");
-    let wishes = RefCell::default();
-    let mut planner = Planner { catalogue, keys, nodes: Vec::new(), conditions: Vec::new(), wishes };
+    let mut planner = Planner {
+        catalogue,
+        keys,
+        limits,
+        nodes: Vec::new(),
+        conditions: Vec::new(),
+        wishes: RefCell::default(),
+        tests: RefCell::default(),
+        shared: SharedTexts::default(),
+        account: Account::default(),
+        texts: Cell::new(0),
+    };
     planner.node(ast, Kind::Root, None, true)?;
     planner.wish_for_root();
+    let bytes = planner.account.bytes() + planner.shared.bytes() - planner.texts.get();
     let Planner { mut nodes, conditions, wishes, .. } = planner;
     // Each view has a plan of its own.
     nodes.shrink_to_fit();
@@ -41,24 +56,24 @@ fn resolve(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys) -> Result<Plan, Pl
         nodes.iter().map(|n| n.table).chain(conditions.iter().map(|c| c.table)).collect();
     tables.sort_unstable();
     tables.dedup();
-    Ok(Plan { nodes, conditions, tables, wishes })
-}
-
-/// A subquery with its correlation resolved.
-pub(super) struct Resolved<'a> {
-    pub table: &'a Table,
-    pub order: Vec<(ColumnIndex, Direction)>,
-    pub key: Arc<[ColumnIndex]>,
-    pub limit: Option<u64>,
+    Ok(Plan { nodes, conditions, tables, wishes, bytes })
 }
 
 pub(super) struct Planner<'a> {
     pub catalogue: &'a Catalogue,
     keys: &'a dyn Keys,
+    limits: &'a Limits,
     nodes: Vec<Node>,
     conditions: Vec<Exists>,
     /// Indexes that statements would read by.
     wishes: RefCell<BTreeSet<Wish>>,
+    /// What was resolved, by its place in the query: a condition is part of many statements.
+    tests: RefCell<HashMap<*const Condition, Test>>,
+    shared: SharedTexts,
+    /// Bytes of all that was made.
+    account: Account,
+    /// Those that are texts of statements.
+    texts: Cell<usize>,
 }
 
 /// Where a node hangs.
@@ -78,6 +93,49 @@ struct Owner<'a> {
 }
 
 impl<'a> Planner<'a> {
+    /// An empty statement.
+    pub(super) fn builder(&self) -> Builder<'_> {
+        Builder::new(&self.shared)
+    }
+
+    /// Whether a statement under construction may go on.
+    pub(super) fn check(&self, sql: &Builder) -> Result<(), PlanError> {
+        Limits::check("constants in one statement", sql.bound(), self.limits.bound)?;
+        Ok(self.account.check(sql.bytes(), self.limits)?)
+    }
+
+    /// Counts a statement that is done.
+    pub(super) fn finish(&self, sql: Builder) -> Result<Statement, PlanError> {
+        self.check(&sql)?;
+        let statement = sql.finish();
+        self.charge(statement.bytes_of_constants())?;
+        self.charge_text(statement.text.len())?;
+        Ok(statement)
+    }
+
+    /// Counts bytes of a text.
+    pub(super) fn charge_text(&self, bytes: usize) -> Result<(), PlanError> {
+        self.texts.set(self.texts.get() + bytes);
+        self.charge(bytes)
+    }
+
+    fn charge(&self, bytes: usize) -> Result<(), PlanError> {
+        Ok(self.account.charge(bytes, self.limits)?)
+    }
+
+    /// A comparison, resolved once.
+    pub(super) fn test(&self, table: &Table, condition: &Condition) -> Result<Test, PlanError> {
+        let Condition::Simple { op, left, right } = condition else { return Ok(Test::Constant(true)) };
+        let place = std::ptr::from_ref(condition);
+        if let Some(known) = self.tests.borrow().get(&place) {
+            return Ok(known.clone());
+        }
+        let test = test::resolve(table, *op, left, right)?;
+        self.charge(test.bytes_shared())?;
+        self.tests.borrow_mut().insert(place, test.clone());
+        Ok(test)
+    }
+
     fn node(&mut self, ast: &Ast, kind: Kind, edge: Option<Edge>, emitted: bool) -> Result<(), PlanError> {
         let resolved = self.resolve(ast)?;
         let table = resolved.table;
@@ -103,6 +161,11 @@ impl<'a> Planner<'a> {
         let statements = self.statements(ast, &resolved, kind, &child_columns, &filter)?;
         let in_schema = self.keys.client_key(table).is_some();
         let index = self.nodes.len();
+        let columns: Arc<[ColumnIndex]> = table.visible_columns().map(|(i, _)| i).collect();
+        let cursor = cursor(ast, &resolved)?;
+        let position = cursor.iter().flat_map(|cursor| cursor.position.iter());
+        let position: usize = position.map(|value| size_of::<Value>() + value.heap_size()).sum();
+        self.charge(size_of::<Node>() + size_of_val(&*columns) + filter.bytes() + position)?;
         self.nodes.push(Node {
             table: table.id,
             key: resolved.key.clone(),
@@ -112,14 +175,14 @@ impl<'a> Planner<'a> {
             children: Vec::new(),
             parent_columns,
             child_columns: child_columns.clone(),
-            columns: table.visible_columns().map(|(i, _)| i).collect(),
+            columns,
             width: table.columns.len(),
             statements,
             holds: self.holds(ast, &resolved)?,
-            lookup: self.lookup(&resolved),
+            lookup: self.lookup(&resolved)?,
             filter,
             conditions: Vec::new(),
-            cursor: cursor(ast, &resolved)?,
+            cursor,
             refill: match resolved.limit {
                 Some(_) => Some(self.refill(ast, &resolved, &child_columns)?),
                 None => None,
@@ -260,11 +323,14 @@ impl<'a> Planner<'a> {
         structural.dedup();
         let shape = shape(owner.table, &parent_columns, &resolved, &child_columns, ast);
         let parents = self.reads_by_index(owner.table, &parent_columns);
+        let parents = parents.then(|| super::sql::parents(owner.table, &parent_columns));
+        self.charge(size_of::<Exists>() + shape.len() + filter.bytes())?;
+        self.charge_text(parents.as_ref().map_or(0, |text| text.len()))?;
         self.conditions.push(Exists {
             shape,
             parent_table: owner.table.id,
             table: resolved.table.id,
-            parents: parents.then(|| super::sql::parents(owner.table, &parent_columns)),
+            parents,
             parent_columns,
             child_columns,
             filter,
@@ -317,7 +383,7 @@ impl<'a> Planner<'a> {
         let mut key = self.keys.client_key(table).unwrap_or_else(|| table.candidate_keys[0].clone());
         key.sort_by(|a, b| table.columns[*a as usize].name.cmp(&table.columns[*b as usize].name));
         let mut order = Vec::with_capacity(ast.order_by.len() + key.len());
-        for (name, direction) in &ast.order_by {
+        for (name, direction) in distinct_order(ast) {
             let column = visible_column(table, name)?;
             if table.columns[column as usize].zero_type == Some(ZeroType::Json) {
                 return Err(PlanError::new(format!(
@@ -325,7 +391,7 @@ impl<'a> Planner<'a> {
                     table.name
                 )));
             }
-            order.push((column, *direction));
+            order.push((column, direction));
         }
         for column in &key {
             if !order.iter().any(|(c, _)| c == column) {
@@ -345,9 +411,7 @@ impl<'a> Planner<'a> {
         };
         Ok(match condition {
             None => Predicate::And(Vec::new()),
-            Some(Condition::Simple { op, left, right }) => {
-                Predicate::Test(test::resolve(table, *op, left, right)?)
-            }
+            Some(condition @ Condition::Simple { .. }) => Predicate::Test(self.test(table, condition)?),
             Some(Condition::And(m)) => Predicate::And(members(m)?),
             Some(Condition::Or(m)) => Predicate::Or(members(m)?),
             Some(Condition::Exists { related, negated, .. }) => match self.is_constant(related, table)? {
@@ -356,49 +420,6 @@ impl<'a> Planner<'a> {
             },
         })
     }
-}
-
-/// The limit of a node. A limit that is not an integer never stops anything
-/// (`docs/spec/zql.md` §3.4).
-fn limit(ast: &Ast) -> Result<Option<u64>, PlanError> {
-    match ast.limit {
-        None => Ok(None),
-        Some(limit) if limit < 0.0 || limit.is_nan() => {
-            Err(PlanError::new(format!("limit {limit} is below zero")))
-        }
-        Some(limit) if limit.fract() != 0.0 || limit > 1e15 => Ok(None),
-        Some(limit) => Ok(Some(limit as u64)),
-    }
-}
-
-/// Resolves a column that clients may see.
-pub(super) fn visible_column(table: &Table, name: &str) -> Result<ColumnIndex, PlanError> {
-    let found = table.column(name).filter(|c| table.columns[*c as usize].zero_type.is_some());
-    found.ok_or_else(|| PlanError::new(format!("table \"{}\" has no column \"{name}\"", table.name)))
-}
-
-pub(super) fn correlation(
-    parent: &Table,
-    child: &Table,
-    correlated: &Correlated,
-) -> Result<(Vec<ColumnIndex>, Vec<ColumnIndex>), PlanError> {
-    let parents = correlated.parent_field.iter().map(|n| visible_column(parent, n));
-    let children = correlated.child_field.iter().map(|n| visible_column(child, n));
-    Ok((parents.collect::<Result<_, _>>()?, children.collect::<Result<_, _>>()?))
-}
-
-/// Whether the correlated columns have the same types. Values of different Zero types
-/// never match, whatever SQLite would say (rules, 12).
-pub(super) fn comparable(
-    parent: &Table,
-    parent_columns: &[ColumnIndex],
-    child: &Table,
-    child_columns: &[ColumnIndex],
-) -> bool {
-    parent_columns
-        .iter()
-        .zip(child_columns)
-        .all(|(p, c)| parent.columns[*p as usize].zero_type == child.columns[*c as usize].zero_type)
 }
 
 /// What makes two conditions one: where they hang, and what they ask.
@@ -417,28 +438,4 @@ fn shape(
     }
     canonical::write(ast, &mut bytes);
     bytes.into()
-}
-
-/// The cursor of a query, with its values as they are stored.
-pub(super) fn cursor(ast: &Ast, resolved: &Resolved) -> Result<Option<Cursor>, PlanError> {
-    let Some(start) = &ast.start else { return Ok(None) };
-    let mut position = Vec::with_capacity(resolved.order.len());
-    for (column, _) in &resolved.order {
-        let name = &resolved.table.columns[*column as usize].name;
-        let given = start.row.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        position.push(cursor_value(resolved.table, *column, given.unwrap_or(&Literal::Null))?);
-    }
-    Ok(Some(Cursor { position: position.into(), exclusive: start.exclusive }))
-}
-
-/// The stored value of a cursor's field.
-fn cursor_value(table: &Table, column: ColumnIndex, literal: &Literal) -> Result<Value, PlanError> {
-    if *literal == Literal::Null {
-        return Ok(Value::Null);
-    }
-    let definition = &table.columns[column as usize];
-    let stored = definition.zero_type.and_then(|t| test::stored(literal, t));
-    stored.ok_or_else(|| {
-        PlanError::new(format!("the cursor's value for \"{}\" is not of that column's type", definition.name))
-    })
 }

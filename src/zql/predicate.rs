@@ -70,6 +70,18 @@ impl Predicate {
         }
     }
 
+    /// About how many bytes it takes, without what copies share.
+    pub fn bytes(&self) -> usize {
+        size_of::<Predicate>()
+            + match self {
+                Predicate::Unknown => 0,
+                Predicate::Test(test) => test.bytes(),
+                Predicate::And(members) | Predicate::Or(members) => {
+                    members.iter().map(Predicate::bytes).sum()
+                }
+            }
+    }
+
     /// Adds every column that the filter reads.
     pub fn columns(&self, out: &mut Vec<ColumnIndex>) {
         match self {
@@ -144,7 +156,10 @@ fn fixed(test: &Test) -> Vec<Fixed> {
         Test::Constant(false) => Vec::new(),
         Test::IsNull(column) => vec![one(column, &Value::Null)],
         Test::Compare(column, Comparison::Equal, value) => vec![one(column, value)],
-        Test::In(column, values, false) => values.iter().map(|value| one(column, value)).collect(),
+        // More than a filter is looked up by: they would be put together only to be counted.
+        Test::In(column, list, false) if list.values().len() <= MAX_WANTED => {
+            list.values().iter().map(|value| one(column, value)).collect()
+        }
         _ => vec![Fixed::new()],
     }
 }
@@ -171,7 +186,10 @@ fn both(first: Vec<Fixed>, second: Vec<Fixed>) -> Vec<Fixed> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::zql::list::List;
 
     fn equal(column: ColumnIndex, n: i64) -> Predicate {
         Predicate::Test(Test::Compare(column, Comparison::Equal, Value::Integer(n)))
@@ -184,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_filter_says_which_values_its_rows_have() {
-        let list = Test::In(1, vec![Value::Integer(5), Value::Integer(6)], false);
+        let list = Test::In(1, Arc::new(List::new([5, 6].map(Value::Integer).into_iter())), false);
         let both = Predicate::And(vec![equal(2, 7), Predicate::Test(list), Predicate::Unknown]);
         let expected = ["[1, 2]=[Integer(5), Integer(7)]", "[1, 2]=[Integer(6), Integer(7)]"];
         assert_eq!(of(&both).unwrap(), expected);
@@ -209,10 +227,11 @@ mod tests {
 
     #[test]
     fn too_many_alternatives_are_not_multiplied() {
-        let list = |column| Test::In(column, (0..20).map(Value::Integer).collect(), false);
-        let both = Predicate::And(vec![Predicate::Test(list(0)), Predicate::Test(list(1))]);
+        let list = |column, n| Test::In(column, Arc::new(List::new((0..n).map(Value::Integer))), false);
+        let both = Predicate::And(vec![Predicate::Test(list(0, 20)), Predicate::Test(list(1, 20))]);
         assert_eq!(both.wanted().map(|all| all.len()), Some(20));
-        let long = Test::In(0, (0..100).map(Value::Integer).collect(), false);
-        assert_eq!(Predicate::Test(long).wanted(), None);
+        assert_eq!(Predicate::Test(list(0, 100)).wanted(), None);
+        let with_long = Predicate::And(vec![Predicate::Test(list(0, 100)), equal(1, 1)]);
+        assert_eq!(of(&with_long).unwrap(), ["[1]=[Integer(1)]"]);
     }
 }

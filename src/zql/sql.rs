@@ -6,26 +6,19 @@
 use std::sync::Arc;
 
 use super::ast::{Ast, Direction};
+use super::builder::{Builder, Statement};
 use super::driving::Once;
 use super::filter::{Scope, Side};
 use super::plan::{Kind, MAX_WITNESSES, PlanError};
-use super::planner::{Planner, Resolved, cursor};
+use super::planner::Planner;
 use super::predicate::Predicate;
+use super::resolved::{Resolved, cursor};
 use super::test::Test;
 use crate::replica::catalogue::{ColumnIndex, Table, quote};
 use crate::replica::value::Value;
 
 /// The version of a row (`docs/spec/replication.md` §7.1), quoted.
 const VERSION: &str = "\"_0_version\"";
-
-/// SQL text and the constants bound after the variable parameters.
-#[derive(Debug, Clone)]
-pub struct Statement {
-    /// Text; equal for all queries of one shape, so that prepared statements are shared.
-    pub text: Arc<str>,
-    /// Constants, in order, after the variable ones.
-    pub constants: Arc<[Value]>,
-}
 
 /// How a node's rows are read.
 #[derive(Debug, Clone)]
@@ -74,35 +67,13 @@ impl Refill {
 
     /// Reads up to `count` rows. The key of the parent is the variable parameter.
     pub fn after(&self, position: &[Value], count: u64) -> Statement {
-        let mut sql = Builder { text: self.body.text.to_string(), constants: self.body.constants.to_vec() };
+        let mut sql = Builder::after(&self.body);
         sql.push(" AND ");
         after(&mut sql, &self.order, position, true);
         sql.push(&self.order_by);
         sql.push(" LIMIT ");
         sql.bind(&Value::Integer(count as i64));
         sql.finish()
-    }
-}
-
-/// Text under construction with its constants.
-#[derive(Default)]
-pub(super) struct Builder {
-    text: String,
-    constants: Vec<Value>,
-}
-
-impl Builder {
-    pub(super) fn push(&mut self, text: &str) {
-        self.text.push_str(text);
-    }
-
-    pub(super) fn bind(&mut self, value: &Value) {
-        self.text.push('?');
-        self.constants.push(value.clone());
-    }
-
-    pub(super) fn finish(self) -> Statement {
-        Statement { text: self.text.into(), constants: self.constants.into() }
     }
 }
 
@@ -131,7 +102,7 @@ impl Planner<'_> {
         let statements = match kind {
             Kind::Root => Statements::Once(self.once(ast, resolved, filter)?),
             Kind::Related if self.reads_by_index(table, child_columns) => {
-                Statements::PerKey(self.ordered(body(child_columns)?, resolved, resolved.limit))
+                Statements::PerKey(self.ordered(body(child_columns)?, resolved, resolved.limit)?)
             }
             Kind::Related => Statements::Batch(self.batch(ast, resolved, child_columns)?),
             Kind::Witness => {
@@ -141,10 +112,10 @@ impl Planner<'_> {
                     key: resolved.key.clone(),
                     limit: None,
                 };
-                let fill = self.ordered(body(child_columns)?, &by_key, Some(MAX_WITNESSES as u64));
+                let fill = self.ordered(body(child_columns)?, &by_key, Some(MAX_WITNESSES as u64))?;
                 let both: Vec<ColumnIndex> =
                     child_columns.iter().chain(resolved.key.iter()).copied().collect();
-                Statements::Witness { fill, holds: body(&both)?.finish() }
+                Statements::Witness { fill, holds: self.finish(body(&both)?)? }
             }
         };
         Ok(if never { Statements::Never } else { statements })
@@ -152,17 +123,17 @@ impl Planner<'_> {
 
     /// Whether the row with a given key passes the filter and the cursor: one row if it does.
     pub(super) fn holds(&self, ast: &Ast, resolved: &Resolved) -> Result<Statement, PlanError> {
-        Ok(self.select("1", ast, resolved, &resolved.key, Side::Row)?.finish())
+        self.finish(self.select("1", ast, resolved, &resolved.key, Side::Row)?)
     }
 
     /// The row with a given key.
-    pub(super) fn lookup(&self, resolved: &Resolved) -> Statement {
+    pub(super) fn lookup(&self, resolved: &Resolved) -> Result<Statement, PlanError> {
         let table = resolved.table;
         let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
-        let mut sql = Builder::default();
+        let mut sql = self.builder();
         sql.push(&format!("SELECT {} FROM {} AS t0 WHERE ", columns(0, table, &visible), quote(&table.name)));
         sql.push(&equal(table, &resolved.key));
-        sql.finish()
+        self.finish(sql)
     }
 
     /// Rows of a limited node after those that it has.
@@ -174,8 +145,9 @@ impl Planner<'_> {
     ) -> Result<Refill, PlanError> {
         // It reads on in the order, unless the app hints at the other way.
         let side = if child_columns.is_empty() { Side::Parent } else { Side::Row };
-        let body = self.body(ast, resolved, child_columns, side)?.finish();
-        let order_by = format!(" ORDER BY {}", order_by(0, resolved)).into();
+        let body = self.finish(self.body(ast, resolved, child_columns, side)?)?;
+        let order_by: Arc<str> = format!(" ORDER BY {}", order_by(0, resolved)).into();
+        self.charge_text(order_by.len())?;
         Ok(Refill { body, order: order_columns(0, resolved), order_by })
     }
 
@@ -186,7 +158,7 @@ impl Planner<'_> {
         resolved: &Resolved,
         key: &[ColumnIndex],
         side: Side,
-    ) -> Result<Builder, PlanError> {
+    ) -> Result<Builder<'_>, PlanError> {
         self.select(&wanted(resolved.table), ast, resolved, key, side)
     }
 
@@ -198,9 +170,9 @@ impl Planner<'_> {
         resolved: &Resolved,
         key: &[ColumnIndex],
         side: Side,
-    ) -> Result<Builder, PlanError> {
+    ) -> Result<Builder<'_>, PlanError> {
         let table = resolved.table;
-        let mut sql = Builder::default();
+        let mut sql = self.builder();
         sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.name)));
         for c in key {
             sql.push(&format!("{}=? AND ", column(0, table, *c)));
@@ -210,7 +182,12 @@ impl Planner<'_> {
     }
 
     /// Adds `ORDER BY` and `LIMIT`.
-    pub(super) fn ordered(&self, mut sql: Builder, resolved: &Resolved, limit: Option<u64>) -> Statement {
+    pub(super) fn ordered(
+        &self,
+        mut sql: Builder,
+        resolved: &Resolved,
+        limit: Option<u64>,
+    ) -> Result<Statement, PlanError> {
         // Without a limit the order of rows does not matter: a view is a set.
         if let Some(limit) = limit {
             sql.push(" ORDER BY ");
@@ -218,13 +195,13 @@ impl Planner<'_> {
             sql.push(" LIMIT ");
             sql.bind(&Value::Integer(limit as i64));
         }
-        sql.finish()
+        self.finish(sql)
     }
 
     fn batch(&self, ast: &Ast, resolved: &Resolved, key: &[ColumnIndex]) -> Result<Statement, PlanError> {
         let table = resolved.table;
         let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
-        let mut sql = Builder::default();
+        let mut sql = self.builder();
         let names = columns(0, table, &visible);
         if resolved.limit.is_some() {
             let outer: Vec<String> =
@@ -252,7 +229,7 @@ impl Planner<'_> {
             // Whoever keeps a window takes the last row of each key for its end.
             sql.push(" ORDER BY \"_0_rank\"");
         }
-        Ok(sql.finish())
+        self.finish(sql)
     }
 }
 
@@ -324,25 +301,25 @@ fn order_columns(alias: usize, resolved: &Resolved) -> Vec<OrderColumn> {
     resolved.order.iter().map(of).collect()
 }
 
-/// Rows after a position; `exclusive`: not the row at the position itself.
+/// Rows after a position; `exclusive`: not the row at the position itself. Each column is named a
+/// fixed number of times, so that the text is linear in the order.
 fn after(sql: &mut Builder, order: &[OrderColumn], position: &[Value], exclusive: bool) {
     leading_bound(sql, &order[0], &position[0]);
-    sql.push("(");
-    for i in 0..order.len() {
-        if i > 0 {
-            sql.push(" OR ");
-        }
+    let last = order.len() - 1;
+    for (at, (column, value)) in order.iter().zip(position).enumerate() {
         sql.push("(");
-        equal_prefix(sql, &order[..i], position);
-        strictly_after(sql, &order[i], &position[i]);
-        sql.push(")");
+        strictly_after(sql, column, value);
+        if at < last || !exclusive {
+            sql.push(&format!(" OR ({} IS ", column.name));
+            sql.bind(value);
+        }
+        if at < last {
+            sql.push(" AND ");
+        }
     }
-    if !exclusive {
-        sql.push(" OR (");
-        equal_prefix(sql, order, position);
-        sql.push("TRUE)");
-    }
-    sql.push(")");
+    // A row that is equal in all columns but the last is inside of so many brackets.
+    let open = if exclusive { 2 * last + 1 } else { 2 * last + 2 };
+    sql.push(&")".repeat(open));
 }
 
 /// A bound on the first column alone, which an index can use.
@@ -354,14 +331,6 @@ fn leading_bound(sql: &mut Builder, column: &OrderColumn, value: &Value) {
     sql.push(&format!("{}{}", column.name, if descending { "<=" } else { ">=" }));
     sql.bind(value);
     sql.push(" AND ");
-}
-
-fn equal_prefix(sql: &mut Builder, order: &[OrderColumn], position: &[Value]) {
-    for (column, value) in order.iter().zip(position) {
-        sql.push(&format!("{} IS ", column.name));
-        sql.bind(value);
-        sql.push(" AND ");
-    }
 }
 
 fn strictly_after(sql: &mut Builder, column: &OrderColumn, value: &Value) {

@@ -2,9 +2,11 @@
 //! are both made from, so that they cannot disagree (`docs/spec/zql.md` §4.3–§4.5).
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use super::ast::{Literal, Operand, Operator};
-use super::like;
+use super::like::{self, Pattern};
+use super::list::List;
 use super::plan::PlanError;
 use crate::replica::catalogue::{ColumnIndex, Table, ZeroType};
 use crate::replica::value::Value;
@@ -23,13 +25,13 @@ pub enum Test {
     /// Differs from the constant; null does.
     IsNot(ColumnIndex, Value),
     /// One of the constants, or (true) none of them.
-    In(ColumnIndex, Vec<Value>, bool),
+    In(ColumnIndex, Arc<List>, bool),
     /// Matches the pattern.
     Like {
         /// Column matched.
         column: ColumnIndex,
         /// Pattern, folded already if `fold`.
-        pattern: String,
+        pattern: Arc<Pattern>,
         /// ILIKE.
         fold: bool,
         /// NOT LIKE.
@@ -128,7 +130,7 @@ pub fn resolve(table: &Table, op: Operator, left: &Operand, right: &Operand) -> 
     };
     match left {
         Operand::Column(name) => {
-            let column = super::planner::visible_column(table, name)?;
+            let column = super::resolved::visible_column(table, name)?;
             column_test(table, column, op, right)
         }
         Operand::Literal(left) => constant(op, left, right).map(Test::Constant),
@@ -148,8 +150,8 @@ fn column_test(table: &Table, column: ColumnIndex, op: Operator, right: &Literal
                     definition.name
                 )));
             };
-            let values = items.iter().filter_map(|item| stored(item, zero_type)).collect();
-            Ok(Test::In(column, values, negated))
+            let values = items.iter().filter_map(|item| stored(item, zero_type));
+            Ok(Test::In(column, Arc::new(List::new(values)), negated))
         }
         _ if *right == Literal::Null => Ok(match op {
             Operator::Is => Test::IsNull(column),
@@ -161,11 +163,9 @@ fn column_test(table: &Table, column: ColumnIndex, op: Operator, right: &Literal
             if zero_type != ZeroType::String {
                 return Ok(Test::Constant(false));
             }
-            check_pattern(pattern)?;
             let fold = matches!(op, Operator::Ilike | Operator::NotIlike);
             let negated = matches!(op, Operator::NotLike | Operator::NotIlike);
-            let pattern = if fold { like::fold(pattern) } else { pattern.clone() };
-            Ok(Test::Like { column, pattern, fold, negated })
+            Ok(Test::Like { column, pattern: Arc::new(prepared(pattern, fold)?), fold, negated })
         }
         _ => Ok(comparison(column, zero_type, op, right)),
     }
@@ -190,11 +190,9 @@ fn is_equality(comparison: Comparison) -> bool {
     matches!(comparison, Comparison::Equal | Comparison::NotEqual)
 }
 
-fn check_pattern(pattern: &str) -> Result<(), PlanError> {
-    if like::is_valid(pattern) {
-        return Ok(());
-    }
-    Err(PlanError::new("a LIKE pattern must not end in a single backslash"))
+fn prepared(pattern: &str, fold: bool) -> Result<Pattern, PlanError> {
+    let prepared = if fold { Pattern::new(&like::fold(pattern)) } else { Pattern::new(pattern) };
+    prepared.map_err(PlanError)
 }
 
 fn constant(op: Operator, left: &Literal, right: &Literal) -> Result<bool, PlanError> {
@@ -222,14 +220,10 @@ fn constant(op: Operator, left: &Literal, right: &Literal) -> Result<bool, PlanE
         return Ok(ordering.is_some_and(|o| comparison.holds(o)));
     }
     let (Literal::String(text), Literal::String(pattern)) = (left, right) else { return Ok(false) };
-    check_pattern(pattern)?;
     let fold = matches!(op, Operator::Ilike | Operator::NotIlike);
     let negated = matches!(op, Operator::NotLike | Operator::NotIlike);
-    let matched = if fold {
-        like::matches(&like::fold(text), &like::fold(pattern))
-    } else {
-        like::matches(text, pattern)
-    };
+    let pattern = prepared(pattern, fold)?;
+    let matched = if fold { pattern.matches(&like::fold(text)) } else { pattern.matches(text) };
     Ok(matched != negated)
 }
 
@@ -277,20 +271,32 @@ impl Test {
                 !found.is_null() && comparison.holds(compare(found, value))
             }
             Test::IsNot(column, value) => compare(&row[*column as usize], value) != Ordering::Equal,
-            Test::In(column, values, negated) => {
+            Test::In(column, list, negated) => {
                 let found = &row[*column as usize];
-                let contained = values.iter().any(|v| compare(found, v) == Ordering::Equal);
-                !found.is_null() && contained != *negated
+                !found.is_null() && list.contains(found) != *negated
             }
             Test::Like { column, pattern, fold, negated } => {
                 let Value::Text(text) = &row[*column as usize] else { return false };
-                let matched = if *fold {
-                    like::matches(&like::fold(text), pattern)
-                } else {
-                    like::matches(text, pattern)
-                };
+                let matched = if *fold { pattern.matches(&like::fold(text)) } else { pattern.matches(text) };
                 matched != *negated
             }
+        }
+    }
+
+    /// About how many bytes its constants take that its copies do not share.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Test::Compare(_, _, value) | Test::IsNot(_, value) => value.heap_size(),
+            _ => 0,
+        }
+    }
+
+    /// About how many bytes take those that they share.
+    pub fn bytes_shared(&self) -> usize {
+        match self {
+            Test::In(_, list, _) => list.bytes(),
+            Test::Like { pattern, .. } => pattern.bytes(),
+            _ => 0,
         }
     }
 

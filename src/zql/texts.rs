@@ -4,35 +4,47 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::builder::Statement;
 use super::plan::Plan;
-use super::sql::{Statement, Statements};
+use super::sql::Statements;
 
 /// Most texts that are remembered. A large application has some thousand; beyond that, all
 /// are forgotten, and plans made from then on share anew.
 const MAX_TEXTS: usize = 10_000;
 
+/// Most bytes of them: a page or two each, for as many as there may be.
+const MAX_BYTES: usize = 32 << 20;
+
 /// The texts of all plans of a core.
 #[derive(Default)]
-pub struct Texts(HashSet<Arc<str>>);
+pub struct Texts {
+    known: HashSet<Arc<str>>,
+    bytes: usize,
+    /// Bytes of all that was ever new.
+    brought: usize,
+}
 
 impl Texts {
     fn share(&mut self, text: &mut Arc<str>) {
-        if let Some(known) = self.0.get(text) {
+        if let Some(known) = self.known.get(text) {
             text.clone_from(known);
             return;
         }
-        if self.0.len() >= MAX_TEXTS {
-            self.0.clear();
+        if self.known.len() >= MAX_TEXTS || self.bytes + text.len() > MAX_BYTES {
+            *self = Texts { brought: self.brought, ..Texts::default() };
         }
-        self.0.insert(text.clone());
+        self.bytes += text.len();
+        self.brought += text.len();
+        self.known.insert(text.clone());
     }
 
     fn share_statement(&mut self, statement: &mut Statement) {
         self.share(&mut statement.text);
     }
 
-    /// Has a plan use the texts that others have.
+    /// Has a plan use the texts that others have. Those that nobody had count as its own.
     pub fn share_plan(&mut self, plan: &mut Plan) {
+        let before = self.brought;
         for node in &mut plan.nodes {
             match &mut node.statements {
                 Statements::Once(once) => {
@@ -58,6 +70,7 @@ impl Texts {
             }
         }
         plan.conditions.iter_mut().filter_map(|c| c.parents.as_mut()).for_each(|text| self.share(text));
+        plan.bytes += self.brought - before;
     }
 }
 
@@ -66,12 +79,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_texts_are_one() {
+    fn equal_texts_are_one_and_count_once() {
         let mut texts = Texts::default();
         let (mut a, mut b): (Arc<str>, Arc<str>) = ("SELECT 1".into(), "SELECT 1".into());
         assert!(!Arc::ptr_eq(&a, &b));
         texts.share(&mut a);
         texts.share(&mut b);
         assert!(Arc::ptr_eq(&a, &b));
+        assert_eq!((texts.brought, texts.bytes), (8, 8));
+    }
+
+    #[test]
+    fn long_texts_are_not_kept_for_ever() {
+        let mut texts = Texts::default();
+        for n in 0..40 {
+            texts.share(&mut format!("{n}{}", " ".repeat(1 << 20)).into());
+        }
+        assert!(texts.bytes <= MAX_BYTES && texts.known.len() < 32);
     }
 }

@@ -39,6 +39,11 @@ impl Sink for Pipe {
         self.behind.get()
     }
 
+    fn bytes(&self) -> usize {
+        let (frames, held) = (self.frames.borrow(), self.held.borrow());
+        frames.iter().chain(&*held).map(Bytes::len).sum()
+    }
+
     fn refuse(&self, errors: &[Value]) {
         self.send(&[text_frame(&transform_error(errors))]);
     }

@@ -27,6 +27,7 @@ use kelvin::views::task::{self, Outcome, Tasks};
 use kelvin::views::view::{View, ViewId};
 use kelvin::views::witnesses::witnesses;
 use kelvin::zql::ast::Ast;
+use kelvin::zql::limits::Limits;
 use kelvin::zql::plan::Kind;
 use kelvin::zql::{canonical, plan};
 
@@ -77,7 +78,8 @@ impl Keeper {
 
     /// Subscribes to a query and hydrates it, if nobody has.
     pub fn open(&mut self, ast: &Ast) -> ViewId {
-        let planned = Arc::new(plan::plan(ast, &self.catalogue, &self.schema).expect("a plan"));
+        let planned =
+            Arc::new(plan::plan(ast, &self.catalogue, &self.schema, &Limits::DEFAULT).expect("a plan"));
         let mut key = Vec::new();
         canonical::write(ast, &mut key);
         let id = self.views.subscribe(key.into(), &self.catalogue, || planned);
@@ -101,7 +103,7 @@ impl Keeper {
         if let Some(catalogue) = replica.index(&self.catalogue, choices.pick(&wishes)) {
             self.indexes += 1;
             self.catalogue = catalogue;
-            self.views.plan_anew(&self.catalogue);
+            self.views.plan_anew(&self.catalogue, &Limits::DEFAULT);
         }
     }
 

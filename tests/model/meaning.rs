@@ -165,7 +165,8 @@ pub fn test(op: Operator, left: &Cell, right: &Literal) -> bool {
     }
 }
 
-fn like(text: &str, pattern: &str) -> bool {
+/// LIKE as Postgres has it, tried out in all ways. SQLite's own ends a pattern at a NUL.
+pub fn like(text: &str, pattern: &str) -> bool {
     let mut rest = pattern.chars();
     match rest.next() {
         None => text.is_empty(),

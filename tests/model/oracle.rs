@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::cell::Cell;
 use super::database::{Row, Write};
+use super::meaning::like;
 use super::plain_sql::{self, pairs};
 use super::schema::Schema;
 
@@ -69,7 +70,14 @@ impl Oracle {
                 Ok(context.get::<Option<String>>(0)?.map(|text| text.to_lowercase()))
             })
             .expect("a function");
-        let mut sql = "PRAGMA case_sensitive_like = ON;".to_owned();
+        connection
+            .create_scalar_function("like_all", 2, FunctionFlags::SQLITE_DETERMINISTIC, |context| {
+                let text = |at| context.get::<Option<String>>(at);
+                let (text, pattern) = (text(0)?, text(1)?);
+                Ok(text.zip(pattern).map(|(text, pattern)| like(&text, &pattern)))
+            })
+            .expect("a function");
+        let mut sql = String::new();
         for (table, spec) in schema.specs.iter().enumerate() {
             let columns: String = (0..spec.columns.len()).map(|c| format!(", c{c}")).collect();
             sql += &format!("CREATE TABLE t{table} (number INTEGER PRIMARY KEY, since, until{columns});");

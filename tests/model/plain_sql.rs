@@ -109,7 +109,10 @@ fn constant(literal: &Literal) -> String {
         Literal::Null | Literal::Array(_) => "NULL".to_owned(),
         Literal::Bool(b) => (*b as u8).to_string(),
         Literal::Number(n) => format!("{n:?}"),
-        Literal::String(s) | Literal::Json(s) => format!("'{}'", s.replace('\'', "''")),
+        // A statement ends at a NUL.
+        Literal::String(s) | Literal::Json(s) => {
+            format!("('{}')", s.replace('\'', "''").replace('\0', "'||char(0)||'"))
+        }
     }
 }
 
@@ -152,11 +155,11 @@ fn simple(
         Operator::LessOrEqual => format!("({left} <= {right})"),
         Operator::Greater => format!("({left} > {right})"),
         Operator::GreaterOrEqual => format!("({left} >= {right})"),
-        Operator::Like => format!("({left} LIKE {right} ESCAPE '\\')"),
-        Operator::NotLike => format!("({left} NOT LIKE {right} ESCAPE '\\')"),
+        Operator::Like => format!("like_all({left}, {right})"),
+        Operator::NotLike => format!("(NOT like_all({left}, {right}))"),
         // Both sides in lower case, as Unicode has it (ruling 4).
-        Operator::Ilike => format!("(lower_all({left}) LIKE lower_all({right}) ESCAPE '\\')"),
-        Operator::NotIlike => format!("(lower_all({left}) NOT LIKE lower_all({right}) ESCAPE '\\')"),
+        Operator::Ilike => format!("like_all(lower_all({left}), lower_all({right}))"),
+        Operator::NotIlike => format!("(NOT like_all(lower_all({left}), lower_all({right})))"),
         Operator::In | Operator::NotIn => panic!("{op:?} takes a list"),
     }
 }

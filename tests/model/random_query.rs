@@ -139,8 +139,10 @@ const ORDER: [Operator; 4] =
     [Operator::Less, Operator::Greater, Operator::LessOrEqual, Operator::GreaterOrEqual];
 const LIKE: [Operator; 4] = [Operator::Like, Operator::NotLike, Operator::Ilike, Operator::NotIlike];
 const LISTS: [Operator; 2] = [Operator::In, Operator::NotIn];
-const PATTERNS: [&str; 14] =
-    ["%", "a%", "_", "a\\%b", "%b", "x_y", "x%y", "É", "A", "a\\_b", "", "%\\\\%", "αΣ", "%σ%"];
+const PATTERNS: [&str; 17] = [
+    "%\0a", "%a_b%", "%_%_b", "%", "a%", "_", "a\\%b", "%b", "x_y", "x%y", "É", "A", "a\\_b", "", "%\\\\%",
+    "αΣ", "%σ%",
+];
 
 fn simple(choices: &mut Choices, schema: &Schema, table: usize) -> Condition {
     let columns = &schema.spec(table).columns;
