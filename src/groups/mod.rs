@@ -8,6 +8,7 @@ mod arrivals;
 pub mod catchup;
 pub mod desires;
 mod execution;
+mod filling;
 pub mod forgotten;
 pub mod group;
 pub mod housekeeping;
