@@ -15,12 +15,16 @@ use crate::replica::catalogue::{Catalogue, TableId};
 use crate::views::registry::Source;
 use crate::views::task::Outcome;
 use crate::views::view::ViewId;
-use crate::zql::ast::{self, Ast, Condition, Strictness};
+use crate::zql::ast::Ast;
 use crate::zql::plan::PlanError;
 use crate::zql::{canonical, plan};
 use serde_json::Value;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// What the clients of a query that they spelled out are told.
+pub const SPELLED: &str = "queries that the client spells out need read permissions, which this server does not apply yet; \
+     define the query with a name (defineQueries) and let the app answer it at ZERO_QUERY_URL";
 
 impl Syncer {
     /// Queries of a group that have to be transformed now; `all`: those that were, too. One that
@@ -36,7 +40,7 @@ impl Syncer {
         for (hash, query) in &mut group.queries {
             let is_first_asked =
                 query.is_waiting() && query.pending.is_none() && query.transforming.is_some();
-            if !query.is_missing() && (!all || query.failed || is_first_asked) {
+            if !query.is_missing() && (!all || query.is_refused() || is_first_asked) {
                 continue;
             }
             match named(hash, &query.spec) {
@@ -81,32 +85,25 @@ impl Syncer {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         let id = group.id.clone();
         let Some(query) = group.queries.get_mut(hash) else { return };
-        if query.failed || (serial.is_some() && query.transforming != serial) {
+        if query.is_refused() || (serial.is_some() && query.transforming != serial) {
             return;
         }
         query.transforming = None;
+        // It may mean something else now.
+        if query.trouble.take().is_some() {
+            query.failed = false;
+        }
         match answer {
             Transformed::Ast(ast) => self.execute(&id, hash, &ast),
             Transformed::Refused(error) => self.refuse(&id, hash, error),
         }
     }
 
-    /// Queries that clients spell out are subject to read permissions. There are none, so
-    /// they have no rows (`docs/spec/zql.md` §14).
+    /// Queries that clients spell out are subject to read permissions (`docs/spec/zql.md` §14). There are none yet, and
+    /// without them nothing may be read: an answer without rows would look as if there were none.
     pub(super) fn execute_spelled(&mut self, group_id: &Rc<str>, hash: &str) {
-        let Some(Spec::Ast(json)) =
-            self.groups.get(group_id).and_then(|g| g.queries.get(hash)).map(|q| q.spec.clone())
-        else {
-            return;
-        };
-        match ast::parse(&json, Strictness::Strict) {
-            Ok(mut ast) => {
-                ast.condition = Some(Condition::Or(Vec::new()));
-                ast.related.clear();
-                self.execute(group_id, hash, &ast);
-            }
-            Err(error) => self.refuse(group_id, hash, refusal(hash, "", &error.to_string())),
-        }
+        self.fail_here(group_id, hash, SPELLED);
+        self.shared.spelled += 1;
     }
 
     /// Gives a query the view that answers it.
@@ -188,24 +185,6 @@ impl Syncer {
             Outcome::Failed(error) => self.view_failed(view, &error),
         }
     }
-
-    /// A view could not be read: every query that it answers is refused, in all groups, and
-    /// nobody joins it any more.
-    pub fn view_failed(&mut self, view: ViewId, message: &str) {
-        self.shared.views.retire(view);
-        let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
-        for group_id in groups {
-            let Some(group) = self.groups.get(&group_id) else { continue };
-            let uses = |q: &super::query::Query| q.pending == Some(view) || q.current == Some(view);
-            let hashes: Vec<String> =
-                group.queries.iter().filter(|(_, q)| uses(q)).map(|(h, _)| h.clone()).collect();
-            for hash in hashes {
-                let Some(group) = self.groups.get(&group_id) else { break };
-                let error = refusal(&hash, &query_name(group, &hash), message);
-                self.refuse(&group_id, &hash, error);
-            }
-        }
-    }
 }
 
 /// The view that answers a query. Whether it is there already is known without a plan.
@@ -255,13 +234,13 @@ pub(super) fn named(hash: &str, spec: &Spec) -> Option<Named> {
     }
 }
 
-fn query_name(group: &Group, hash: &str) -> String {
+pub(super) fn query_name(group: &Group, hash: &str) -> String {
     match group.queries.get(hash).map(|q| &q.spec) {
         Some(Spec::Named { name, .. }) => name.clone(),
         _ => String::new(),
     }
 }
 
-fn refusal(hash: &str, name: &str, message: &str) -> Value {
+pub(super) fn refusal(hash: &str, name: &str, message: &str) -> Value {
     serde_json::json!({"error": "app", "id": hash, "name": name, "message": message})
 }

@@ -156,7 +156,8 @@ fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecor
         hash: hash.to_owned(),
         name,
         text,
-        failed: query.failed,
+        // What this server cannot answer the next one tries anew.
+        failed: query.is_refused(),
         refusal_told: query.refusal_told,
         got: query.got,
         got_changed: pair(query.got_changed),

@@ -401,6 +401,11 @@ impl Views {
         self.slots.get(id.0 as usize)?.as_ref()?.key.get(8..)
     }
 
+    /// The key that a view is found by.
+    pub fn whole_key_of(&self, id: ViewId) -> Option<&ViewKey> {
+        self.slots.get(id.0 as usize)?.as_ref().map(|slot| &slot.key)
+    }
+
     /// Views that changed, and views that became stale, since the last call.
     pub fn take_marks(&mut self) -> (Vec<ViewId>, Vec<(ViewId, StateVersion)>) {
         (std::mem::take(&mut self.changed), std::mem::take(&mut self.newly_stale))
