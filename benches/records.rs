@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kelvin::cvr::frame::{Chain, head};
+use kelvin::cvr::frame::{Chain, MAX_PAYLOAD, head};
 use kelvin::cvr::record::{GroupRecord, Header, NamedIdentity, Record, RecordId, Start};
 use kelvin::groups::restore::Restoration;
 use kelvin::replica::value::Value;
@@ -54,7 +54,7 @@ fn write(path: &Path, schema: &Schema, views: usize, members: usize, keys: usize
     let mut file = File::create(path).expect("a scratch file");
     let (mut chain, mut out) = (Chain::new(EPOCH), head(EPOCH));
     let mut append = |record: Record| {
-        chain.frame(&mut out, |out| record.write(out));
+        chain.frame(&mut out, MAX_PAYLOAD, |out| record.write(out)).expect("a small record");
         file.write_all(&out).expect("room on the disk");
         out.clear();
     };

@@ -109,24 +109,76 @@ fn no_part_of_a_poke_is_large() {
     }
 }
 
+/// What the tab was told of the query `h1`, as often as it was told.
+fn told_of_h1(tab: &Client) -> Vec<&Value> {
+    tab.refused.iter().filter(|error| error["id"] == "h1").collect()
+}
+
 #[test]
-fn a_spelled_query_has_no_rows_without_permissions() {
+fn a_spelled_query_is_not_answered_as_if_there_were_no_rows() {
     let stage = Stage::prepared(THREE, &[]);
     let mut tab = stage.client();
     let ast = json!({"table": "item", "orderBy": [["id", "asc"]],
                      "where": {"type": "simple", "op": "=", "left": {"type": "column", "name": "owner"},
                                "right": {"type": "literal", "value": "x"}}});
-    let init = tab.init_body(vec![json!({"op": "put", "hash": "h1", "ast": ast})]);
+    let spelled = json!({"op": "put", "hash": "h1", "ast": ast});
+    let init = tab.init_body(vec![spelled.clone()]);
     tab.open(Some(&init));
     tab.until_connected();
-    tab.until("it is got", |c| c.store.got.contains("h1"));
-    assert!(tab.store.rows.is_empty() && tab.refused.is_empty());
+    tab.until("its refusal", |c| !told_of_h1(c).is_empty());
+    let error = told_of_h1(&tab)[0].clone();
+    assert_eq!(
+        (&error["error"], &error["name"]),
+        (&json!("app"), &json!("")),
+        "as the stock client reads it"
+    );
+    assert!(error["message"].as_str().is_some_and(|m| m.contains("ZERO_QUERY_URL")), "{error}");
+    tab.until("that it does not have it", |c| {
+        c.pokes.iter().any(|p| p.got == [("del".to_owned(), "h1".to_owned())])
+    });
     assert!(stage.app.queries().iter().all(|c| c.names().is_empty()), "the app is not asked about it");
-    // One that names a table that is not there is refused alone.
+    // Others go on, and one that names a table that is not there is no worse.
     tab.change(vec![json!({"op": "put", "hash": "h2", "ast": {"table": "nonesuch"}}), items().put()]);
     tab.until_got(&[items()]);
     tab.until("its refusal", |c| c.refused.iter().any(|e| e["id"] == "h2"));
-    assert_eq!(tab.store.rows.len(), 3);
+    assert_eq!((tab.store.rows.len(), tab.store.got.contains("h1")), (3, false));
+    // A client that comes back does not ask again, and one that asks again is answered.
+    let before = told_of_h1(&tab).len();
+    tab.close();
+    tab.open(Some(&json!({"desiredQueriesPatch": []})));
+    tab.until_connected();
+    tab.until("its refusal", |c| told_of_h1(c).len() > before);
+    let before = told_of_h1(&tab).len();
+    tab.change(vec![spelled]);
+    tab.until("its refusal", |c| told_of_h1(c).len() > before);
+    // Whoever operates it is told once.
+    stage.server.until_log("not answered", "ZERO_QUERY_URL");
+    assert_eq!(stage.server.log().lines().filter(|line| line.contains("not answered")).count(), 1);
+}
+
+#[test]
+fn a_row_that_no_client_can_hold_comes_and_goes() {
+    let mut stage = Stage::prepared(THREE, &[]);
+    let mut tab = stage.tab(&[items(), of("y")]);
+    let hash = items().hash();
+    stage.sql.run("INSERT INTO item VALUES ('big', 'x', 9007199254740993, NULL)");
+    tab.until("its refusal", |c| c.refused.iter().any(|error| error["id"] == hash.as_str()));
+    let error = tab.refused.iter().find(|error| error["id"] == hash.as_str()).expect("just seen").clone();
+    assert!(error["message"].as_str().is_some_and(|m| m.contains("\"n\"") && m.contains("item")), "{error}");
+    tab.until("that it does not have it", |c| !c.store.got.contains(&hash));
+    // What others have goes on meanwhile.
+    stage.sql.run("UPDATE item SET n = 8 WHERE id = 'c'; INSERT INTO item VALUES ('d', 'x', 4, NULL)");
+    tab.until("a change of another query", |c| c.store.row("item", "c").is_some_and(|row| row["n"] == 8));
+    let mut late = tab.sibling();
+    late.connect(&[items()]);
+    late.until("its refusal", |c| c.refused.iter().any(|error| error["id"] == hash.as_str()));
+    stage.sql.run("DELETE FROM item WHERE id = 'big'");
+    tab.until_got(&[items()]);
+    assert_eq!(tab.store.rows.len(), 4);
+    late.until_got(&[items()]);
+    assert_eq!(late.store.rows.len(), 4);
+    stage.sql.run("UPDATE item SET n = 9 WHERE id = 'd'");
+    tab.until("a change", |c| c.store.row("item", "d").is_some_and(|row| row["n"] == 9));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod model;
 
+use model::choices::Choices;
 use model::world::{World, put};
 
 /// Items, and names: one query each.
@@ -26,17 +27,41 @@ fn two_groups() -> World {
     world
 }
 
-/// The query for items is refused, everything else goes on; and it comes back.
+/// How often the tab of a group was told that it cannot have the items.
+fn told(world: &World, group: usize) -> usize {
+    world.groups[group].tabs[0].receiver.refused.iter().filter(|hash| *hash == "q0").count()
+}
+
+/// So many milliseconds later.
+fn later(world: &mut World, milliseconds: f64) {
+    world.now += milliseconds;
+    world.settled();
+}
+
+/// The query for items is refused, everything else goes on; and it comes back by itself.
 fn only_items_fail(mut world: World, remedy: &str) {
     world.settled();
     assert_eq!((got(&world, 0), got(&world, 1)), (vec!["q5".to_owned()], vec!["q5".to_owned()]));
     let rows = &world.groups[0].tabs[0].receiver.store.rows;
     assert!(rows.keys().all(|(table, _)| table == "named"), "rows of a refused query stay: {rows:?}");
-    world.write(&format!("+named y y 1; {remedy}"));
+    assert_eq!(told(&world, 0), 1);
+    // Its clients hear of it again and again: what an app shows anew asks nothing of the server.
+    world.write("+named y y 1");
+    later(&mut world, 11_000.0);
+    assert_eq!(got(&world, 0), ["q5"]);
+    assert!(told(&world, 0) > 1);
+    // And whoever comes back, without asking.
+    let before = told(&world, 0);
+    world.disconnect(0, 0);
+    world.connect(&mut Choices::new((0, 0)), 0, 0).unwrap();
     world.settled();
-    world.want(0, 0, vec![put(ITEMS, 1.0)]).unwrap();
-    world.settled();
+    assert_eq!(told(&world, 0), before + 1);
+    world.write(remedy);
+    later(&mut world, 60_000.0);
     assert_eq!(got(&world, 0), ["q0", "q5"]);
+    let all = told(&world, 0);
+    later(&mut world, 60_000.0);
+    assert_eq!(told(&world, 0), all, "it is over");
     world.end().unwrap();
 }
 
@@ -72,4 +97,57 @@ fn a_group_that_asks_just_after_a_view_failed_is_refused_too() {
     // The groups have not given the view up yet.
     world.want(1, 0, vec![put(ITEMS, 1.0)]).unwrap();
     only_items_fail(world, "-item b");
+}
+
+#[test]
+fn a_view_that_cannot_be_kept_is_read_less_and_less_often() {
+    let mut world = two_groups();
+    world.write(&format!("+item b - {TOO_LARGE} -"));
+    world.settled();
+    let mut last = told(&world, 0);
+    let mut tried_at = Vec::new();
+    for second in 1..300 {
+        world.write(&format!("item a n={second}"));
+        later(&mut world, 1_000.0);
+        // Read again and refused again, or only told again.
+        if told(&world, 0) > last {
+            tried_at.push(second);
+        }
+        last = told(&world, 0);
+    }
+    assert!(tried_at.len() < 60, "{tried_at:?}");
+    world.write("-item b");
+    later(&mut world, 60_000.0);
+    assert_eq!(got(&world, 0), ["q0", "q5"]);
+    world.end().unwrap();
+}
+
+#[test]
+fn a_view_that_comes_back_and_fails_again_does_so_each_time() {
+    let mut world = two_groups();
+    for round in 0..4 {
+        world.write(&format!("+item b - {TOO_LARGE} -; +named n{round} n{round} 1"));
+        world.settled();
+        assert_eq!(got(&world, 0), ["q5"], "round {round}");
+        world.write("-item b");
+        later(&mut world, 60_000.0);
+        assert_eq!(got(&world, 0), ["q0", "q5"], "round {round}");
+    }
+    world.end().unwrap();
+}
+
+#[test]
+fn what_the_app_refuses_meanwhile_is_not_tried_again() {
+    let mut world = two_groups();
+    world.write(&format!("+item b - {TOO_LARGE} -"));
+    world.settled();
+    // The app answers otherwise now: with nothing that could be read.
+    world.groups[0].forms[ITEMS] =
+        world.scenario.queries[ITEMS].iter().position(Option::is_none).expect("a refusal");
+    world.ask(0, true);
+    world.settled();
+    world.write("-item b");
+    later(&mut world, 60_000.0);
+    assert_eq!(got(&world, 0), ["q5"]);
+    world.end().unwrap();
 }

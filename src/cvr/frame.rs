@@ -19,8 +19,23 @@ pub const OVERHEAD: usize = 12;
 /// Bytes of the salt, which follows the name.
 const SALT: usize = 8;
 
-/// Largest payload. Whoever writes more cuts it; a greater length is not a frame.
+/// Largest payload: one is in memory at a time, with what it says. A greater length is not a frame to whoever
+/// reads, so none is ever written: [`super::parts`] says what becomes of a record that is larger.
 pub const MAX_PAYLOAD: usize = 64 << 20;
+
+/// A payload is larger than it may be. Nothing of it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// A number that no other file has, for [`Chain::new`]: what is left of another one at the same place on the
+/// disk must not go on where this one ends.
+pub fn salt(epoch: u64, core: usize, sequence: u64) -> u64 {
+    let mut name = [0; 24];
+    for (part, number) in name.chunks_mut(8).zip([epoch, core as u64, sequence]) {
+        part.copy_from_slice(&number.to_le_bytes());
+    }
+    xxh3_64_with_seed(&name, 0)
+}
 
 /// Appends frames to a buffer, each bound to the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +47,26 @@ impl Chain {
         Chain(salt)
     }
 
-    /// Appends a frame with what `write` appends.
-    pub fn frame(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends a frame with what `write` appends, if that is no more than `most` bytes and [`MAX_PAYLOAD`].
+    pub fn frame(
+        &mut self,
+        out: &mut Vec<u8>,
+        most: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), TooLarge> {
         let start = out.len();
         out.extend([0; OVERHEAD]);
         write(out);
         let payload = &out[start + OVERHEAD..];
+        if payload.len() > most.min(MAX_PAYLOAD) {
+            out.truncate(start);
+            return Err(TooLarge);
+        }
         let length = payload.len() as u32;
         self.0 = xxh3_64_with_seed(payload, self.0);
         out[start..start + 4].copy_from_slice(&length.to_le_bytes());
         out[start + 4..start + OVERHEAD].copy_from_slice(&self.0.to_le_bytes());
+        Ok(())
     }
 }
 
@@ -120,7 +145,7 @@ mod tests {
     fn file(payloads: &[Vec<u8>]) -> Vec<u8> {
         let (mut out, mut chain) = (head(7), Chain::new(7));
         for payload in payloads {
-            chain.frame(&mut out, |out| out.extend(payload));
+            chain.frame(&mut out, MAX_PAYLOAD, |out| out.extend(payload)).unwrap();
         }
         out
     }
@@ -139,11 +164,35 @@ mod tests {
     fn what_is_left_of_an_earlier_file_is_no_continuation() {
         let old = file(&[vec![1; 5], vec![2; 5], vec![3; 5]]);
         let mut new = head(8);
-        Chain::new(8).frame(&mut new, |out| out.extend([9; 5]));
+        Chain::new(8).frame(&mut new, MAX_PAYLOAD, |out| out.extend([9; 5])).unwrap();
         // The new file was written over the start of the old one.
         let mut mixed = old.clone();
         mixed[..new.len()].copy_from_slice(&new);
         assert_eq!(read(&mixed).0, [[9; 5]]);
+    }
+
+    #[test]
+    fn what_is_too_large_leaves_no_trace() {
+        let (mut out, mut chain) = (head(7), Chain::new(7));
+        let mut append = |length| chain.frame(&mut out, 10, |out| out.extend(vec![1; length]));
+        assert_eq!([append(10), append(11), append(3)], [Ok(()), Err(TooLarge), Ok(())]);
+        assert_eq!(read(&out).0, [vec![1; 10], vec![1; 3]]);
+        let before = out.len();
+        let whole = chain.frame(&mut out, usize::MAX, |out| out.resize(out.len() + MAX_PAYLOAD, 1));
+        assert_eq!((whole, read(&out).1 as usize), (Ok(()), out.len()), "the largest that is read");
+        out.truncate(before);
+        let larger = chain.frame(&mut out, usize::MAX, |out| out.resize(out.len() + MAX_PAYLOAD + 1, 1));
+        assert_eq!((larger, out.len()), (Err(TooLarge), before), "whatever was asked for");
+    }
+
+    #[test]
+    fn no_two_files_have_the_same_salt() {
+        let mut salts = std::collections::HashSet::new();
+        let names = [(1, 0), (1, 1), (1, 256), (2, 0), (2, 255)];
+        let files = names.iter().flat_map(|name| (0..70_000).map(move |sequence| (name, sequence)));
+        assert!(
+            files.into_iter().all(|((epoch, core), sequence)| salts.insert(salt(*epoch, *core, sequence)))
+        );
     }
 
     proptest! {

@@ -5,9 +5,11 @@
 //! largest views go first: they free most for each group that starts over. What groups left goes
 //! last, and the groups themselves stay.
 
+use super::known::{Content, Known};
 use super::names::Row;
 use super::record::RecordId;
-use super::replay::{Content, Known, Replay, forget_left};
+use super::replay::Replay;
+use super::sealing::forget_left;
 
 /// Bytes of a member: a number and a byte of its hash, in a table that is half full at worst.
 const MEMBER: usize = 10;
@@ -47,6 +49,7 @@ impl Replay {
                 self.groups.values_mut().for_each(|(group, _)| forget_left(group, 0));
             }
             self.leave_out(self.bytes() - goal);
+            self.coming.retain(|(id, _)| self.incarnations.contains_key(id));
             self.give_up_names();
             self.count();
         }
@@ -59,7 +62,8 @@ impl Replay {
 
     fn count(&mut self) {
         let left = self.groups.values().flat_map(|(group, _)| &group.left).map(|left| left.rows.len());
-        self.held = left.sum::<usize>() * size_of::<Row>()
+        let coming: usize = self.coming.iter().map(|(_, delta)| delta.len()).sum();
+        self.held = (left.sum::<usize>() + coming) * size_of::<Row>()
             + self.incarnations.values().map(Known::bytes).sum::<usize>();
     }
 
@@ -88,6 +92,7 @@ impl Replay {
         }
         let left = self.groups.values().flat_map(|(group, _)| &group.left);
         left.flat_map(|left| &left.rows).copied().for_each(&mut mark);
+        self.coming.iter().flat_map(|(_, delta)| delta.rows()).for_each(&mut mark);
         let renumbered = self.names.keep(&is_kept);
         let of = |row: &Row| renumbered[row.0 as usize];
         for content in self.incarnations.values_mut().flat_map(Known::contents_mut) {
@@ -96,6 +101,7 @@ impl Replay {
         }
         let left = self.groups.values_mut().flat_map(|(group, _)| &mut group.left);
         left.flat_map(|left| &mut left.rows).for_each(|row| *row = of(row));
+        self.coming.iter_mut().flat_map(|(_, delta)| delta.rows_mut()).for_each(|row| *row = of(row));
     }
 }
 

@@ -7,8 +7,12 @@
 
 pub mod codec;
 pub mod frame;
+mod known;
 mod limit;
 pub mod names;
+pub mod parts;
 pub mod record;
+mod record_bytes;
 pub mod recovered;
 pub mod replay;
+mod sealing;

@@ -38,6 +38,13 @@ impl Delta {
         self.len() == 0
     }
 
+    /// Takes in the rest of what the same batch did.
+    pub(super) fn extend(&mut self, rest: Delta) {
+        self.entered.extend(rest.entered);
+        self.left.extend(rest.left);
+        self.edited.extend(rest.edited);
+    }
+
     pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
         self.entered.iter_mut().chain(&mut self.left).chain(&mut self.edited)
     }

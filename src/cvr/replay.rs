@@ -9,48 +9,25 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::known::{Content, Known};
 use super::names::{Names, Row};
 use super::record::{
-    Batch, GroupRecord, Header, LeftRecord, NamedIdentity, Record, RecordId, RecordedDelta, RecordedRow,
-    Start,
+    Batch, GroupRecord, Header, LeftRecord, NOTHING, NamedIdentity, Record, RecordId, RecordedDelta,
+    RecordedRow, Start,
 };
-use super::recovered::{Delta, Group, Incarnation, Journal, Left, Recovered};
+use super::recovered::{Delta, Group, Journal, Left, Recovered};
+use super::sealing::{forget_left, seal};
 use crate::changes::version::StateVersion;
-use crate::protocol::cookie::{Cookie, MAX_STEP};
-
-/// Epochs before the present one whose cookies a group can be served from.
-const MAX_SEALS: usize = 16;
+use crate::protocol::cookie::Cookie;
 
 /// Most row keys kept of views that a group left; beyond it tabs that were away start over.
 const MAX_LEFT: usize = 100_000;
-
-/// Floor of a group that may have changed in what is lost: above every label that it can have been given.
-const NOTHING: (u64, u64) = (u64::MAX, u64::MAX);
 
 /// Bytes that a row takes when it is first taken in, roughly: what [`super::limit`] counts until it looks.
 const ROW: usize = 8;
 
 /// The log that a view or a group goes on in: epoch and core.
-type Log = (u64, usize);
-
-/// A view as far as it is known.
-pub(super) struct Known {
-    key: Arc<[u8]>,
-    log: Log,
-    /// What was written last, whole.
-    whole: Option<Content>,
-    /// What is being written. It takes the place of the other once all of it is there: if the log
-    /// ends before, nothing is lost.
-    coming: Option<Content>,
-}
-
-/// What a view holds, and how it came to that.
-pub(super) struct Content {
-    pub(super) members: HashSet<Row>,
-    pub(super) journal: Journal,
-    at: StateVersion,
-    stale: bool,
-}
+pub(super) type Log = (u64, usize);
 
 /// The state that records add up to.
 pub struct Replay {
@@ -65,6 +42,8 @@ pub struct Replay {
     pub(super) left_out: HashSet<RecordId>,
     pub(super) groups: BTreeMap<String, (Group, Log)>,
     replica: u64,
+    /// Of a batch, or of a view that was read anew, whose own record has not come yet.
+    pub(super) coming: Vec<(RecordId, Delta)>,
     schemas: HashMap<u64, String>,
     heads: BTreeMap<Log, StateVersion>,
     log: Log,
@@ -83,6 +62,7 @@ impl Replay {
             left_out: HashSet::new(),
             groups: BTreeMap::new(),
             replica: 0,
+            coming: Vec::new(),
             schemas: HashMap::new(),
             heads: BTreeMap::new(),
             log: (0, 0),
@@ -113,6 +93,7 @@ impl Replay {
                 }
             }
             Record::Complete(id, count) => self.complete(id, count),
+            Record::Deltas(deltas) => self.take_in_deltas(&deltas),
             Record::Batch(batch) => self.batch(&batch),
             Record::Stale(id, since) => {
                 for content in self.incarnations.get_mut(&id).into_iter().flat_map(Known::contents_mut) {
@@ -120,7 +101,8 @@ impl Replay {
                 }
             }
             Record::Rejoin(id, deltas) => {
-                deltas.iter().for_each(|delta| self.delta(id, delta));
+                deltas.iter().for_each(|delta| self.take_in_delta(id, delta));
+                self.let_count();
                 if let Some(known) = self.incarnations.get_mut(&id) {
                     known.log = self.log;
                     known.contents_mut().for_each(|content| content.stale = false);
@@ -167,6 +149,8 @@ impl Replay {
     }
 
     fn header(&mut self, header: &Header) {
+        // The file before ended in the middle of something.
+        self.coming.clear();
         if self.log != (0, 0) && header.epoch > self.log.0 {
             self.end_epoch();
         }
@@ -189,6 +173,7 @@ impl Replay {
         // Labels of this epoch are not known to the others.
         for (group, _) in self.groups.values_mut().filter(|(_, known)| *known == log) {
             group.record.floor = NOTHING;
+            group.record.lost = true;
         }
         self.heads.insert(log, head);
     }
@@ -207,20 +192,34 @@ impl Replay {
             self.lose(batch.previous);
         }
         self.heads.insert(self.log, batch.end);
-        for (id, delta) in &batch.deltas {
-            self.delta(*id, delta);
+        self.take_in_deltas(&batch.deltas);
+        self.let_count();
+    }
+
+    fn take_in_deltas(&mut self, deltas: &[(RecordId, RecordedDelta)]) {
+        deltas.iter().for_each(|(id, delta)| self.take_in_delta(*id, delta));
+    }
+
+    fn take_in_delta(&mut self, id: RecordId, delta: &RecordedDelta) {
+        let Some(delta) = self.resolve(id, delta) else { return };
+        match self.coming.last_mut().filter(|(last, before)| (*last, before.end) == (id, delta.end)) {
+            // The rest of it.
+            Some((_, before)) => before.extend(delta),
+            None => self.coming.push((id, delta)),
         }
     }
 
-    fn delta(&mut self, id: RecordId, delta: &RecordedDelta) {
-        let Some(delta) = self.resolve(id, delta) else { return };
-        let Some(known) = self.incarnations.get_mut(&id) else { return };
-        for content in known.contents_mut() {
-            for row in &delta.left {
-                content.members.remove(row);
+    /// The record has come that makes the deltas before it count.
+    fn let_count(&mut self) {
+        for (id, delta) in std::mem::take(&mut self.coming) {
+            let Some(known) = self.incarnations.get_mut(&id) else { continue };
+            for content in known.contents_mut() {
+                for row in &delta.left {
+                    content.members.remove(row);
+                }
+                content.members.extend(delta.entered.iter().copied());
+                content.journal.push(delta.clone());
             }
-            content.members.extend(delta.entered.iter().copied());
-            content.journal.push(delta.clone());
         }
     }
 
@@ -321,77 +320,9 @@ impl Replay {
     }
 }
 
-impl Known {
-    pub(super) fn contents(&self) -> impl Iterator<Item = &Content> {
-        self.whole.iter().chain(&self.coming)
-    }
-
-    pub(super) fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
-        self.whole.iter_mut().chain(&mut self.coming)
-    }
-
-    fn recovered(self, id: RecordId) -> Option<Incarnation> {
-        let content = self.whole?;
-        let mut members: Vec<Row> = content.members.into_iter().collect();
-        members.sort_unstable();
-        Some(Incarnation {
-            id,
-            key: self.key,
-            members: members.into(),
-            journal: Arc::new(content.journal),
-            at: content.at,
-        })
-    }
-}
-
-impl Content {
-    /// All that a tab may hold of it.
-    fn all_rows(&self) -> Vec<Row> {
-        let mut rows: Vec<Row> = self.members.iter().copied().chain(self.journal.rows()).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        rows.shrink_to_fit();
-        rows
-    }
-}
-
 /// Rows as a record names them, by their numbers. `None`: one is of no identity in the list.
 fn take_in(names: &mut Names, list: &[u16], rows: &[RecordedRow]) -> Option<Vec<Row>> {
     rows.iter().map(|(at, key)| Some(names.row(*list.get(*at as usize)?, key))).collect()
-}
-
-/// Ends a group's history in one epoch: its state is that of its views when the log ended, and
-/// every label that it may have been given is below its last one.
-fn seal(record: &mut GroupRecord, head: StateVersion, log: Log, views: &BTreeMap<RecordId, StateVersion>) {
-    if record.seals.last().is_some_and(|seal| seal.0 >= log.0) {
-        return;
-    }
-    let told = cookie(record.label);
-    record.seals.push((log.0, head.0, told.major, told.config));
-    if record.seals.len() > MAX_SEALS {
-        record.seals.remove(0);
-    }
-    let last = Cookie::label(head.0.max(told.major), log.0, MAX_STEP).max(told);
-    record.label = (last.major, last.config);
-    let of = |(epoch, number, _): &(u64, u64, _)| views.get(&RecordId { epoch: *epoch, number: *number });
-    let version = record.views.iter().map(of).try_fold(head, |least, at| Some(least.min(*at?)));
-    match version.filter(|_| record.floor <= record.label) {
-        Some(version) => record.version = version.0,
-        None => {
-            // A view is not known any more, or a change of the group, and with it not what tabs hold.
-            record.floor = record.label;
-            record.views.clear();
-        }
-    }
-}
-
-/// Forgets the views left longest ago beyond so many rows.
-pub(super) fn forget_left(group: &mut Group, most: usize) {
-    while group.left.iter().map(|left| left.rows.len()).sum::<usize>() > most {
-        let Some(dropped) = group.left.pop_front() else { break };
-        let until = (dropped.until.major, dropped.until.config);
-        group.record.floor = group.record.floor.max(until);
-    }
 }
 
 /// A label as records have it.

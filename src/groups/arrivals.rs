@@ -179,6 +179,9 @@ impl Syncer {
         if init.deleted.as_ref().is_some_and(|ids| !ids.is_empty()) {
             acknowledge_deletions(group, &gone);
         }
+        if let Some(group) = self.groups.get(&arrival.group_id) {
+            self.tell_trouble(group, arrival.id);
+        }
         self.due.insert(arrival.group_id);
         Ok(())
     }

@@ -15,13 +15,17 @@ use crate::replica::catalogue::{Catalogue, TableId};
 use crate::views::registry::Source;
 use crate::views::task::Outcome;
 use crate::views::view::ViewId;
-use crate::zql::ast::{self, Ast, Condition, Strictness};
+use crate::zql::ast::Ast;
 use crate::zql::plan::PlanError;
 use crate::zql::{canonical, plan};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// What the clients of a query that they spelled out are told.
+pub const SPELLED: &str = "queries that the client spells out need read permissions, which this server does not apply yet; \
+     define the query with a name (defineQueries) and let the app answer it at ZERO_QUERY_URL";
 
 impl Syncer {
     /// Queries of a group that have to be transformed now; `all`: those that were, too. One that
@@ -37,7 +41,7 @@ impl Syncer {
         for (hash, query) in &mut group.queries {
             let is_first_asked =
                 query.is_waiting() && query.pending.is_none() && query.transforming.is_some();
-            if !query.is_missing() && (!all || query.failed || is_first_asked) {
+            if !query.is_missing() && (!all || query.is_refused() || is_first_asked) {
                 continue;
             }
             match named(hash, &query.spec) {
@@ -83,33 +87,30 @@ impl Syncer {
         let id = group.id.clone();
         let Some(query) = group.queries.get_mut(hash) else { return };
         let is_too_much = matches!(query.spec, Spec::TooMuch { .. });
-        if query.failed || is_too_much || (serial.is_some() && query.transforming != serial) {
+        if query.is_refused() || is_too_much || (serial.is_some() && query.transforming != serial) {
             return;
         }
         query.transforming = None;
+        // It may mean something else now.
+        if query.trouble.take().is_some() {
+            query.failed = false;
+        }
         match answer {
             Transformed::Ast(ast) => self.execute(&id, hash, &ast),
             Transformed::Refused(error) => self.refuse(&id, hash, error),
         }
     }
 
-    /// Queries that clients spell out are subject to read permissions. There are none, so
-    /// they have no rows (`docs/spec/zql.md` §14).
+    /// Queries that clients spell out are subject to read permissions (`docs/spec/zql.md` §14). There are none yet, and
+    /// without them nothing may be read: an answer without rows would look as if there were none.
     pub(super) fn execute_spelled(&mut self, group_id: &Rc<str>, hash: &str) {
-        let json = match self.groups.get(group_id).and_then(|g| g.queries.get(hash)).map(|q| q.spec.clone()) {
-            Some(Spec::Ast(json)) => json,
-            Some(Spec::TooMuch { name, why }) => {
-                return self.refuse(group_id, hash, refusal(hash, &name, &why));
+        match self.groups.get(group_id).and_then(|g| g.queries.get(hash)).map(|q| q.spec.clone()) {
+            Some(Spec::Ast(_)) => {
+                self.fail_here(group_id, hash, SPELLED);
+                self.shared.spelled += 1;
             }
-            Some(Spec::Named { .. }) | None => return,
-        };
-        match ast::parse(&json, Strictness::Strict, &self.shared.limits) {
-            Ok(mut ast) => {
-                ast.condition = Some(Condition::Or(Vec::new()));
-                ast.related.clear();
-                self.execute(group_id, hash, &ast);
-            }
-            Err(error) => self.refuse(group_id, hash, refusal(hash, "", &error.to_string())),
+            Some(Spec::TooMuch { name, why }) => self.refuse(group_id, hash, refusal(hash, &name, &why)),
+            Some(Spec::Named { .. }) | None => {}
         }
     }
 
@@ -201,24 +202,6 @@ impl Syncer {
             Outcome::Failed(error) => self.view_failed(view, &error),
         }
     }
-
-    /// A view could not be read: every query that it answers is refused, in all groups, and
-    /// nobody joins it any more.
-    pub fn view_failed(&mut self, view: ViewId, message: &str) {
-        self.shared.views.retire(view);
-        let groups: Vec<Rc<str>> = self.shared.interested.get(&view).into_iter().flatten().cloned().collect();
-        for group_id in groups {
-            let Some(group) = self.groups.get(&group_id) else { continue };
-            let uses = |q: &super::query::Query| q.pending == Some(view) || q.current == Some(view);
-            let hashes: Vec<String> =
-                group.queries.iter().filter(|(_, q)| uses(q)).map(|(h, _)| h.clone()).collect();
-            for hash in hashes {
-                let Some(group) = self.groups.get(&group_id) else { break };
-                let error = refusal(&hash, &query_name(group, &hash), message);
-                self.refuse(&group_id, &hash, error);
-            }
-        }
-    }
 }
 
 /// Whether a group may have one view more, for what is made of its queries. All that it ever had is counted
@@ -282,13 +265,13 @@ pub(super) fn named(hash: &str, spec: &Spec) -> Option<Named> {
     }
 }
 
-fn query_name(group: &Group, hash: &str) -> String {
+pub(super) fn query_name(group: &Group, hash: &str) -> String {
     match group.queries.get(hash).map(|q| &q.spec) {
         Some(Spec::Named { name, .. } | Spec::TooMuch { name, .. }) => name.clone(),
         _ => String::new(),
     }
 }
 
-fn refusal(hash: &str, name: &str, message: &str) -> Value {
+pub(super) fn refusal(hash: &str, name: &str, message: &str) -> Value {
     serde_json::json!({"error": "app", "id": hash, "name": name, "message": message})
 }

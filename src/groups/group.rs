@@ -301,6 +301,7 @@ impl Group {
                     && std::mem::take(&mut query.failed)
                     && let Some(spec) = spec
                 {
+                    query.trouble = None;
                     query.refusal_told = false;
                     query.spec = spec;
                 }

@@ -157,6 +157,7 @@ impl Syncer {
             .collect();
         idle.iter().for_each(|id| self.retire(id));
         self.give_up_readings(now);
+        self.retry(now);
         self.forget_oldest_groups();
         let over = |since: &f64| now - since >= KEEP_FULL;
         let fulls: Vec<ViewId> =

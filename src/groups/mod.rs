@@ -7,7 +7,9 @@
 mod arrivals;
 pub mod catchup;
 pub mod desires;
-mod execution;
+pub mod execution;
+mod failures;
+mod filling;
 pub mod forgotten;
 pub mod group;
 pub mod housekeeping;

@@ -75,8 +75,10 @@ pub struct Query {
     pub pending: Option<ViewId>,
     /// Transformation is under way; counts requests, so that only the newest is used.
     pub transforming: Option<u64>,
-    /// Refused by the app or the planner, until a client asks again.
+    /// Refused by the app or the planner until a client asks again, or it cannot be answered here.
     pub failed: bool,
+    /// It is this server that cannot answer it, and why. It is tried again by itself ([`super::failures`]).
+    pub trouble: Option<Box<str>>,
     /// Clients have been told that they do not have it because it was refused.
     pub refusal_told: bool,
     /// Whether clients have been told that they have it.
@@ -96,6 +98,7 @@ impl Query {
             pending: None,
             transforming: None,
             failed: false,
+            trouble: None,
             refusal_told: false,
             got: false,
             got_changed: Cookie { major: 0, config: 0 },
@@ -106,6 +109,11 @@ impl Query {
     /// Whether it still has to be transformed.
     pub fn is_missing(&self) -> bool {
         self.current.is_none() && self.pending.is_none() && self.transforming.is_none() && !self.failed
+    }
+
+    /// Whether the app refused it, or what it asks for does not exist: only a client that asks again changes that.
+    pub fn is_refused(&self) -> bool {
+        self.failed && self.trouble.is_none()
     }
 
     /// Whether its clients wait for a first answer.

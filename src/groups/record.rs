@@ -9,7 +9,7 @@ use super::query::{Query, Spec};
 use super::schema::Resolved;
 use super::user::User;
 use crate::changes::version::StateVersion;
-use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, QueryRecord, RecordId};
+use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, NOTHING, QueryRecord, RecordId};
 use crate::cvr::replay::cookie;
 use crate::protocol::cookie::Cookie;
 use crate::views::view::ViewId;
@@ -54,8 +54,32 @@ fn pair(cookie: Cookie) -> (u64, u64) {
 /// written down: with a right one, everybody would seem to have been away for decades.
 const FIRST_DAY: f64 = 1_767_225_600_000.0;
 
-/// Writes a group down. `id_of`: the record of each of its views; `schema`: its number; `clock_zero`: as
-/// [`super::shared::Shared::clock_zero`].
+/// What is written of a group of which everything would be too much: whose it is, and that none of its labels
+/// can be served. Its clients are sent everything anew, and say once more what they want.
+pub fn bare(group: &Group, now: f64, clock_zero: f64, schema: u64) -> GroupRecord {
+    GroupRecord {
+        id: group.id.to_string(),
+        schema,
+        user: group.user.as_ref().map(|user| user.id.clone()),
+        is_proved: group.user.as_ref().is_some_and(|user| user.is_proved),
+        profile: group.profile.clone(),
+        born: pair(group.born),
+        label: pair(group.label),
+        version: group.version.0,
+        floor: NOTHING,
+        lost: true,
+        clock: group.clock(now),
+        left_at: left_at(group, clock_zero),
+        ..GroupRecord::default()
+    }
+}
+
+fn left_at(group: &Group, clock_zero: f64) -> Option<u64> {
+    group.left_at.map(|at| clock_zero + at).filter(|at| *at >= FIRST_DAY).map(|at| at as u64)
+}
+
+/// Writes a group down. `id_of`: the record of each of its views, of which one that is not recorded has none;
+/// `schema`: its number; `clock_zero`: as [`super::shared::Shared::clock_zero`].
 pub fn record(
     group: &Group,
     now: f64,
@@ -63,6 +87,8 @@ pub fn record(
     schema: u64,
     id_of: impl Fn(ViewId) -> Option<RecordId>,
 ) -> GroupRecord {
+    let is_whole = group.views.keys().all(|view| id_of(*view).is_some());
+    let floor = pair(group.floor.max(results_floor(group)));
     let views = group.views.iter().filter_map(|(view, (since, _))| Some((id_of(*view)?, *since)));
     let held = group.held.iter().map(|held| (held.id, held.since));
     GroupRecord {
@@ -74,9 +100,10 @@ pub fn record(
         born: pair(group.born),
         label: pair(group.label),
         version: group.version.0,
-        floor: pair(group.floor.max(results_floor(group))),
+        floor: if is_whole { floor } else { NOTHING },
+        lost: false,
         clock: group.clock(now),
-        left_at: group.left_at.map(|at| clock_zero + at).filter(|at| *at >= FIRST_DAY).map(|at| at as u64),
+        left_at: left_at(group, clock_zero),
         seals: group.seals.iter().map(|s| (s.epoch, s.head.0, s.told.major, s.told.config)).collect(),
         clients: group.clients.iter().map(|(id, client)| client_record(id, client)).collect(),
         queries: group
@@ -134,7 +161,8 @@ fn query_record(hash: &str, query: &Query, view: Option<RecordId>) -> QueryRecor
         hash: hash.to_owned(),
         name,
         text,
-        failed: query.failed,
+        // What this server cannot answer the next one tries anew.
+        failed: query.is_refused(),
         refusal_told: query.refusal_told,
         got: query.got,
         got_changed: pair(query.got_changed),

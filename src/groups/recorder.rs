@@ -13,8 +13,9 @@ use hashbrown::HashMap;
 use super::group::Group;
 use super::schema::Resolved;
 use crate::changes::version::StateVersion;
-use crate::cvr::frame::{self, Chain};
-use crate::cvr::record::{Header, Record, RecordId};
+use crate::cvr::frame::{self, Chain, MAX_PAYLOAD, TooLarge};
+use crate::cvr::parts::{self, Sizes};
+use crate::cvr::record::{Batch, Header, Record, RecordId};
 use crate::views::view::ViewId;
 
 /// What is to be written.
@@ -26,6 +27,9 @@ pub struct Output {
     pub next: Option<(u64, Vec<u8>)>,
     /// All that is known is in the present file: those before it are not needed any more.
     pub complete: bool,
+    /// Views and groups that are not recorded from now on, since something of them is too large for a frame:
+    /// after a restart clients that had them start from a cleared store.
+    pub unrecorded: usize,
 }
 
 impl Output {
@@ -88,9 +92,18 @@ pub struct Recorder {
     pub(super) forgotten: Vec<Rc<str>>,
     pub(super) schemas: HashSet<u64>,
     pub(super) next_number: u64,
+    /// Views that have something too large for a frame. They are tried again with the next file.
+    pub(super) unrecorded: BTreeSet<ViewId>,
+    /// The same of groups: tried again whenever they change.
+    pub(super) unrecorded_groups: HashSet<Rc<str>>,
     /// Most rows of one record of members.
     pub(super) piece: usize,
+    /// Of what is put into a frame.
+    sizes: Sizes,
 }
+
+/// Least bytes of a frame that can be asked for: what is said when something is too large must fit.
+const MIN_PAYLOAD: usize = 256;
 
 /// Rows of one record of members. Of a view of before a step of the core writes one such record, of a view
 /// of now a part of its rows, in as many as that takes.
@@ -132,7 +145,10 @@ impl Default for Recorder {
             forgotten: Vec::new(),
             schemas: HashSet::new(),
             next_number: 1,
+            unrecorded: BTreeSet::new(),
+            unrecorded_groups: HashSet::new(),
             piece: PIECE,
+            sizes: Sizes::default(),
         }
     }
 }
@@ -146,6 +162,11 @@ impl Recorder {
     /// Writes so many rows of a view at a time: for tests, whose views are small.
     pub fn write_in_pieces_of(&mut self, rows: usize) {
         self.piece = rows.max(1);
+    }
+
+    /// Has frames be no larger than this: for tests, whose records are small.
+    pub fn write_frames_of(&mut self, sizes: Sizes) {
+        self.sizes = Sizes { most: sizes.most.clamp(MIN_PAYLOAD, MAX_PAYLOAD), ..sizes };
     }
 
     /// Whether anything is recorded.
@@ -199,6 +220,7 @@ impl Recorder {
     pub fn view_gone(&mut self, view: ViewId) -> Option<RecordId> {
         self.stale.remove(&view);
         self.behind.remove(&view);
+        self.unrecorded.remove(&view);
         let writing = self.views.remove(&view)?;
         if writing.stale.is_none() {
             self.ended.push(writing.id);
@@ -222,21 +244,54 @@ impl Recorder {
         }
     }
 
-    pub(super) fn append(&mut self, record: &Record) {
+    /// Appends a record, in parts if it is larger than a frame and can be cut. An error: nothing of it was
+    /// written, and what it is about is not in the log.
+    pub(super) fn append(&mut self, record: Record) -> Result<(), TooLarge> {
+        let Sizes { part, most } = self.sizes;
+        if !parts::is_list(&record) {
+            return self.append_whole(&record, most);
+        }
+        if self.append_whole(&record, part).is_ok() {
+            return Ok(());
+        }
+        let parts = parts::split(record, self.sizes)?;
+        parts.iter().try_for_each(|part| self.append_whole(part, most))
+    }
+
+    /// Appends a batch. Returns the views of which it could not say what happened: they are said to be gone
+    /// before it, since it vouches for all others.
+    pub(super) fn append_batch(&mut self, mut batch: Batch) -> Vec<RecordId> {
+        let gone = parts::too_large(&batch, self.sizes.most);
+        gone.iter().for_each(|id| self.append_small(Record::Gone(*id)));
+        batch.deltas.retain(|(id, _)| !gone.contains(id));
+        // What is left has nothing that is too large for a part.
+        let written = self.append(Record::Batch(batch));
+        debug_assert!(written.is_ok(), "a batch without its large rows");
+        gone
+    }
+
+    /// Appends a record that is small whatever it is about.
+    pub(super) fn append_small(&mut self, record: Record) {
+        let written = self.append_whole(&record, MAX_PAYLOAD);
+        debug_assert!(written.is_ok(), "a record that is small");
+    }
+
+    fn append_whole(&mut self, record: &Record, most: usize) -> Result<(), TooLarge> {
         let bytes = match &mut self.out.next {
             Some((_, bytes)) => bytes,
             None => &mut self.out.bytes,
         };
         let before = bytes.len();
-        self.chain.frame(bytes, |out| record.write(out));
+        self.chain.frame(bytes, most, |out| record.write(out))?;
         self.size += (bytes.len() - before) as u64;
+        Ok(())
     }
 
     /// Begins a new file, which is complete once [`super::syncer::Syncer::fill_records`] has nothing to do.
     pub(super) fn begin_file(&mut self, name: LogName) {
         self.sequence += 1;
         // Epochs are never used twice, so this is the file's alone.
-        let salt = name.epoch << 24 | (name.core as u64) << 16 | (self.sequence & 0xffff);
+        let salt = frame::salt(name.epoch, name.core, self.sequence);
         let head = frame::head(salt);
         (self.size, self.chain) = (head.len() as u64, Chain::new(salt));
         self.out.next = Some((self.sequence, head));
@@ -248,16 +303,18 @@ impl Recorder {
             sequence: self.sequence,
             head: self.head.0,
         };
-        self.append(&Record::Header(header));
+        self.append_small(Record::Header(header));
     }
 
-    /// Number of a client schema, which is written if the file does not have it.
-    pub(super) fn schema(&mut self, schema: &Resolved) -> u64 {
+    /// Number of a client schema, which is written if the file does not have it. An error: it is too large,
+    /// and groups that have it cannot be served after a restart.
+    pub(super) fn schema(&mut self, schema: &Resolved) -> Result<u64, TooLarge> {
         let text = serde_json::to_string(&schema.schema).unwrap_or_default();
         let number = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
-        if self.schemas.insert(number) {
-            self.append(&Record::Schema(number, text));
+        if !self.schemas.contains(&number) {
+            self.append(Record::Schema(number, text))?;
+            self.schemas.insert(number);
         }
-        number
+        Ok(number)
     }
 }

@@ -59,8 +59,9 @@ impl Restoration {
     /// Restores the next view or group. False: all are.
     pub fn step(&mut self, syncer: &mut Syncer, now: f64) -> bool {
         if let Some(incarnation) = self.incarnations.next() {
+            let journal = syncer.shared.views.journal(incarnation.journal.floor());
             let (id, mut rows) = (incarnation.id, syncer.shared.rows.borrow_mut());
-            let old = self.view(&incarnation, &mut rows);
+            let old = self.view(&incarnation, journal, &mut rows);
             drop(rows);
             match old {
                 Some(old) => syncer.shared.old.add(id, old),
@@ -83,14 +84,13 @@ impl Restoration {
         true
     }
 
-    /// `None`: a table or a column is gone.
-    fn view(&mut self, incarnation: &Incarnation, rows: &mut Rows) -> Option<Old> {
+    /// `None`: a table or a column is gone. `restored`: its journal, which is empty yet.
+    fn view(&mut self, incarnation: &Incarnation, mut restored: Journal, rows: &mut Rows) -> Option<Old> {
         let Incarnation { key, members, journal, at, .. } = incarnation;
         if !self.numbers.are_there(members.iter().copied().chain(journal.rows())) {
             return None;
         }
         let members = self.numbers.all(members, rows);
-        let mut restored = Journal::starting_at(journal.floor());
         for delta in journal.deltas() {
             let mut all = |list: &[Row]| {
                 let mut ids = self.numbers.all(list, rows);

@@ -79,6 +79,8 @@ pub struct Shared {
     pub old: OldViews,
     /// Version before which nothing is read: what is recorded is later (rule 24).
     pub wait_for: StateVersion,
+    /// Queries that clients spelled out, and that were not answered.
+    pub spelled: u64,
     /// Labels of groups that were forgotten.
     pub forgotten: Forgotten,
     /// Milliseconds since 1970 at zero of the core's clock: times that outlive the process count from there.
@@ -115,6 +117,7 @@ impl Shared {
             recorder: Recorder::default(),
             old: OldViews::default(),
             wait_for: StateVersion::ZERO,
+            spelled: 0,
             forgotten: Forgotten::default(),
             clock_zero: 0.0,
             fulls: HashMap::new(),

@@ -164,6 +164,7 @@ fn apply(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Mov
             }
         }
         let Some(query) = group.queries.get_mut(hash) else { continue };
+        query.trouble = None;
         if !std::mem::replace(&mut query.got, true) {
             moved.got.push((hash.clone(), true));
         }
@@ -172,8 +173,8 @@ fn apply(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Mov
         let Some(query) = group.queries.get_mut(hash) else { continue };
         let current = query.current.take();
         let pending = query.pending.take();
-        // A refused query is told even if it never was got.
-        if std::mem::take(&mut query.got) || query.failed {
+        // A refused query is told even if it never was got, but not each time that it is tried again.
+        if std::mem::take(&mut query.got) || (query.failed && !query.refusal_told) {
             moved.got.push((hash.clone(), false));
         }
         if let Some(pending) = pending {

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 
 use super::catchup::{CatchUp, Progress};
+use super::failures::Failures;
 use super::group::Group;
 use super::mutations::MutationTables;
 use super::purging::Purger;
@@ -101,6 +102,7 @@ pub struct Syncer {
     pub(super) requested: Vec<LaneRequest>,
     pub(super) full_since: HashMap<ViewId, f64>,
     pub(super) serial: u64,
+    pub(super) failures: Failures,
     /// `None`: groups are not forgotten for being old.
     pub(super) purger: Option<Purger>,
 }
@@ -123,6 +125,7 @@ impl Syncer {
             requested: Vec::new(),
             full_since: HashMap::new(),
             serial: 0,
+            failures: Failures::default(),
             purger: None,
         }
     }
@@ -138,8 +141,10 @@ impl Syncer {
         group.connections.iter().find(|c| c.client_id == client_id).map(|c| c.id)
     }
 
-    /// Hands changed last mutation ids and results to their groups.
+    /// Hands changed last mutation ids and results to their groups, and notes which tables changed for views that could
+    /// not be read.
     pub fn route_mutations(&mut self, batch: &Batch) {
+        self.failures.touch(batch);
         let Some(tables) = self.tables.clone() else { return };
         for (table, changes) in &batch.tables {
             if tables.is_bulk(*table, changes) {

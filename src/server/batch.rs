@@ -236,6 +236,9 @@ impl Brought {
             let view = done.view;
             let outcome = done.settle(&mut syncer.shared.views, from);
             self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
+            if let Outcome::Failed(why) = &outcome {
+                crate::warn!("the queries of a view are refused until it can be kept again: {why}");
+            }
             syncer.brought_forward(view, outcome);
         }
         for (view, reason) in self.stale {

@@ -44,6 +44,7 @@ use crate::changes::queue::CommitReceiver;
 use crate::changes::version::StateVersion;
 use crate::config::Config;
 use crate::cvr::recovered::Recovered;
+use crate::groups::execution::SPELLED;
 use crate::groups::recorder::LogName;
 use crate::groups::restore::Restoration;
 use crate::groups::shared::Shared;
@@ -153,6 +154,8 @@ pub struct Core {
     pub handshakes: Rc<Handshakes>,
     /// Analyses of queries that are under way.
     pub analyses: Cell<usize>,
+    /// When queries that clients spelled out were last warned of, in milliseconds of the core.
+    pub warned_of_spelled: Cell<f64>,
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
@@ -242,6 +245,7 @@ impl Core {
             most_connections: parts.most_connections,
             handshakes: Rc::default(),
             analyses: Cell::new(0),
+            warned_of_spelled: Cell::new(f64::NEG_INFINITY),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),
@@ -541,9 +545,24 @@ async fn tick(core: Rc<Core>) {
             core.metrics.set_queries(queries);
             core.metrics.set_views(syncer.shared.views.len());
         });
+        warn_of_spelled(&core, now);
         if core.index == 0 {
             core.metrics.set_memory(core.budget.in_use(), core.budget.held(), core.budget.bytes());
         }
+    }
+}
+
+/// Milliseconds between warnings of queries that clients spelled out.
+const WARN_OF_SPELLED: f64 = 600_000.0;
+
+fn warn_of_spelled(core: &Core, now: f64) {
+    if now - core.warned_of_spelled.get() < WARN_OF_SPELLED {
+        return;
+    }
+    let count = core.with(|s| std::mem::take(&mut s.shared.spelled)).unwrap_or_default();
+    if count > 0 {
+        core.warned_of_spelled.set(now);
+        crate::warn!(core = core.index, queries = count; "queries were not answered: {SPELLED}");
     }
 }
 

@@ -5,25 +5,28 @@
 //! is known; a task per core does all else. A disk that fails stops the core's
 //! groups, with a reason, until it takes a whole new file.
 
+mod recovery;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 use kelvin_io::append_file::AppendFile;
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{blocking, sleep, spawn, yield_now};
+use kelvin_io::executor::{blocking, now, sleep, spawn, yield_now};
 
+use self::recovery::{fail, recover, refusal};
 use super::core::Core;
 use super::record_files;
 use crate::config::RecordMode;
+use crate::cvr::frame::MAX_PAYLOAD;
 use crate::groups::recorder::{LogName, Output};
-use crate::groups::sink::Sink;
-use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::error::ProtocolError;
 
 /// Bytes that may wait to be written before the filling of a file pauses: what is live comes first.
 const MAX_FILLING: usize = 4 << 20;
@@ -35,8 +38,8 @@ const MAX_WAITING: usize = 32 << 20;
 /// Pause of the filling.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// Time between attempts to begin a file on a disk that failed.
-const RETRY: Duration = Duration::from_secs(2);
+/// Time between warnings of what is not recorded.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Cores whose present file is complete, over the process.
 pub type Completed = Arc<AtomicUsize>;
@@ -69,6 +72,9 @@ pub struct Records {
     /// Number of the present file, and whether one was complete.
     sequence: Cell<u64>,
     was_complete: Cell<bool>,
+    /// What has not been recorded since that was said last.
+    unrecorded: Cell<usize>,
+    said_at: Cell<Option<Instant>>,
     signal: (Sender<()>, Receiver<()>),
     fill: (Sender<()>, Receiver<()>),
 }
@@ -90,6 +96,8 @@ impl Records {
             failed: Cell::new(false),
             sequence: Cell::new(0),
             was_complete: Cell::new(false),
+            unrecorded: Cell::new(0),
+            said_at: Cell::new(None),
             signal: bounded(1),
             fill: bounded(1),
         }
@@ -117,9 +125,31 @@ impl Records {
 
     /// Takes what has to be written.
     pub fn push(&self, output: Output) {
+        if output.unrecorded > 0 {
+            self.say_unrecorded(output.unrecorded);
+        }
         self.waiting_bytes.set(self.waiting_bytes.get() + output.len().max(1));
         self.waiting.borrow_mut().push(output);
         self.wake_writer();
+    }
+
+    /// Some views or groups are not recorded. Said at once, and then no more than once in a while: a client can
+    /// bring it about again and again.
+    fn say_unrecorded(&self, count: usize) {
+        let count = self.unrecorded.get() + count;
+        self.unrecorded.set(count);
+        let is_due = self.said_at.get().is_none_or(|at| now().saturating_duration_since(at) >= SAY_AGAIN);
+        if !is_due {
+            return;
+        }
+        self.said_at.set(Some(now()));
+        self.unrecorded.set(0);
+        crate::warn!(
+            count = count;
+            "some client groups or views are not recorded, since a key of a row, or what a group asks for, is larger \
+             than {MAX_PAYLOAD} bytes together: after a restart their clients are sent everything anew. Queries \
+             with smaller arguments, or fewer of them, help"
+        );
     }
 
     fn wake_writer(&self) {
@@ -210,13 +240,6 @@ impl Records {
         self.waiting_bytes.set(0);
         std::mem::take(&mut *self.waiting.borrow_mut())
     }
-}
-
-fn refusal() -> ProtocolError {
-    ProtocolError::new(
-        Kind::Rehome,
-        "the server's disk does not take the records of client views; it serves again once there is room on it",
-    )
 }
 
 /// Begins to record. The groups that were restored must be there.
@@ -356,54 +379,6 @@ async fn remove_older(records: &Records, name: LogName) {
     }
 }
 
-/// Stops serving: what was sent and waits is dropped, and clients are told to come back.
-fn fail(core: &Core, error: &io::Error) {
-    crate::error!(
-        core = core.index;
-        "the records of client views cannot be written to {}: {error}. Clients are sent away until they can: \
-         make room on the disk, or turn the records off with ZERO_CVR_LOG=off",
-        core.records.directory.display()
-    );
-    core.records.failed.set(true);
-    core.status.set_refuses(core.index, true);
-    core.records.file.take();
-    core.records.writing.set(Writing::Nothing);
-    core.records.take();
-    core.cork.drop_held();
-    let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
-    sessions.iter().for_each(|outbox| outbox.fail(&refusal()));
-    core.cork.release_marked(true);
-}
-
-/// Tries to begin a new file until the disk takes it.
-async fn recover(core: Rc<Core>) {
-    loop {
-        sleep(RETRY).await;
-        let probe = core.records.directory.join(format!("probe-{:04}", core.index));
-        let tried = try_disk(&probe).await;
-        let _ = blocking(move || std::fs::remove_file(probe)).await;
-        if tried.is_ok() {
-            break;
-        }
-    }
-    crate::info!(core = core.index; "the disk takes records again: clients are served");
-    core.records.failed.set(false);
-    core.status.set_refuses(core.index, false);
-    core.with(|s| s.restart_records());
-    core.records.wake_filling();
-}
-
-/// Room that must be there before clients are let in again.
-const PROBE: usize = 1 << 20;
-
-async fn try_disk(path: &std::path::Path) -> io::Result<()> {
-    let mut file = AppendFile::create(path).await?;
-    file.append(vec![0; PROBE]).await?;
-    file.sync().await?;
-    file.close().await;
-    Ok(())
-}
-
 /// Fills files, in slices beside everything else.
 async fn fill(core: Rc<Core>) {
     while core.records.fill.1.recv().await.is_ok() {
@@ -433,7 +408,7 @@ mod tests {
     use crate::changes::version::StateVersion;
 
     fn output() -> Output {
-        Output { bytes: vec![1; 100], next: None, complete: false }
+        Output { bytes: vec![1; 100], ..Output::default() }
     }
 
     /// The writing task sleeps while something waits to be written: it waits for the end of an append

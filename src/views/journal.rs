@@ -46,17 +46,19 @@ impl Delta {
 }
 
 /// Recent deltas of one view, oldest first. Holds a reference to every row it names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     deltas: VecDeque<Delta>,
     keys: usize,
     floor: StateVersion,
+    most_keys: usize,
 }
 
 impl Journal {
-    /// A journal that knows nothing from before `version`.
-    pub fn starting_at(version: StateVersion) -> Journal {
-        Journal { floor: version, ..Journal::default() }
+    /// A journal that knows nothing from before `version`, and keeps so many row keys: [`MAX_KEYS`], or fewer
+    /// where a test has small views.
+    pub fn starting_at(version: StateVersion, most_keys: usize) -> Journal {
+        Journal { deltas: VecDeque::new(), keys: 0, floor: version, most_keys }
     }
 
     /// Appends a delta; drops the oldest ones beyond the limits.
@@ -67,7 +69,7 @@ impl Journal {
         delta.rows().for_each(|id| rows.acquire(id));
         self.keys += delta.len();
         self.deltas.push_back(delta);
-        while self.keys > MAX_KEYS || self.deltas.len() > MAX_DELTAS {
+        while self.keys > self.most_keys || self.deltas.len() > MAX_DELTAS {
             let Some(dropped) = self.deltas.pop_front() else { break };
             self.keys -= dropped.len();
             self.floor = dropped.end;
@@ -78,7 +80,7 @@ impl Journal {
     /// The same once more, with references of its own.
     pub fn copy(&self, rows: &mut Rows) -> Journal {
         self.deltas.iter().flat_map(Delta::rows).for_each(|id| rows.acquire(id));
-        Journal { deltas: self.deltas.clone(), keys: self.keys, floor: self.floor }
+        Journal { deltas: self.deltas.clone(), ..*self }
     }
 
     /// Whether everything after `version` is still known.
@@ -135,7 +137,7 @@ mod tests {
         let mut rows = Rows::default();
         let identity = rows.identity(TableId(0), &[0].into());
         let id = rows.intern(identity, b"a");
-        let mut journal = Journal::starting_at(StateVersion(10));
+        let mut journal = Journal::starting_at(StateVersion(10), MAX_KEYS);
         assert!(journal.reaches(StateVersion(10)) && !journal.reaches(StateVersion(9)));
         for version in 11..(11 + MAX_DELTAS as u64 + 2) {
             journal

@@ -12,7 +12,7 @@ use super::advance::{Advanced, ScopeChange};
 use super::assemble::Assembly;
 use super::fragment::Encoder;
 use super::interests::{Interests, Listening, Target};
-use super::journal::{Delta, Journal};
+use super::journal::{Delta, Journal, MAX_KEYS};
 use super::remains::Remains;
 use super::routing::Reason;
 use super::rows::{IdentityId, RowId, Rows};
@@ -47,6 +47,8 @@ pub struct Views {
     unread: Vec<u64>,
     /// Views that are read anew within the batch, and batches since that was last needed.
     inline: BTreeMap<ViewId, u32>,
+    /// Row keys that a journal keeps.
+    journal_keys: usize,
     /// For whoever writes down what happened.
     changed: Vec<ViewId>,
     newly_stale: Vec<(ViewId, StateVersion)>,
@@ -90,9 +92,20 @@ impl Views {
             remains: VecDeque::new(),
             unread: Vec::new(),
             inline: BTreeMap::new(),
+            journal_keys: MAX_KEYS,
             changed: Vec::new(),
             newly_stale: Vec::new(),
         }
+    }
+
+    /// Keeps so many row keys in each journal from now on: for tests, whose views are small.
+    pub fn keep_journals_of(&mut self, keys: usize) {
+        self.journal_keys = keys;
+    }
+
+    /// A journal that knows nothing from before this version.
+    pub fn journal(&self, from: StateVersion) -> Journal {
+        Journal::starting_at(from, self.journal_keys)
     }
 
     /// The view with this key, made if there is none. The caller is one of its subscribers
@@ -120,7 +133,7 @@ impl Views {
             status: Status::New,
             state: State::default(),
             size: 0,
-            journal: Journal::default(),
+            journal: self.journal(StateVersion::ZERO),
             shapes: Rc::from([]),
             overtaken: 0,
             asked: plan.bytes + key.len(),
@@ -343,8 +356,9 @@ impl Views {
     /// A view has been read at `at`: from now on it hears of changes. The keys of its state
     /// are registered already.
     pub fn hydrated(&mut self, id: ViewId, state: State, at: StateVersion) {
+        let journal = self.journal(at);
         let Some(view) = self.get_mut(id) else { return };
-        view.journal = Journal::starting_at(at);
+        view.journal = journal;
         view.size = state.len();
         view.state = state;
         view.at = at;
@@ -391,6 +405,11 @@ impl Views {
         self.slots.get(id.0 as usize)?.as_ref()?.key.get(8..)
     }
 
+    /// The key that a view is found by.
+    pub fn whole_key_of(&self, id: ViewId) -> Option<&ViewKey> {
+        self.slots.get(id.0 as usize)?.as_ref().map(|slot| &slot.key)
+    }
+
     /// Views that changed, and views that became stale, since the last call.
     pub fn take_marks(&mut self) -> (Vec<ViewId>, Vec<(ViewId, StateVersion)>) {
         (std::mem::take(&mut self.changed), std::mem::take(&mut self.newly_stale))
@@ -432,7 +451,7 @@ impl Views {
         if is_new {
             self.listen(id);
         }
-        let rows = self.rows.clone();
+        let (rows, journal) = (self.rows.clone(), self.journal(at));
         let view = self.slots[id.0 as usize].as_mut().map(|slot| &mut slot.view);
         let changed = view.is_some_and(|view| {
             let changed = delta.as_ref().is_none_or(|delta| !delta.is_empty());
@@ -443,7 +462,7 @@ impl Views {
                 Some(delta) => view.journal.push(delta, &mut rows.borrow_mut()),
                 None => {
                     view.journal.clear(&mut rows.borrow_mut());
-                    view.journal = Journal::starting_at(at);
+                    view.journal = journal;
                 }
             }
             changed

@@ -121,6 +121,8 @@ pub struct Receiver {
     open: Option<Poke>,
     /// Pokes taken since it connected.
     pub pokes: usize,
+    /// Hashes of queries that it was told it cannot have, as often as it was told.
+    pub refused: Vec<String>,
     /// How often it was told to forget what it had.
     pub clears: usize,
 }
@@ -129,7 +131,7 @@ type Violation = String;
 
 impl Receiver {
     pub fn new(schema: Schema, store: Store) -> Receiver {
-        Receiver { schema, store, open: None, pokes: 0, clears: 0 }
+        Receiver { schema, store, open: None, pokes: 0, refused: Vec::new(), clears: 0 }
     }
 
     /// The connection is gone: a poke that has not ended is thrown away.
@@ -152,7 +154,12 @@ impl Receiver {
             Some("pokeStart") => self.start(body).map(|()| false),
             Some("pokePart") => self.part(body).map(|()| false),
             Some("pokeEnd") => self.end(body),
-            Some("deleteClients" | "transformError" | "pong") => Ok(false),
+            Some("transformError") => {
+                let hashes = body.as_array().into_iter().flatten().filter_map(|error| error["id"].as_str());
+                self.refused.extend(hashes.map(str::to_owned));
+                Ok(false)
+            }
+            Some("deleteClients" | "pong") => Ok(false),
             other => Err(format!("unexpected message {other:?}")),
         }
     }

@@ -36,6 +36,10 @@ pub struct Disk {
     syncs: bool,
     /// Bytes written.
     pub written: usize,
+    /// Views and groups that were not recorded.
+    pub unrecorded: usize,
+    /// Records that were read in parts.
+    pub parts: usize,
 }
 
 impl Disk {
@@ -45,6 +49,7 @@ impl Disk {
     }
 
     pub fn waiting_for(&mut self, output: Option<Output>) {
+        self.unrecorded += output.as_ref().map_or(0, |output| output.unrecorded);
         self.waiting.extend(output);
     }
 
@@ -129,6 +134,7 @@ impl Disk {
             let Ok(Some(mut frames)) = Frames::of(&*file.bytes) else { continue };
             while let Ok(Some(payload)) = frames.next_payload() {
                 let Ok(record) = Record::read(payload) else { break };
+                self.parts += usize::from(matches!(record, Record::Deltas(_)));
                 replay.apply(record);
             }
         }

@@ -53,6 +53,7 @@ impl World {
             }
             // What the clock wakes.
             self.core.syncer.tick(self.now);
+            self.note_retried();
             if !self.core.syncer.has_work() {
                 return Ok(());
             }
@@ -62,6 +63,22 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A query that could not be answered is tried again without the app being asked: it is what it was.
+    fn note_retried(&mut self) {
+        let syncer = &self.core.syncer;
+        for group in &self.groups {
+            let Some(state) = syncer.groups.get(group.id.as_str()) else { continue };
+            for (hash, query) in &state.queries {
+                let Some(id) = query.pending else { continue };
+                let Some(view) = syncer.shared.views.get(id) else { continue };
+                let number: usize = hash[1..].parse().expect("a hash of the test");
+                if let Some(ast) = &self.scenario.queries[number][group.forms[number]] {
+                    self.asts.entry((id, view.incarnation)).or_insert_with(|| ast.clone());
+                }
+            }
+        }
     }
 
     fn is_behind(&self) -> bool {

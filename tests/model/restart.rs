@@ -1,6 +1,8 @@
 //! A core that records, ends at any moment, and comes back.
 
 use kelvin::changes::faults::{self, Fault};
+use kelvin::cvr::frame::MAX_PAYLOAD;
+use kelvin::cvr::parts::Sizes;
 use kelvin::groups::recorder::LogName;
 use kelvin::groups::restore::Restoration;
 
@@ -13,10 +15,33 @@ use super::world::World;
 /// Rows of a view that are recorded in one step. Most views here have about ten.
 const PIECE: usize = 3;
 
+/// What fits into a frame, and into a journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    sizes: Sizes,
+    keys: usize,
+}
+
+impl Limits {
+    /// So small that a run reaches them; of this seed.
+    pub fn tiny(seed: u64) -> Limits {
+        // Not those decisions that the run is made of.
+        let mut choices = Choices::new((!seed, usize::MAX));
+        Limits {
+            sizes: Sizes {
+                part: *choices.pick(&[0, 50, 100, 200]),
+                most: *choices.pick(&[300, 600, 1_200, 2_400, 4_800, MAX_PAYLOAD]),
+            },
+            keys: *choices.pick(&[1, 2, 4, 8, 65_536]),
+        }
+    }
+}
+
 impl World {
     /// Records from now on.
     pub fn start_recording(&mut self, disk: Disk) {
         self.disk = Some(disk);
+        self.limit_journals();
         self.name_log();
     }
 
@@ -26,6 +51,15 @@ impl World {
         recorder.start(name);
         // So that anything may happen between two of them.
         recorder.write_in_pieces_of(PIECE);
+        if let Some(limits) = self.limits {
+            recorder.write_frames_of(limits.sizes);
+        }
+    }
+
+    fn limit_journals(&mut self) {
+        if let Some(limits) = self.limits {
+            self.core.syncer.shared.views.keep_journals_of(limits.keys);
+        }
     }
 
     /// Takes what has to be recorded. Between batches the present file is filled.
@@ -66,6 +100,7 @@ impl World {
         schema.catalogue = self.core.syncer.shared.catalogue.clone();
         self.core = Core::new(&self.replica, &schema, self.epoch);
         self.core.counts = counts;
+        self.limit_journals();
         let syncer = &mut self.core.syncer;
         let restoration = Restoration::new(recovered, FIRST, &mut syncer.shared);
         if let Some(mut restoration) = restoration {

@@ -11,8 +11,20 @@ use super::client::digest;
 use super::counts::Counts;
 use super::disk::{Disk, End};
 use super::random_world;
+use super::restart::Limits;
 use super::watch::Watch;
 use super::world::{Broken, World};
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// A server that goes on.
+    Whole,
+    /// One that records, and ends at any moment.
+    Ends,
+    /// The same with frames and journals that are full at once.
+    Tiny,
+}
 
 /// What a run did.
 #[derive(Default, Clone, Copy)]
@@ -24,6 +36,9 @@ pub struct Run {
     /// How often the server ended, and how often a tab had to start over.
     pub crashes: usize,
     pub resets: usize,
+    /// Records that were read in parts, and views and groups that were not recorded.
+    pub parts: usize,
+    pub unrecorded: usize,
     /// Of all bytes that were sent.
     pub digest: u64,
 }
@@ -50,7 +65,8 @@ fn crash(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
 }
 
 /// Runs a seed. The steps of a shorter run are the first steps of a longer one.
-pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
+pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
+    let crashes = life != Life::Whole;
     // Without end, as far as a run goes.
     let mut choices = Choices::new((seed, usize::MAX));
     let groups = 1 + choices.below(3);
@@ -58,6 +74,7 @@ pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
     world.watch();
     if crashes {
         world.cuts = choices.percent(70);
+        world.limits = (life == Life::Tiny).then(|| Limits::tiny(seed));
         world.start_recording(Disk::new(choices.percent(30)));
     }
     let mut step = 0;
@@ -89,14 +106,15 @@ pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
     let checked = world.watch.as_ref().map_or(0, |watch| watch.checked);
     let clears: usize = world.groups.iter().flat_map(|g| &g.tabs).map(|tab| tab.receiver.clears).sum();
     let (counts, crashes, resets) = (world.core.counts, world.crashes, world.resets + clears);
-    if crashes > 0 && !world.cuts && resets > 0 {
+    let (parts, unrecorded) = world.disk.as_ref().map_or((0, 0), |disk| (disk.parts, disk.unrecorded));
+    if life == Life::Ends && crashes > 0 && !world.cuts && resets > 0 {
         return Err(Failure {
             step,
             message: format!("{resets} tabs started over\n{}", world.log.join("\n")),
         });
     }
     match world.end() {
-        Ok(()) => Ok(Run { steps, checked, counts, crashes, resets, digest }),
+        Ok(()) => Ok(Run { steps, checked, counts, crashes, resets, parts, unrecorded, digest }),
         Err(message) => Err(Failure { step, message }),
     }
 }

@@ -20,6 +20,7 @@ use super::core::Core;
 use super::database::{Database, Write};
 use super::disk::Disk;
 use super::replica::Replica;
+use super::restart::Limits;
 use super::scenario::Scenario;
 use super::schema::Schema;
 use super::tables;
@@ -72,6 +73,8 @@ pub struct World {
     pub disk: Option<Disk>,
     /// The machine may lose its power.
     pub cuts: bool,
+    /// Of what the core records and remembers, where they are not the usual ones.
+    pub limits: Option<Limits>,
     /// Epoch of the server.
     pub epoch: u64,
     /// Tabs that were told to start over, or to forget what they have.
@@ -128,6 +131,7 @@ impl World {
             watch: None,
             disk: None,
             cuts: false,
+            limits: None,
             epoch: EPOCH,
             resets: 0,
             crashes: 0,

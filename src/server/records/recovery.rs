@@ -1,0 +1,71 @@
+//! A disk that does not take records: clients are sent away until it does.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kelvin_io::append_file::AppendFile;
+use kelvin_io::executor::{blocking, sleep};
+
+use super::Writing;
+use crate::groups::sink::Sink;
+use crate::protocol::error::{Kind, ProtocolError};
+use crate::server::core::Core;
+
+/// Time between attempts to begin a file on a disk that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub(super) fn refusal() -> ProtocolError {
+    ProtocolError::new(
+        Kind::Rehome,
+        "the server's disk does not take the records of client views; it serves again once there is room on it",
+    )
+}
+
+/// Stops serving: what was sent and waits is dropped, and clients are told to come back.
+pub(super) fn fail(core: &Core, error: &io::Error) {
+    crate::error!(
+        core = core.index;
+        "the records of client views cannot be written to {}: {error}. Clients are sent away until they can: \
+         make room on the disk, or turn the records off with ZERO_CVR_LOG=off",
+        core.records.directory.display()
+    );
+    core.records.failed.set(true);
+    core.status.set_refuses(core.index, true);
+    core.records.file.take();
+    core.records.writing.set(Writing::Nothing);
+    core.records.take();
+    core.cork.drop_held();
+    let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
+    sessions.iter().for_each(|outbox| outbox.fail(&refusal()));
+    core.cork.release_marked(true);
+}
+
+/// Tries to begin a new file until the disk takes it.
+pub(super) async fn recover(core: Rc<Core>) {
+    loop {
+        sleep(RETRY).await;
+        let probe = core.records.directory.join(format!("probe-{:04}", core.index));
+        let tried = try_disk(&probe).await;
+        let _ = blocking(move || std::fs::remove_file(probe)).await;
+        if tried.is_ok() {
+            break;
+        }
+    }
+    crate::info!(core = core.index; "the disk takes records again: clients are served");
+    core.records.failed.set(false);
+    core.status.set_refuses(core.index, false);
+    core.with(|s| s.restart_records());
+    core.records.wake_filling();
+}
+
+/// Room that must be there before clients are let in again.
+const PROBE: usize = 1 << 20;
+
+async fn try_disk(path: &std::path::Path) -> io::Result<()> {
+    let mut file = AppendFile::create(path).await?;
+    file.append(vec![0; PROBE]).await?;
+    file.sync().await?;
+    file.close().await;
+    Ok(())
+}
