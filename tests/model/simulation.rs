@@ -73,6 +73,8 @@ pub fn run(seed: u64, steps: usize, crashes: bool) -> Result<Run, Failure> {
                 world.rest()?;
             }
         }
+        world.rest()?;
+        world.wishes_are_known(&mut choices)?;
         world.rest()
     };
     let lived = live();
