@@ -351,7 +351,7 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
         let outcome = body.and_then(|body| push::response(&body, &batch.ids));
         let errors = match outcome {
             Err(error) => push::per_client(&error, &batch.ids),
-            Ok(outcome) if is_other_user(core, group, &outcome) => {
+            Ok(outcome) if is_other_user(core, &batch, &outcome) => {
                 let refused = CallError {
                     status: Some(401),
                     ..CallError::internal(
@@ -377,15 +377,21 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
 /// The app has let in the connection that sent these mutations, if it still has the token that
 /// it had then.
 fn let_in(core: &Core, batch: &Batch) {
-    let session = core.live.borrow().get(&batch.connection).and_then(std::rc::Weak::upgrade);
-    if let Some(session) = session.filter(|s| *s.push_context.borrow() == batch.context) {
+    if let Some(session) = sender(core, batch) {
         session.validated_at.set(Some(core.clock()));
     }
 }
 
-fn is_other_user(core: &Core, group: &str, outcome: &push::Outcome) -> bool {
-    let pinned = core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten();
-    matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
+/// The connection that sent these mutations, if it is there and has the token that it had then: of who is
+/// there now the app has said nothing otherwise.
+fn sender(core: &Core, batch: &Batch) -> Option<Rc<Session>> {
+    let session = core.live.borrow().get(&batch.connection).and_then(std::rc::Weak::upgrade);
+    session.filter(|s| *s.push_context.borrow() == batch.context)
+}
+
+fn is_other_user(core: &Core, batch: &Batch, outcome: &push::Outcome) -> bool {
+    let Some(said) = &outcome.user_id else { return false };
+    sender(core, batch).is_some_and(|session| session.request.user_id != *said)
 }
 
 /// Tells the current connection of a client; nobody if it has none.
