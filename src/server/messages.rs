@@ -88,6 +88,15 @@ fn check_asts(ops: &[QueryOp]) -> Result<(), ProtocolError> {
     Ok(())
 }
 
+/// What can be said of the message that came with the request before anything is asked or done. Before the
+/// replica can be read that is less.
+pub fn check_first(session: &Session, message: &str) -> Result<(), ProtocolError> {
+    let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
+    let Upstream::InitConnection(body) = parsed else { return Ok(()) };
+    check_asts(&body.desired)?;
+    session.core.with(|s| s.check(&arrival(session), &body)).unwrap_or(Ok(()))
+}
+
 async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), ProtocolError> {
     if session.initialised.replace(true) {
         return Err(ProtocolError::new(Kind::Internal, "a connection is initialised only once"));

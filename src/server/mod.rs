@@ -29,5 +29,6 @@ pub mod records;
 pub mod replication;
 pub mod run;
 pub mod session;
+pub mod settling;
 pub mod status;
 pub mod supervise;
