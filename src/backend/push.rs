@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::call::CallError;
 use super::context::Context;
 use super::failure::Failure;
-use super::transform::present;
 use crate::groups::sink::ConnectionId;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::Push;
@@ -132,14 +131,32 @@ pub struct Outcome {
 struct Answer {
     #[serde(default)]
     kind: Option<String>,
-    #[serde(rename = "userID", default, deserialize_with = "present")]
-    user_id: Option<Option<String>>,
+    #[serde(rename = "userID", default, deserialize_with = "named")]
+    user_id: Option<Value>,
     #[serde(default)]
     mutations: Option<Vec<MutationAnswer>>,
     #[serde(rename = "mutationIDs", default)]
     mutation_ids: Option<Vec<MutationId>>,
     #[serde(default)]
     error: Option<String>,
+}
+
+/// Tells an absent field from one that is null.
+fn named<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
+}
+
+impl Answer {
+    /// User that the app says the request is of. Answers of older libraries do not say it, whatever they
+    /// name so.
+    fn user(&mut self) -> Result<Option<Option<String>>, CallError> {
+        match (self.kind.as_deref(), self.user_id.take()) {
+            (Some("MutateResponse"), Some(user)) => {
+                serde_json::from_value(user).map(Some).map_err(|e| malformed(&e.to_string()))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -176,10 +193,11 @@ pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<Outcome, CallError
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(malformed("it is no object"));
     }
-    let answer: Answer = read(body)?;
+    let mut answer: Answer = read(body)?;
+    let user_id = answer.user()?;
     let failed = answer.kind.as_deref() == Some("PushFailed");
     if !failed && let Some(mutations) = &answer.mutations {
-        return Ok(Outcome { user_id: answer.user_id, errors: too_early(mutations)? });
+        return Ok(Outcome { user_id, errors: too_early(mutations)? });
     }
     let listed = answer.mutation_ids.map(|l| l.into_iter().map(|m| (m.client_id, m.id)).collect::<Vec<_>>());
     let (error, listed) = match (failed, listed) {
@@ -328,6 +346,15 @@ mod tests {
             outcome(r#"{"kind":"MutateResponse","userID":"u","mutations":[]}"#).user_id,
             Some(Some("u".into()))
         );
+        let nobody = |body: &str| outcome(body).user_id;
+        assert_eq!(nobody(r#"{"kind":"MutateResponse","userID":null,"mutations":[]}"#), Some(None));
+        for silent in [
+            r#"{"kind":"MutateResponse","mutations":[]}"#,
+            r#"{"mutations":[],"userID":"another"}"#,
+            r#"{"mutations":[],"userID":7}"#,
+        ] {
+            assert_eq!(nobody(silent), None, "{silent}");
+        }
         let early =
             outcome(r#"{"mutations":[{"id":{"clientID":"c","id":4},"result":{"error":"oooMutation"}}]}"#);
         assert_eq!(early.errors[0].1.fields["reason"], "oooMutation");

@@ -47,6 +47,8 @@ pub enum Fault {
     Floor,
     /// Rule 21: what a tab has that cannot be proved is not cleared.
     Clear,
+    /// Rule 21: a client that may want what is not known need not come back to say so.
+    Resend,
     /// Rule 22: a tab takes part in its group's steps wherever it is.
     Sockets,
     /// Rule 23: how a view differs after it was read anew is not written down.
@@ -57,7 +59,7 @@ pub enum Fault {
 
 impl Fault {
     /// All there are, with the rule that each breaks.
-    pub const ALL: [(u8, Fault); 23] = [
+    pub const ALL: [(u8, Fault); 24] = [
         (2, Fault::Fold),
         (3, Fault::Identity),
         (4, Fault::Touched),
@@ -78,6 +80,7 @@ impl Fault {
         (19, Fault::Left),
         (20, Fault::Floor),
         (21, Fault::Clear),
+        (21, Fault::Resend),
         (22, Fault::Sockets),
         (23, Fault::Record),
         (24, Fault::Edits),

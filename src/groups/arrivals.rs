@@ -5,7 +5,7 @@ use super::desires::Client;
 use super::execution::named;
 use super::group::{ConfigChange, Group};
 use super::shared::Shared;
-use super::sink::{Connection, ConnectionId, Phase, Resends};
+use super::sink::{Connection, ConnectionId, Phase};
 use super::step::{ZERO, config_step};
 use super::syncer::*;
 use crate::protocol::client_schema::ClientSchema;
@@ -130,6 +130,7 @@ impl Syncer {
         if init.deleted.iter().flatten().any(|id| *id == arrival.client_id) {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
         }
+        let unsure = group.is_unsure(&self.shared, &arrival.client_id, arrival.base_cookie, &init.desired);
         let mut change = ConfigChange::default();
         group.register(&arrival.client_id, &mut change)?;
         if let Err(error) =
@@ -153,6 +154,7 @@ impl Syncer {
         gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
         // A tab exactly at the group's label takes part in its steps from here on.
         let in_step = arrival.base_cookie.unwrap_or(group.born) == group.label && group.label >= group.floor;
+        let resends = group.count_resend(&arrival.client_id, unsure);
         // Most groups have one tab, and a list that grows by itself has room for four.
         group.connections.reserve_exact(1);
         group.connections.push(Connection {
@@ -161,7 +163,7 @@ impl Syncer {
             sink: arrival.sink.clone(),
             label: arrival.base_cookie,
             phase: if in_step { Phase::Live } else { Phase::Behind },
-            resends: Resends::No,
+            resends,
         });
         self.connections.insert(arrival.id, arrival.group_id.clone());
         if group.left_at.is_some() {

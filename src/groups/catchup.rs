@@ -12,7 +12,7 @@ use kelvin_io::websocket::text_frame;
 
 use super::group::{Group, LeftView};
 use super::shared::{RowOp, Shared, flush, start_frame};
-use super::sink::{ConnectionId, Phase, Resends};
+use super::sink::{ConnectionId, Phase};
 use super::step::failed;
 use crate::changes::faults::{self, Fault};
 use crate::changes::version::StateVersion;
@@ -216,12 +216,8 @@ impl CatchUp {
             self.finish(group, shared, &mut frames);
         }
         let label = group.label;
-        let is_lost = matches!(self.base, Base::Unknown(cookie) if !is_of_history(group, shared, cookie));
         if let Some(connection) = group.connection(self.connection) {
             connection.sink.send(&frames);
-            if done && is_lost {
-                connection.resends = Resends::Later;
-            }
             if done {
                 connection.label = Some(label);
                 connection.phase = Phase::Live;
@@ -343,7 +339,7 @@ fn provable(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
 }
 
 /// Whether a label was issued in a history that is known.
-fn is_of_history(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
+pub(super) fn is_of_history(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
     cookie.epoch() == shared.epoch || group.seals.iter().any(|seal| seal.covers(cookie))
 }
 

@@ -61,6 +61,8 @@ pub struct Client {
     pub desires: SortedMap<String, Desire>,
     /// Deleted; kept for its desires.
     pub deleted: bool,
+    /// How often in a row it came and had to come once more to say what it wants.
+    pub resends: u32,
 }
 
 impl Client {

@@ -84,6 +84,8 @@ pub struct Group {
     pub version: StateVersion,
     /// Cookies below this cannot be served from history.
     pub floor: Cookie,
+    /// What clients wanted before this label may have been forgotten.
+    pub desires_since: Cookie,
     /// Last mutation ids by client.
     pub lmids: BTreeMap<String, u64>,
     /// Mutation results that were not cleaned up yet: JSON by client and mutation.
@@ -164,6 +166,7 @@ impl Group {
             label: zero,
             version: StateVersion::ZERO,
             floor: zero,
+            desires_since: zero,
             lmids: BTreeMap::new(),
             results: BTreeMap::new(),
             pending_lmids: BTreeMap::new(),
@@ -220,7 +223,11 @@ impl Group {
         }
         if self.clients.len() >= MAX_CLIENTS {
             // Deleted clients are kept only for tabs that were away.
+            let before = self.clients.len();
             self.clients.retain(|_, c| !c.deleted);
+            if self.clients.len() < before {
+                self.forget_desires();
+            }
         }
         if self.clients.len() >= MAX_CLIENTS {
             return Err(ProtocolError::new(
@@ -326,11 +333,10 @@ impl Group {
             return Err(too_many(format!("the client wants more than {MAX_DESIRED} queries at a time")));
         }
         if record.desires.len() >= MAX_REMEMBERED {
-            // Tabs that were away since before now learn of these by a clear poke.
             record
                 .desires
                 .retain(|_, d| d.desired || d.inactive_since.is_some_and(|s| s + d.ttl > self.clock));
-            self.floor = self.label;
+            (self.floor, self.desires_since) = (self.label, self.label);
         }
         let desire = Desire { ttl, inactive_since: None, desired: true, changed: self.label };
         record.desires.insert(hash.to_owned(), desire);
@@ -356,8 +362,13 @@ impl Group {
     /// Deletes a client: what it wanted goes on for its time to live.
     pub fn delete_client(&mut self, client: &str, now: f64, change: &mut ConfigChange) {
         let clock = self.clock(now);
-        for hash in self.desired_hashes(client) {
-            self.deactivate(client, &hash, Some(clock), change);
+        let wanted = self.desired_hashes(client);
+        for hash in &wanted {
+            self.deactivate(client, hash, Some(clock), change);
+        }
+        if !wanted.is_empty() {
+            // It may be there all the same, and says what it wants only when it connects.
+            self.resend_soon(client);
         }
         if let Some(record) = self.clients.get_mut(client) {
             record.deleted = true;

@@ -3,7 +3,7 @@
 
 use super::group::Group;
 use super::restore::forget_held;
-use super::sink::{Connection, Phase, Resends};
+use super::sink::Phase;
 use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
@@ -15,22 +15,6 @@ use std::rc::Rc;
 /// How long a view is read for clients that are gone, in milliseconds: a page that is reloaded
 /// is back by then.
 pub const READ_FOR_NOBODY: f64 = 3_000.0;
-
-/// Time that a client has to take in a poke before its connection is closed: closing at once
-/// would have it throw the poke away, in milliseconds.
-pub const RESEND_AFTER: f64 = 5_000.0;
-
-/// Closes a connection whose client has to come back to say what it wants.
-fn resend(connection: &mut Connection, now: f64) {
-    match connection.resends {
-        Resends::Later => connection.resends = Resends::At(now + RESEND_AFTER),
-        Resends::At(time) if now >= time => {
-            connection.resends = Resends::No;
-            connection.sink.close();
-        }
-        Resends::At(_) | Resends::No => {}
-    }
-}
 
 /// Wait after a query's time is over, in milliseconds: those whose time is over soon after go
 /// in the same poke.
@@ -140,7 +124,7 @@ impl Syncer {
     /// nobody asked for.
     pub fn tick(&mut self, now: f64) {
         for group in self.groups.values_mut() {
-            group.connections.iter_mut().for_each(|connection| resend(connection, now));
+            group.close_resending(now);
         }
         for (id, group) in &self.groups {
             let expired = group.next_expiry(now).is_some_and(|left| left <= -EXPIRE_TOGETHER);

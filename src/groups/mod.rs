@@ -23,6 +23,7 @@ pub mod reading;
 pub mod record;
 pub mod recorder;
 mod recording;
+pub mod resends;
 pub mod restore;
 pub mod schema;
 pub mod shared;

@@ -214,7 +214,7 @@ fn restore_client(record: ClientRecord) -> (String, Client) {
         };
         (desire.hash, restored)
     });
-    let client = Client { desires: desires.collect(), deleted: record.deleted };
+    let client = Client { desires: desires.collect(), deleted: record.deleted, resends: 0 };
     (record.id, client)
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::resends::Resends;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
 
@@ -42,20 +43,9 @@ pub struct Connection {
     pub label: Option<Cookie>,
     /// What it is being sent.
     pub phase: Phase,
-    /// Its client may want what is not known here, and says so only when it connects (rule 21): it
-    /// is to be closed once it has had the time to take in what it was sent.
+    /// Whether its client has to come back to say what it wants: then it is closed once the client has
+    /// had the time to take in what it was sent.
     pub resends: Resends,
-}
-
-/// Whether a client has to come back to say what it wants.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Resends {
-    /// No.
-    No,
-    /// Some time after what it was sent.
-    Later,
-    /// At this time, in milliseconds.
-    At(f64),
 }
 
 /// How a connection is served.

@@ -31,21 +31,24 @@ pub enum End {
 }
 
 /// Reads frames until the connection ends.
-pub async fn read(session: &Session, reader: &mut ReadHalf, rest: Vec<u8>, inbox: &Inbox) -> End {
+pub async fn read(session: &Session, reader: &mut ReadHalf, frames: &mut FrameReader, inbox: &Inbox) -> End {
     let limit = session.core.config.websocket.max_payload_bytes;
-    let mut frames = FrameReader::new(limit, rest);
     let mut rates = FrameRates::default();
     loop {
         loop {
             if session.outbox.has_ended() {
                 return End::Ours;
             }
-            match next_frame(session, &mut rates, &mut frames).await {
+            match next_frame(session, &mut rates, frames).await {
                 Ok(None) => break,
                 Ok(Some(Message::Nothing(_))) => {}
-                Ok(Some(Message::Close)) => return End::Peer,
+                Ok(Some(Message::Close)) => {
+                    session.outbox.settled();
+                    return End::Peer;
+                }
                 Ok(Some(Message::Ping(payload))) => session.outbox.urgent_frame(pong_frame(&payload)),
                 Ok(Some(Message::Data(bytes))) => {
+                    session.outbox.settled();
                     session.core.metrics.message_in(bytes.len());
                     receive(session, bytes, inbox).await;
                 }

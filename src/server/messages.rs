@@ -96,6 +96,15 @@ fn check_asts(ops: &[QueryOp]) -> Result<(), ProtocolError> {
     Ok(())
 }
 
+/// What can be said of the message that came with the request before anything is asked or done. Before the
+/// replica can be read that is less.
+pub fn check_first(session: &Session, message: &str) -> Result<(), ProtocolError> {
+    let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
+    let Upstream::InitConnection(body) = parsed else { return Ok(()) };
+    check_asts(&body.desired)?;
+    session.core.with(|s| s.check(&arrival(session), &body)).unwrap_or(Ok(()))
+}
+
 async fn init(session: &Rc<Session>, body: &InitConnection<'_>) -> Result<(), ProtocolError> {
     if session.initialised.replace(true) {
         return Err(ProtocolError::new(Kind::Internal, "a connection is initialised only once"));
@@ -380,7 +389,7 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
         }
         let errors = match outcome {
             Err(error) => push::per_client(&error, &batch.ids),
-            Ok(outcome) if is_other_user(core, group, &outcome) => {
+            Ok(outcome) if is_other_user(core, &batch, &outcome) => {
                 let refused = CallError {
                     status: Some(401),
                     ..CallError::internal(
@@ -406,16 +415,21 @@ async fn drain(core: &Rc<Core>, group: &Rc<str>) {
 /// The app has let in the connection that sent these mutations, if it still has the token that
 /// it had then.
 fn let_in(core: &Core, batch: &Batch) {
-    let session = core.live.borrow().get(&batch.connection).and_then(std::rc::Weak::upgrade);
-    if let Some(session) = session.filter(|s| *s.push_context.borrow() == batch.context) {
+    if let Some(session) = sender(core, batch) {
         session.validated_at.set(Some(core.clock()));
     }
 }
 
-fn is_other_user(core: &Core, group: &str, outcome: &push::Outcome) -> bool {
-    let pinned =
-        core.with(|s| s.groups.get(group).and_then(|g| g.user.clone())).flatten().map(|user| user.id);
-    matches!((&outcome.user_id, pinned), (Some(said), Some(known)) if *said != known)
+/// The connection that sent these mutations, if it is there and has the token that it had then: of who is
+/// there now the app has said nothing otherwise.
+fn sender(core: &Core, batch: &Batch) -> Option<Rc<Session>> {
+    let session = core.live.borrow().get(&batch.connection).and_then(std::rc::Weak::upgrade);
+    session.filter(|s| *s.push_context.borrow() == batch.context)
+}
+
+fn is_other_user(core: &Core, batch: &Batch, outcome: &push::Outcome) -> bool {
+    let Some(said) = &outcome.user_id else { return false };
+    sender(core, batch).is_some_and(|session| session.request.user_id != *said)
 }
 
 /// Tells the current connection of a client; nobody if it has none.

@@ -32,6 +32,7 @@ pub mod records;
 pub mod replication;
 pub mod run;
 pub mod session;
+pub mod settling;
 pub mod status;
 pub mod supervise;
 pub mod warnings;

@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use super::cork::{Cork, MAX_COLLECTED};
 use super::inbox::Inbox;
+use super::settling::Settling;
 use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
@@ -75,6 +76,8 @@ pub struct Outbox {
     room_waker: RefCell<Option<Waker>>,
     last_sent: Cell<Instant>,
     protocol_version: Cell<u32>,
+    /// Whether errors can be told yet.
+    pub settling: Settling,
     was_behind: Cell<bool>,
     /// It waits for the cork to be opened.
     collected: Cell<bool>,
@@ -107,6 +110,7 @@ impl Outbox {
             room_waker: RefCell::new(None),
             last_sent: Cell::new(now()),
             protocol_version: Cell::new(protocol_version),
+            settling: Settling::default(),
             was_behind: Cell::new(false),
             collected: Cell::new(false),
             metrics,
@@ -150,7 +154,22 @@ impl Outbox {
         queue.insert(first, frame);
     }
 
-    /// Sends an error and closes, with a code or plainly.
+    /// Sends `connected`. An error after it may have to wait.
+    pub fn welcome(&self, json: &[u8]) {
+        self.message(json);
+        self.settling.begin();
+    }
+
+    /// The client has shown that it can be told errors, or has had the time: what was kept is sent.
+    pub fn settled(&self) {
+        let kept = self.settling.end();
+        if !kept.is_empty() && !self.broken.get() {
+            self.pass(&kept);
+            self.wake();
+        }
+    }
+
+    /// Sends an error and closes, with a code or plainly. Nothing is sent after it.
     pub fn fail_with(&self, error: &ProtocolError, code: Option<u16>) {
         if self.closing.get() {
             return;
@@ -160,7 +179,12 @@ impl Outbox {
         self.drop_queued();
         let body = downstream::error(&error.body(self.protocol_version.get()));
         let close = close_frame(code.map(|code| (code, error.message.as_str())));
-        self.send(&[text_frame(&body), close]);
+        let frames = [text_frame(&body), close];
+        if self.settling.left() > Duration::ZERO {
+            self.settling.keep(&frames);
+        } else {
+            self.send(&frames);
+        }
         self.end();
     }
 
@@ -249,7 +273,10 @@ impl Outbox {
             if self.broken.get() {
                 return;
             }
-            if self.closing.get() && self.queued.get() + self.held_bytes.get() == 0 {
+            if self.closing.get()
+                && self.queued.get() + self.held_bytes.get() == 0
+                && !self.settling.keeps_any()
+            {
                 self.writer.borrow().finish();
                 timeout(LINGER, self.until_broken()).await;
                 self.hang_up();
@@ -295,7 +322,8 @@ impl Outbox {
     /// Waits until something waits to be written or the connection is over.
     async fn until_nonempty(&self) {
         poll_fn(|cx| {
-            let ends = self.closing.get() && self.held_bytes.get() == 0;
+            let is_all = self.held_bytes.get() == 0 && !self.settling.keeps_any();
+            let ends = self.closing.get() && is_all;
             if self.broken.get() || ends || self.queued.get() > 0 {
                 return Poll::Ready(());
             }
@@ -463,6 +491,14 @@ impl Outbox {
         self.marked.set(0);
     }
 
+    /// Sends frames once what they stand for is recorded.
+    fn pass(&self, frames: &[Bytes]) {
+        match self.cork.is_held() || self.held_bytes.get() > 0 {
+            true => self.hold(frames),
+            false => self.deliver(frames),
+        }
+    }
+
     /// Writes frames, or queues them.
     fn deliver(&self, frames: &[Bytes]) {
         if frames.is_empty() {
@@ -500,12 +536,8 @@ impl Outbox {
 
 impl Sink for Outbox {
     fn send(&self, frames: &[Bytes]) {
-        if self.closing.get() || self.broken.get() || frames.is_empty() {
-            return;
-        }
-        match self.cork.is_held() || self.held_bytes.get() > 0 {
-            true => self.hold(frames),
-            false => self.deliver(frames),
+        if !self.closing.get() && !self.broken.get() && !frames.is_empty() {
+            self.pass(frames);
         }
     }
 

@@ -14,6 +14,7 @@ use futures_lite::{AsyncWriteExt, FutureExt};
 use kelvin_io::executor::{Task, now, spawn, timeout, yield_now};
 use kelvin_io::http_server::upgrade_head;
 use kelvin_io::socket::ReadHalf;
+use kelvin_io::websocket::FrameReader;
 
 use super::core::Core;
 use super::handover::Handover;
@@ -21,6 +22,7 @@ use super::inbox::Inbox;
 use super::incoming::{End, discard, read};
 use super::outbox::Outbox;
 use super::overload;
+use super::settling::until_shown;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
 use crate::changes::panics;
@@ -120,9 +122,17 @@ pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
     let opened = Box::pin(futures_lite::future::or(open(&core, *handover), stopped)).await;
     if let Some(opened) = opened {
         let Opened { request, peer, mut reader, outbox, writing, session, first, rest } = opened;
+        let mut frames = FrameReader::new(core.config.websocket.max_payload_bytes, rest);
         if let Some(session) = session {
-            run(session, first, &mut reader, rest).await;
+            run(session, first, &mut reader, &mut frames).await;
         }
+        if outbox.settling.keeps_any() {
+            let stopping = core.until_stopping();
+            let shown = futures_lite::future::or(until_shown(&mut reader, &mut frames), stopping);
+            Box::pin(timeout(outbox.settling.left(), shown)).await;
+        }
+        outbox.settled();
+        drop(frames);
         // What was queued last, an error or a close, still has to leave and to arrive.
         discard(&core, &outbox, reader).await;
         writing.await;
@@ -146,7 +156,8 @@ impl Drop for Open {
 /// Answers the upgrade. `None`: the client has gone.
 async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let Handover { stream, mut request, key, protocol, headers, rest } = handover;
-    let (first, token) = (request.init_connection.take(), request.auth_token.take());
+    let first = request.init_connection.take().map(|first| as_message(&first));
+    let token = request.auth_token.take();
     let request = Rc::new(request);
     let mut stream = stream.attach();
     let address = stream.peer_addr().ok()?;
@@ -166,6 +177,10 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
         written.write(drained).await;
     });
     let session = admit(core, (id, address.ip()), request.clone(), token, headers, &outbox).await;
+    let session = session.and_then(|session| welcome(session, first.as_deref()));
+    if session.is_none() {
+        forget_tab(core, id, &request);
+    }
     Some(Opened { request, peer, reader, outbox, writing, session, first, rest })
 }
 
@@ -224,9 +239,6 @@ async fn admit(
         request_headers: forwarded(&core.config, &headers),
         ..Context::default()
     };
-    core.sessions.borrow_mut().insert(id, outbox.clone());
-    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    outbox.message(&downstream::connected(&request.wsid, timestamp));
     Some(Rc::new(Session {
         id,
         from,
@@ -243,6 +255,19 @@ async fn admit(
         asking: Cell::new(false),
         ask_again: Cell::new(None),
     }))
+}
+
+/// Says `connected`; or, instead of it, what is wrong with the first message as far as it can be known.
+/// `first`: the message that came with the request.
+fn welcome(session: Rc<Session>, first: Option<&str>) -> Option<Rc<Session>> {
+    if let Err(error) = first.map_or(Ok(()), |first| super::messages::check_first(&session, first)) {
+        session.fail(&error);
+        return None;
+    }
+    session.core.sessions.borrow_mut().insert(session.id, session.outbox.clone());
+    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    session.outbox.welcome(&downstream::connected(&session.request.wsid, timestamp));
+    Some(session)
 }
 
 /// The headers that either endpoint of the app may be sent; the others are not kept.
@@ -276,12 +301,12 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> 
     true
 }
 
-async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, rest: Vec<u8>) {
+async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, frames: &mut FrameReader) {
     let inbox = Inbox::new(session.core.inbound.clone());
     session.outbox.belongs_to(&inbox);
     let handling = spawn(handle_all(session.clone(), first, inbox.clone()));
     let leaving = Leaving { session, inbox: inbox.clone() };
-    let end = read(&leaving.session, reader, rest, &inbox).await;
+    let end = read(&leaving.session, reader, frames, &inbox).await;
     drop(leaving);
     match end {
         // Mutations that it has sent before it went count.
@@ -335,9 +360,7 @@ async fn handle_all(session: Rc<Session>, first: Option<String>, inbox: Rc<Inbox
 async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox) {
     session.core.until_ready().await;
     if let Some(first) = first {
-        let message = format!("[\"initConnection\",{}]", body_of(&first));
-        drop(first);
-        if !handle(session, &message).await {
+        if !handle(session, &first).await {
             return;
         }
     }
@@ -350,14 +373,15 @@ async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox
     }
 }
 
-/// The header holds the whole message; its body is what the parser wants.
-fn body_of(message: &str) -> String {
-    let parsed: Result<(String, Box<serde_json::value::RawValue>), _> = serde_json::from_str(message);
-    match parsed {
-        Ok((kind, body)) if kind == "initConnection" => body.get().to_owned(),
+/// The message that the header of the request holds.
+fn as_message(header: &str) -> String {
+    let parsed: Result<(String, &serde_json::value::RawValue), _> = serde_json::from_str(header);
+    let body = match &parsed {
+        Ok((kind, body)) if kind == "initConnection" => body.get(),
         // Refused by the parser with a message that says why.
-        _ => "null".to_owned(),
-    }
+        _ => "null",
+    };
+    format!("[\"initConnection\",{body}]")
 }
 
 async fn handle(session: &Rc<Session>, message: &str) -> bool {

@@ -34,4 +34,5 @@ pub mod steps;
 pub mod tables;
 pub mod tree;
 pub mod watch;
+pub mod wishes;
 pub mod world;

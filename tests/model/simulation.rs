@@ -90,6 +90,8 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
                 world.rest()?;
             }
         }
+        world.rest()?;
+        world.wishes_are_known(&mut choices)?;
         world.rest()
     };
     let lived = live();

@@ -63,6 +63,8 @@ pub struct Client {
     pub refused: Vec<Value>,
     /// Ids in `deleteClients` on the present connection.
     pub deleted: Vec<String>,
+    /// The error that came instead of `connected`.
+    pub refusal: Option<Value>,
     pub wsid: String,
     port: u16,
     socket: Option<WebSocket<TcpStream>>,
@@ -140,6 +142,7 @@ impl Client {
             pokes: Vec::new(),
             refused: Vec::new(),
             deleted: Vec::new(),
+            refusal: None,
             wsid: String::new(),
             port: server.port,
             socket: None,
@@ -167,6 +170,7 @@ impl Client {
             pokes: Vec::new(),
             refused: Vec::new(),
             deleted: Vec::new(),
+            refusal: None,
             wsid: String::new(),
             socket: None,
             next_mutation: 1,
@@ -243,14 +247,17 @@ impl Client {
         self.pokes.clear();
         self.refused.clear();
         self.deleted.clear();
+        self.refusal = None;
         self.last_poke = Instant::now();
         self.pinged = None;
         Ok(())
     }
 
-    /// Waits for `connected`, which must be the first message.
+    /// Waits for `connected`, which must be the first message. An error instead of it is for
+    /// [`Client::until_error`].
     pub fn until_connected(&mut self) {
         match self.next(WAIT) {
+            Some(Event::Error(error)) => self.refusal = Some(error),
             Some(Event::Connected(body)) => {
                 assert_eq!(body["wsid"], json!(self.wsid));
                 assert!(body["timestamp"].is_u64(), "{body}");
@@ -492,6 +499,9 @@ impl Client {
     pub fn until_error(&mut self) -> Value {
         let deadline = Instant::now() + WAIT;
         let error = loop {
+            if let Some(error) = self.refusal.take() {
+                break error;
+            }
             match self.next(deadline.saturating_duration_since(Instant::now())) {
                 Some(Event::Error(error)) => break error,
                 Some(Event::Closed(code, reason)) => {
