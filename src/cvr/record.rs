@@ -133,7 +133,9 @@ pub struct GroupRecord {
     pub id: String,
     /// Number of its client schema.
     pub schema: u64,
-    /// The user that it belongs to; `None`: no connection was let in yet.
+    /// The user that it belongs to, null if that is somebody who is not logged in; `None`: no connection was let
+    /// in yet.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub user: Option<Option<String>>,
     /// The browser profile; `None`: of an old client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +172,12 @@ pub struct GroupRecord {
     /// The same of those that clients have not been told of yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results_going: Vec<String>,
+}
+
+/// Tells null from a field that is not there. Otherwise, after a restart, a group of somebody who is not logged in would
+/// be the first comer's.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(from).map(Some)
 }
 
 fn is_lowest(label: &(u64, u64)) -> bool {
@@ -491,6 +499,8 @@ mod tests {
             results_gone: vec![((5, 1), "{}".into())],
             results_going: vec!["{}".into()],
         };
+        let nobody = GroupRecord { user: Some(None), ..group.clone() };
+        let unknown = GroupRecord { user: None, ..group.clone() };
         let start = Start {
             id,
             key: vec![1, 2],
@@ -522,6 +532,8 @@ mod tests {
             Record::Rejoin(id, vec![delta(9), delta(10)]),
             Record::Gone(id),
             Record::Group(Box::new(group)),
+            Record::Group(Box::new(nobody)),
+            Record::Group(Box::new(unknown)),
             Record::Left(left),
             Record::GroupGone("g".into()),
             Record::Checkpoint,
