@@ -1,5 +1,7 @@
 //! Tokens, and sets of keys.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use kelvin::auth::claims::Expected;
 use kelvin::auth::key::Key;
@@ -43,11 +45,35 @@ fn tokens_that_were_changed_admit_nobody() {
     });
 }
 
-const SETS: [&str; 3] = [
+const SETS: [&str; 4] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","kid":"a","alg":"ES256","use":"sig"}]}"#,
     r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"b","key_ops":["verify"]},{"kty":"oct","k":"AAAA","kid":"c"}]}"#,
     r#"{"keys":[]}"#,
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA","kid":"b"}]}"#,
 ];
+
+/// Whatever is listed, looking for the key of a token and verifying with it ends, and admits nobody.
+#[test]
+fn keys_of_strangers_admit_nobody() {
+    let header = |alg: &str, kid: &str| URL_SAFE_NO_PAD.encode(json!({"alg": alg, "kid": kid}).to_string());
+    let tokens: Vec<String> = ["ES256", "EdDSA", "RS256", "HS256"]
+        .iter()
+        .flat_map(|alg| {
+            ["a", "b", "c"].map(|kid| format!("{}.eyJzdWIiOiJ1In0.{}", header(alg, kid), "AAAA".repeat(16)))
+        })
+        .collect();
+    let expected = Expected { subject: "u", ..Expected::default() };
+    fuzz(value(&SETS), |document| {
+        let mut keys = KeySet::default();
+        let _ = keys.fetched(document.to_string().as_bytes(), 0.0);
+        for token in &tokens {
+            let signed = Signed::parse(token).expect("a token");
+            let Ok(key) = keys.pick(&signed) else { continue };
+            prop_assert!(verify(token, &signed, &key, &expected, NOW).is_err(), "admitted by {document}");
+        }
+        Ok(())
+    });
+}
 
 /// Those that can be used are not more than are listed, and a set that is refused changes nothing.
 #[test]

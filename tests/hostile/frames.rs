@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 
@@ -176,6 +177,16 @@ fn frames() {
         Ended.check(&mut client, "half a frame");
     });
     suite.input("frames in the packet of the upgrade", frames_with_the_upgrade);
+    for (name, one) in
+        [("a flood of pongs", frame(PONG, b"")), ("a flood of long pongs", frame(PONG, &[0; 125]))]
+    {
+        suite.input(name, |suite| flood(suite, &[], &one));
+    }
+    for (name, first) in
+        [("a flood of empty parts", b"[".as_slice()), ("a flood of empty parts of nothing", b"")]
+    {
+        suite.input(name, |suite| flood(suite, &frame(FIRST, first), &frame(MORE, b"")));
+    }
     suite.input("frames that wait for nobody", |suite| {
         for _ in 0..100 {
             let mut client = suite.tab();
@@ -183,6 +194,19 @@ fn frames() {
         }
     });
     suite.finish();
+}
+
+/// Sends one frame again and again, as fast as the server takes them, for a while.
+fn flood(suite: &mut Suite, first: &[u8], again: &[u8]) {
+    let mut client = suite.tab();
+    client.raw().set_write_timeout(Some(Duration::from_millis(100))).expect("a socket");
+    client.raw().write_all(first).expect("it is open");
+    let many = again.repeat((64 << 10) / again.len());
+    let until = Instant::now() + Duration::from_secs(3);
+    // The server may hold the sender back, or send it away.
+    while Instant::now() < until {
+        let _ = client.raw().write(&many);
+    }
 }
 
 /// A client that does not wait for the answer to its upgrade.

@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::suite::Suite;
 use crate::support::http::get;
 
@@ -183,6 +186,12 @@ fn requests() {
         let sent = head("TRACE / HTTP/1.1\r\nCookie: secret");
         let (statuses, text) = exchange(suite.stage.server.port, &sent);
         assert!(statuses == [404] && !text.contains("secret"), "{text}");
+    });
+    suite.input("a thousand guesses at the password", |suite| {
+        let password = |n: u32| STANDARD.encode(format!("admin:{n}"));
+        let guess = |n| head(&format!("GET /statz HTTP/1.1\r\nAuthorization: Basic {}", password(n)));
+        let told = |n| exchange(suite.stage.server.port, &guess(n)).0;
+        assert!((0..1_000).any(|n| told(n) == [429]), "nobody says that it is enough");
     });
     suite.input("whoever asks goes before the answer", |suite| {
         for _ in 0..200 {

@@ -1,10 +1,12 @@
 //! Messages of a client that was let in: what is no message, and what is one that asks for too much.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::outcome::Outcome::{self, Error, Served};
 use super::suite::Suite;
-use crate::support::app::{items, schema};
+use crate::support::app::{Answer, Call, items, schema};
 
 const INVALID: Outcome = Error("InvalidMessage");
 
@@ -205,10 +207,49 @@ fn one_hash() -> String {
     change(&(0..1_000).map(one).collect::<Vec<_>>().join(","))
 }
 
+/// Lists of a million: the longest that fit into a message.
+fn of_a_million() -> Vec<Row> {
+    let ids = vec!["\"x\""; 1_000_000].join(",");
+    vec![
+        ("a million are deleted", format!(r#"["deleteClients",{{"clientIDs":[{ids}]}}]"#), INVALID),
+        (
+            "a million groups are deleted",
+            format!(r#"["deleteClients",{{"clientGroupIDs":[{ids}]}}]"#),
+            INVALID,
+        ),
+    ]
+}
+
+/// One tab acknowledges thousands of results while the app takes its time: another's push comes all the same.
+#[test]
+fn acknowledgements() {
+    let mut suite = Suite::new(&[]);
+    suite.input("thousands of acknowledgements", |suite| {
+        let mut client = suite.tab_whose_app_says(Answer::Normal);
+        let token = client.token.clone().expect("a token");
+        suite.stage.app.rule_mutate(&token, Some(Answer::Slow(Duration::from_millis(100))));
+        for id in 0..5_000 {
+            client.send(json!(["ackMutationResponses", {"clientID": client.id, "id": id}]));
+        }
+        client.round_trip();
+        let mut other = suite.tab();
+        let began = Instant::now();
+        other.mutate("put", json!({"id": "other", "owner": "other", "n": 1}));
+        let of_other = |call: &Call| call.body["clientGroupID"] == other.group.as_str();
+        suite.stage.app.until_mutation("the other's push", of_other);
+        assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+        // What was acknowledged last is what counts, and it arrives.
+        suite.stage.app.until_mutation("the last acknowledgement", |call| {
+            call.body["mutations"][0]["args"][0]["upToMutationID"] == 4_999
+        });
+    });
+    suite.finish();
+}
+
 #[test]
 fn messages() {
     let mut suite = Suite::new(&[]);
-    for (name, text, outcome) in [no_messages(), no_operations(), asks_much()].concat() {
+    for (name, text, outcome) in [no_messages(), no_operations(), asks_much(), of_a_million()].concat() {
         suite.input(name, |suite| {
             let mut client = suite.tab();
             let text = text.replace("SELF", &client.id);
@@ -246,6 +287,8 @@ fn beginnings() -> Vec<(&'static str, Value, Outcome)> {
         ("nobody is there", with("activeClients", json!([])), Served),
         ("ten thousand are there", with("activeClients", json!(ids)), Served),
         ("ten thousand are gone", with("deleted", json!({"clientIDs": ids})), Served),
+        ("a million are there", with("activeClients", json!(vec!["x"; 1_000_000])), INVALID),
+        ("a million are gone", with("deleted", json!({"clientIDs": vec!["x"; 1_000_000]})), INVALID),
         ("another group is gone", with("deleted", json!({"clientGroupIDs": ["group0", "group1"]})), Served),
         ("a trace of a megabyte", with("traceparent", json!("x".repeat(1 << 20))), Served),
         (
