@@ -1,7 +1,7 @@
 # The commands of the project; each is a script that can be read.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak
+.PHONY: help demo test lint bench soak fuzz
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -20,3 +20,6 @@ bench: ## Kelvin and zero-cache side by side
 
 soak: ## the server killed fifty times under load, three ways
 	@scripts/soak
+
+fuzz: ## every decoder under inputs that nobody has thought of, a minute each
+	@scripts/fuzz

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::Method;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use url::Url;
@@ -31,6 +32,10 @@ const MAX_IDLE_OF_ALL: usize = 64;
 
 /// Most bytes of an answer. The app's answers hold queries and results, not data.
 pub const MAX_RESPONSE: usize = 64 << 20;
+
+/// Most parts that an answer may come in. Apps that write one piece by piece make some thousands; each takes the core's
+/// time, however short it is.
+const MAX_PARTS: usize = 1 << 20;
 
 /// Longest wait for a connection to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -151,15 +156,11 @@ impl HttpClient {
         &self,
         origin: String,
         sender: Sender,
-        response: hyper::Response<hyper::body::Incoming>,
+        response: hyper::Response<Incoming>,
         limit: usize,
     ) -> Result<FetchResponse, FetchError> {
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), limit)
-            .collect()
-            .await
-            .map_err(|e| FetchError::Response(e.to_string()))?
-            .to_bytes();
+        let body = read_body(response.into_body(), limit).await?;
         if !sender.is_closed() {
             self.keep(origin, sender);
         }
@@ -201,6 +202,23 @@ impl HttpClient {
         let stream = futures_rustls::TlsConnector::from(config).connect(name, stream).await?;
         handshake(stream).await
     }
+}
+
+/// All of a body. Its parts are copied as they come: a body may come in parts of a byte each, and what it takes to keep
+/// a part is many times that.
+async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, FetchError> {
+    let (mut whole, mut parts) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| FetchError::Response(e.to_string()))?;
+        let Ok(part) = frame.into_data() else { continue };
+        parts += 1;
+        if whole.len() + part.len() > limit || parts > MAX_PARTS {
+            let what = format!("it has more than {limit} bytes, or more than {MAX_PARTS} parts");
+            return Err(FetchError::Response(what));
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(Bytes::from(whole))
 }
 
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S) -> io::Result<Sender> {

@@ -66,40 +66,71 @@ pub enum RequestError {
     Timeout,
 }
 
+/// Takes the bytes of a connection as they come and gives the heads of requests. Pure: reading is the caller's.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    pending: Vec<u8>,
+    /// Length at which a head without an end is looked at the next time. It doubles: a head that comes byte by
+    /// byte must not be read anew for each of them.
+    look_at: usize,
+    seen: usize,
+}
+
+impl HeadReader {
+    /// `first_bytes`: what came after the request before.
+    pub fn new(first_bytes: Vec<u8>) -> HeadReader {
+        HeadReader { pending: first_bytes, look_at: 0, seen: 0 }
+    }
+
+    /// Takes more bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.pending.extend(bytes);
+    }
+
+    /// Whether nothing of a request has come.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The head, once it is there; what came after it is in [`Request::rest`], and the reader is empty then.
+    /// `Ok(None)`: more has to come. Bytes beyond [`MAX_HEAD`] without a head are an error.
+    pub fn next_head(&mut self) -> Result<Option<Request>, RequestError> {
+        // Empty lines before a request mean nothing.
+        let blank = self.pending.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        self.pending.drain(..blank);
+        if self.pending.len() >= self.look_at || may_end(&self.pending, self.seen) {
+            if let Some(request) = parse(&self.pending)? {
+                *self = HeadReader::default();
+                return Ok(Some(request));
+            }
+            self.look_at = self.pending.len() * 2;
+        }
+        if self.pending.len() >= MAX_HEAD {
+            return Err(RequestError::TooLarge("the request head is too large"));
+        }
+        self.seen = self.pending.len();
+        Ok(None)
+    }
+}
+
 /// Reads one request head. `Ok(None)`: the peer closed between requests.
-pub async fn read_request(
-    stream: &mut TcpStream,
-    mut pending: Vec<u8>,
-) -> Result<Option<Request>, RequestError> {
+pub async fn read_request(stream: &mut TcpStream, pending: Vec<u8>) -> Result<Option<Request>, RequestError> {
     let read = async {
         let mut chunk = [0u8; 4096];
-        // Length at which a head without an end is looked at the next time. It doubles: a
-        // head that comes byte by byte must not be read anew for each of them.
-        let mut look_at = 0;
-        let mut seen = 0;
+        let mut heads = HeadReader::new(pending);
         loop {
-            // Empty lines before a request mean nothing.
-            let blank = pending.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-            pending.drain(..blank);
-            if pending.len() >= look_at || may_end(&pending, seen) {
-                if let Some(request) = parse(&pending)? {
-                    return Ok(Some(request));
-                }
-                look_at = pending.len() * 2;
+            if let Some(request) = heads.next_head()? {
+                return Ok(Some(request));
             }
-            if pending.len() >= MAX_HEAD {
-                return Err(RequestError::TooLarge("the request head is too large"));
-            }
-            seen = pending.len();
             let count = stream.read(&mut chunk).await.map_err(RequestError::Io)?;
             if count == 0 {
-                return if pending.is_empty() {
+                return if heads.is_empty() {
                     Ok(None)
                 } else {
                     Err(RequestError::Malformed("the request head ended early"))
                 };
             }
-            pending.extend(&chunk[..count]);
+            heads.feed(&chunk[..count]);
         }
     };
     timeout(HEAD_TIMEOUT, read).await.unwrap_or(Err(RequestError::Timeout))

@@ -12,6 +12,7 @@ use super::context::Context;
 use super::turns::{CallKind, Turns};
 use crate::config::{App, Endpoint, without_secrets};
 use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::problem::bounded;
 
 /// Attempts of one call; only failures that may pass are tried again.
 const ATTEMPTS: u32 = 4;
@@ -65,7 +66,7 @@ impl CallError {
             fields.insert("details".into(), Value::clone(details));
         }
         fields.insert(ids.0.into(), ids.1);
-        ProtocolError { kind, message: self.message.clone(), fields }
+        ProtocolError { kind, message: bounded(self.message.clone()), fields }
     }
 }
 

@@ -135,7 +135,9 @@ pub struct GroupRecord {
     pub id: String,
     /// Number of its client schema.
     pub schema: u64,
-    /// The user that it belongs to; `None`: no connection was let in yet.
+    /// The user that it belongs to, null if that is somebody who is not logged in; `None`: no connection was let
+    /// in yet.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub user: Option<Option<String>>,
     /// A token has shown that it is that user's.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -183,8 +185,15 @@ pub struct GroupRecord {
 fn is_false(value: &bool) -> bool {
     !value
 }
+
 /// Floor of a group of which nothing can be served from history: above every label that it can have been given.
 pub const NOTHING: (u64, u64) = (u64::MAX, u64::MAX);
+
+/// Tells null from a field that is not there. Otherwise, after a restart, a group of somebody who is not logged in would
+/// be the first comer's.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(from).map(Some)
+}
 
 fn is_lowest(label: &(u64, u64)) -> bool {
     *label == (0, 0)
@@ -298,6 +307,8 @@ mod tests {
             results_gone: vec![((5, 1), "{}".into())],
             results_going: vec!["{}".into()],
         };
+        let nobody = GroupRecord { user: Some(None), ..group.clone() };
+        let unknown = GroupRecord { user: None, ..group.clone() };
         let start = Start {
             id,
             key: vec![1, 2],
@@ -330,6 +341,8 @@ mod tests {
             Record::Rejoin(id, vec![delta(9), delta(10)]),
             Record::Gone(id),
             Record::Group(Box::new(group)),
+            Record::Group(Box::new(nobody)),
+            Record::Group(Box::new(unknown)),
             Record::Left(left),
             Record::GroupGone("g".into()),
             Record::Checkpoint,

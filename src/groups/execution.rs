@@ -11,6 +11,7 @@ use super::sink::ConnectionId;
 use super::step::give_up;
 use super::syncer::*;
 use crate::changes::faults::{self, Fault};
+use crate::protocol::problem::bounded;
 use crate::replica::catalogue::{Catalogue, TableId};
 use crate::views::registry::Source;
 use crate::views::task::Outcome;
@@ -273,5 +274,6 @@ pub(super) fn query_name(group: &Group, hash: &str) -> String {
 }
 
 pub(super) fn refusal(hash: &str, name: &str, message: &str) -> Value {
+    let message = bounded(message.to_owned());
     serde_json::json!({"error": "app", "id": hash, "name": name, "message": message})
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::problem::bounded;
+
 /// Kind of an error; decides what the client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -59,11 +61,11 @@ pub struct ProtocolError {
 }
 
 impl ProtocolError {
-    /// An error that this server decided on.
+    /// An error that this server decided on. A message that is very long is cut.
     pub fn new(kind: Kind, message: impl Into<String>) -> ProtocolError {
         let mut fields = Map::new();
         fields.insert("origin".into(), json!("zeroCache"));
-        ProtocolError { kind, message: message.into(), fields }
+        ProtocolError { kind, message: bounded(message.into()), fields }
     }
 
     /// This server has no room at the moment: the client comes back after some time, in

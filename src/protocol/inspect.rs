@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::upstream::Invalid;
+use super::upstream::{Invalid, short};
 
 /// What is asked for.
 #[derive(Debug, PartialEq)]
@@ -86,7 +86,7 @@ pub(super) fn request(raw: RawInspect<'_>) -> Result<(String, Request), Invalid>
                 read_rows: raw.options.vended_rows.unwrap_or(false),
             })
         }
-        other => return Err(format!("inspect: unknown operation {:?}", other.get(..40).unwrap_or(other))),
+        other => return Err(format!("inspect: unknown operation {:?}", short(other))),
     };
     Ok((raw.id, request))
 }

@@ -9,5 +9,5 @@ pub mod downstream;
 pub mod error;
 pub mod inspect;
 pub mod lexi;
-mod problem;
+pub(crate) mod problem;
 pub mod upstream;

@@ -1,4 +1,22 @@
-//! What is wrong with JSON that somebody has sent.
+//! What is wrong with what somebody has sent.
+
+/// Most bytes of a message that says so. It may name what was sent: tables, columns, a cookie, an address. Whoever sends
+/// a megabyte for one must not get it back, and into the log.
+pub const MAX_MESSAGE: usize = 4 << 10;
+
+/// A message of at most [`MAX_MESSAGE`] bytes: a longer one ends with a mark.
+pub fn bounded(mut message: String) -> String {
+    const MARK: &str = "…";
+    if message.len() > MAX_MESSAGE {
+        let mut end = MAX_MESSAGE - MARK.len();
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push_str(MARK);
+    }
+    message
+}
 
 /// Says it without quoting what was sent: it may have been a token, and errors are logged.
 pub fn problem(error: &serde_json::Error) -> String {
@@ -12,6 +30,16 @@ pub fn problem(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let short = "é".repeat(MAX_MESSAGE / 2);
+        assert_eq!(bounded(short.clone()), short);
+        for more in ["x", "é", "xé", "…"] {
+            let cut = bounded(format!("{more}{short}"));
+            assert!(cut.len() <= MAX_MESSAGE && cut.starts_with(more) && cut.ends_with("é…"), "{more}");
+        }
+    }
 
     #[test]
     fn what_was_sent_is_not_quoted() {

@@ -301,7 +301,7 @@ fn read<'m, T: Deserialize<'m>>(body: &'m str, kind: &str) -> Result<T, Invalid>
     serde_json::from_str(body).map_err(|e| format!("invalid {kind} message: {}", problem(&e)))
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(64).collect()
 }
 

@@ -177,7 +177,7 @@ fn relation<'a>(input: &mut Input<'a>) -> Result<Relation<'a>, Invalid> {
     let name = input.string()?;
     let identity = input.u8()?;
     let count = input.u16()?;
-    let mut columns = Vec::with_capacity(count as usize);
+    let mut columns = Vec::with_capacity(input.at_most(count));
     for _ in 0..count {
         let key = input.u8()? & 1 == 1;
         let name = input.string()?;
@@ -209,7 +209,7 @@ fn old<'a>(kind: u8, input: &mut Input<'a>) -> Result<Option<Old<'a>>, Invalid> 
 
 fn tuple<'a>(input: &mut Input<'a>) -> Result<Tuple<'a>, Invalid> {
     let count = input.u16()?;
-    let mut fields = Tuple::with_capacity(count as usize);
+    let mut fields = Tuple::with_capacity(input.at_most(count));
     for _ in 0..count {
         fields.push(match input.u8()? {
             b'n' => Field::Null,
@@ -235,6 +235,11 @@ impl<'a> Input<'a> {
         let (head, tail) = self.0.split_at(n);
         self.0 = tail;
         Ok(head)
+    }
+
+    /// A number of things of which each takes a byte at least: what is announced is not yet there.
+    fn at_most(&self, announced: u16) -> usize {
+        usize::from(announced).min(self.0.len())
     }
 
     fn skip(&mut self, n: usize) -> Result<(), Invalid> {

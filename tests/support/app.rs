@@ -4,6 +4,7 @@
 //! and misbehaves when a test tells it to.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -130,6 +131,10 @@ pub enum Answer {
     Redirect(String),
     /// Closes the connection without an answer.
     Drop,
+    /// Sends these bytes for an answer and closes the connection.
+    Bytes(Vec<u8>),
+    /// Begins an answer with the first bytes, and sends the others again and again until nobody wants them.
+    Endless(Vec<u8>, Vec<u8>),
     /// Says that it is another user's.
     User(Value),
     /// Answers so after a while.
@@ -170,6 +175,12 @@ struct Endpoint {
 }
 
 impl Endpoint {
+    /// What calls with this token get from now on.
+    fn rule(&mut self, token: &str, answer: Option<Answer>) {
+        self.by_token.retain(|(t, _)| t != token);
+        self.by_token.extend(answer.map(|answer| (token.to_owned(), answer)));
+    }
+
     /// Takes note of a call and says what it gets.
     fn call(&mut self, call: Call) -> Answer {
         let token = call.request.header("authorization").map(|a| a.trim_start_matches("Bearer "));
@@ -234,9 +245,12 @@ impl App {
 
     /// What calls of `/query` with this token get from now on; `None`: what others do.
     pub fn rule_query(&self, token: &str, answer: Option<Answer>) {
-        let rules = &mut lock(&self.shared).query.by_token;
-        rules.retain(|(t, _)| t != token);
-        rules.extend(answer.map(|answer| (token.to_owned(), answer)));
+        lock(&self.shared).query.rule(token, answer);
+    }
+
+    /// The same of calls of `/mutate`.
+    pub fn rule_mutate(&self, token: &str, answer: Option<Answer>) {
+        lock(&self.shared).mutate.rule(token, answer);
     }
 
     /// Calls of `/query` with this token so far.
@@ -363,6 +377,17 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                 (200, normal(None))
             }
             Answer::Drop => return,
+            Answer::Bytes(bytes) => {
+                let _ = stream.write_all(&bytes);
+                return;
+            }
+            Answer::Endless(first, again) => {
+                let mut sent = stream.write_all(&first);
+                while sent.is_ok() {
+                    sent = stream.write_all(&again);
+                }
+                return;
+            }
             Answer::Redirect(location) => match http::redirect(&mut stream, &location) {
                 Ok(()) => continue,
                 Err(_) => return,
