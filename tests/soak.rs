@@ -1,7 +1,7 @@
 //! Something is lost, sent twice or left behind when the server is killed under load, again and
 //! again.
 //!
-//! `KELVIN_SOAK_ROUNDS` says how often; `make soak` does it fifty times. `KELVIN_TEST_SEED` repeats
+//! `KELVIN_SOAK_ROUNDS` says how often; `make soak-kills` does it fifty times. `KELVIN_TEST_SEED` repeats
 //! what the tabs do, though not the moments.
 
 mod crowd;

@@ -18,6 +18,9 @@ const IDLE: u64 = 80;
 /// Rounds after which a tab that went comes back, on average.
 const AWAY: u64 = 40;
 
+/// Tabs that come of which one begins with what others of its browser have.
+const REFRESH: u64 = 3;
+
 /// Longest time until what a dead server sent has been read.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -91,10 +94,16 @@ impl Crew {
     /// Whoever has no connection and is not away for longer comes.
     fn come(&mut self, killed: &AtomicBool) {
         for group in &mut self.groups {
-            for tab in group.tabs.iter_mut().filter(|tab| !tab.is_away && !tab.client.is_connected()) {
-                let has_come = tab.come(&group.questions);
+            for at in 0..group.tabs.len() {
+                if group.tabs[at].is_away || group.tabs[at].client.is_connected() {
+                    continue;
+                }
+                if self.random.chance(REFRESH) {
+                    group.refresh(at, &mut self.random);
+                }
+                let has_come = group.tabs[at].come(&group.questions);
                 let is_over = killed.load(Ordering::Acquire);
-                assert!(has_come || is_over, "{} could not connect", tab.client.id);
+                assert!(has_come || is_over, "{} could not connect", group.tabs[at].client.id);
                 if is_over {
                     return;
                 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::super::support::client::Client;
 use super::super::support::random::Random;
 use super::super::support::server::Server;
@@ -19,11 +21,12 @@ pub struct Group {
     pub tabs: Vec<Tab>,
 }
 
-/// What everybody should hold: rows by the hash of a query, last mutation ids by group.
+/// What everybody should hold: rows by the hash of a query, last mutation ids and results by group.
 #[derive(Default)]
 pub struct Expected {
     rows: BTreeMap<String, Rows>,
     lmids: BTreeMap<String, BTreeMap<String, u64>>,
+    results: BTreeMap<String, BTreeMap<(String, u64), Value>>,
 }
 
 impl Expected {
@@ -38,6 +41,13 @@ impl Expected {
             let [Some(group), Some(client), Some(id)] = &row[..] else { panic!("{row:?}") };
             let id = id.parse().expect("a number");
             expected.lmids.entry(group.clone()).or_default().insert(client.clone(), id);
+        }
+        let results = r#"SELECT "clientGroupID", "clientID", "mutationID", result FROM zero_0.mutations"#;
+        for row in sql.rows(results) {
+            let [Some(group), Some(client), Some(id), Some(result)] = &row[..] else { panic!("{row:?}") };
+            let key = (client.clone(), id.parse().expect("a number"));
+            let result = serde_json::from_str(result).expect("JSON");
+            expected.results.entry(group.clone()).or_default().insert(key, result);
         }
         expected
     }
@@ -54,6 +64,19 @@ impl Group {
         };
         let tabs = (0..size).map(tab).collect();
         Group { id, questions, tabs }
+    }
+
+    /// Tabs of a browser share a disk: one that has no connection goes on from what another has written
+    /// there, if that is newer, and sends what the others have not heard of along with its own.
+    pub fn refresh(&mut self, at: usize, random: &mut Random) {
+        let from = random.below(self.tabs.len() as u64) as usize;
+        if self.tabs[from].client.store.cookie > self.tabs[at].client.store.cookie {
+            let store = self.tabs[from].client.store.clone();
+            self.tabs[at].client.store = store;
+        }
+        let others = (0..self.tabs.len()).filter(|other| *other != at);
+        let unheard = others.flat_map(|other| self.tabs[other].unheard()).collect();
+        self.tabs[at].take_over(unheard);
     }
 
     /// Fails if two tabs have equal cookies and do not hold the same (rule 12).
@@ -84,6 +107,7 @@ impl Group {
             rows.extend(expected.rows[hash].iter().map(|(key, row)| (key.clone(), row.clone())));
         }
         let lmids = expected.lmids.get(&self.id).cloned().unwrap_or_default();
+        let results = expected.results.get(&self.id).cloned().unwrap_or_default();
         let cookie = &self.tabs[0].client.store.cookie;
         self.tabs.iter().find_map(|tab| {
             let store = &tab.client.store;
@@ -93,6 +117,8 @@ impl Group {
                 format!("got {too_many:?} too many, {missing:?} missing")
             } else if store.lmids != lmids {
                 format!("last mutation ids {:?} instead of {lmids:?}", store.lmids)
+            } else if store.results != results {
+                format!("results {:?} instead of {results:?}", store.results)
             } else if store.cookie != *cookie {
                 format!("is not at {cookie:?}")
             } else {
@@ -103,7 +129,7 @@ impl Group {
     }
 }
 
-fn printed(rows: &BTreeMap<(String, String), serde_json::Value>) -> Rows {
+fn printed(rows: &BTreeMap<(String, String), Value>) -> Rows {
     rows.iter().map(|(key, row)| (key.clone(), print(&key.0, row))).collect()
 }
 

@@ -17,6 +17,8 @@ pub struct Tab {
     pub wants: BTreeSet<usize>,
     /// Mutations that it does not know to be applied.
     pending: BTreeMap<u64, Value>,
+    /// Mutations of other tabs of its browser, which it sends along when it comes.
+    taken_over: Vec<Value>,
     made: u64,
     /// It leaves what comes lying about for a while.
     pub is_slow: bool,
@@ -28,7 +30,8 @@ pub struct Tab {
 
 impl Tab {
     pub fn new(client: Client, wants: BTreeSet<usize>, is_slow: bool) -> Tab {
-        Tab { client, wants, pending: BTreeMap::new(), made: 0, is_slow, is_away: false, held: None }
+        let (pending, taken_over) = (BTreeMap::new(), Vec::new());
+        Tab { client, wants, pending, taken_over, made: 0, is_slow, is_away: false, held: None }
     }
 
     /// Connects, or comes back: with its cookie, what it wants that the server may not have heard
@@ -48,11 +51,23 @@ impl Tab {
         self.client.raw().set_nonblocking(true).expect("a socket that does not block");
         self.held = self.client.store.cookie.is_some().then(|| self.client.store.rows.clone());
         self.forget_applied();
-        if !self.pending.is_empty() {
-            let again = self.client.push_message(self.pending.values().cloned().collect());
+        let mut again: Vec<Value> = self.pending.values().cloned().collect();
+        again.append(&mut self.taken_over);
+        if !again.is_empty() {
+            let again = self.client.push_message(again);
             self.client.try_send(again);
         }
         true
+    }
+
+    /// Mutations that it does not know to be applied, in order.
+    pub fn unheard(&self) -> Vec<Value> {
+        self.pending.values().cloned().collect()
+    }
+
+    /// Has it send mutations of others of its browser when it comes.
+    pub fn take_over(&mut self, mutations: Vec<Value>) {
+        self.taken_over = mutations;
     }
 
     /// Takes what has come. False: the connection is over.

@@ -34,15 +34,28 @@ fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Br
                     wanted.retain(|query| *query == large);
                 }
             }
-            world.groups[group].tabs.push(Tab { client, receiver, wanted, line: None });
+            world.groups[group].tabs.push(Tab { client, receiver, wanted, line: None, mutations: 0 });
             world.groups[group].tabs.len() - 1
         }
         _ => return Ok(()),
     };
+    if choices.percent(25) {
+        refresh(world, choices, group, tab);
+    }
     if choices.percent(8) && world.disk.is_none() {
         forge(world, choices, group, tab);
     }
     world.connect(choices, group, tab)
+}
+
+/// Tabs of a browser share a disk: one that lost its connection goes on from what another has written
+/// there, if that is newer than what it has itself.
+fn refresh(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
+    let tabs = &world.groups[group].tabs;
+    let other = choices.pick(tabs).receiver.store.clone();
+    if other.cookie > tabs[tab].receiver.store.cookie {
+        world.groups[group].tabs[tab].receiver.store = other;
+    }
 }
 
 /// Gives a tab a cookie and rows that another server may have given it.

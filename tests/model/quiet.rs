@@ -8,7 +8,7 @@ use kelvin::views::view::ViewId;
 use serde_json::{Value, json};
 
 use super::choices::Choices;
-use super::database::Database;
+use super::database::{Database, Row};
 use super::keeper::{chosen, members};
 use super::tree::{Synced, judge, nodes};
 use super::world::{Broken, World};
@@ -163,9 +163,14 @@ impl World {
             return Err(format!("{name} has mutation ids {:?}, expected {lmids:?}", store.lmids));
         }
         let table = self.db.schema.find("test_0.mutations");
-        let results = self.db.rows(table).filter(|r| r[0].json() == json!(group.id)).count();
-        if store.results.len() != results {
-            return Err(format!("{name} has results {:?}, expected {results}", store.results));
+        let of_group = self.db.rows(table).filter(|r| r[0].json() == json!(group.id));
+        let result = |r: &Row| {
+            let number = r[2].number().unwrap_or(0.0) as u64;
+            (json!({"clientID": r[1].json(), "id": number}).to_string(), r[3].json())
+        };
+        let results: BTreeMap<String, Value> = of_group.map(result).collect();
+        if store.results != results {
+            return Err(format!("{name} has results {:?}, expected {results:?}", store.results));
         }
         Ok(())
     }

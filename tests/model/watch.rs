@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use kelvin::groups::group::Group as State;
 use kelvin::zql::ast::Ast;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::Store;
 use super::database::Write;
@@ -181,9 +181,9 @@ impl Watch {
         if store.lmids != lmids {
             return Err(format!("mutation ids {:?}, but {lmids:?} at {version}", store.lmids));
         }
-        let results = of("test_0.mutations").count();
-        if store.results.len() != results {
-            return Err(format!("results {:?}, but {results} at {version}", store.results));
+        let results: BTreeMap<String, Value> = of("test_0.mutations").map(|v| result(&v.value)).collect();
+        if store.results != results {
+            return Err(format!("results {:?}, but {results:?} at {version}", store.results));
         }
         Ok(())
     }
@@ -197,6 +197,12 @@ impl Watch {
             got.iter().map(|(hash, ast)| format!("{hash}: {}", super::print::query(ast))).collect();
         format!("{error} at {version}:\n{}\nqueries\n{}", rows.join("\n"), queries.join("\n"))
     }
+}
+
+/// A row of results as clients hold it: by client and number.
+fn result(row: &Value) -> (String, Value) {
+    let number = row["mutationID"].as_f64().unwrap_or_default() as u64;
+    (json!({"clientID": row["clientID"], "id": number}).to_string(), row["result"].clone())
 }
 
 /// The name that a client gives a row.

@@ -35,6 +35,8 @@ pub struct Tab {
     pub receiver: Receiver,
     pub wanted: BTreeSet<usize>,
     pub line: Option<(ConnectionId, Rc<Pipe>)>,
+    /// Mutations that the app has run.
+    pub mutations: u64,
 }
 
 /// One client group.
@@ -47,7 +49,6 @@ pub struct Group {
     pub history: BTreeMap<String, Store>,
     /// Form of each query that the app answers with.
     pub forms: Vec<usize>,
-    mutations: u64,
 }
 
 /// An answer that the app still owes.
@@ -115,7 +116,6 @@ impl World {
             tabs: Vec::new(),
             history: BTreeMap::new(),
             forms: vec![0; scenario.queries.len()],
-            mutations: 0,
         };
         let groups = (0..groups).map(group).collect();
         let (asts, owed, log, pipes) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
@@ -156,35 +156,42 @@ impl World {
         self.core.commit(commit);
     }
 
-    /// The app runs a mutation of a group: its number, perhaps its result, perhaps rows.
+    /// The app runs a mutation of some tab, which it refuses now and then: then nothing but its number and its
+    /// result is written. Or somebody took note of a result, and it goes.
     pub fn mutate(&mut self, choices: &mut Choices, group: usize) {
-        let mut writes =
-            if choices.percent(60) { (self.scenario.transaction)(choices, &mut self.db) } else { Vec::new() };
-        let group = &mut self.groups[group];
-        let Some(tab) = group.tabs.first() else { return self.commit(writes) };
-        group.mutations += 1;
+        let is_refused = choices.percent(40);
+        let mut writes = match is_refused {
+            false => (self.scenario.transaction)(choices, &mut self.db),
+            true => Vec::new(),
+        };
+        let known = &mut self.groups[group];
+        if known.tabs.is_empty() {
+            return self.commit(writes);
+        }
+        let place = choices.below(known.tabs.len());
+        let tab = &mut known.tabs[place];
+        tab.mutations += 1;
+        let (number, client) = (tab.mutations, tab.client.clone());
         let text = |t: &str| Cell::Text(t.to_owned());
         let table = self.db.schema.find("test_0.clients");
-        let row = vec![text(&group.id), text(&tab.client), Cell::Int(group.mutations as i64)];
+        let row = vec![text(&known.id), text(&client), Cell::Int(number as i64)];
         let old = self.db.same_key(table, &row).cloned();
         writes.push(match old {
             None => Write::Insert { table, row },
             Some(old) => Write::Update { table, old, new: row },
         });
         self.db.apply(writes.last().expect("just pushed"));
-        if choices.percent(40) {
-            let table = self.db.schema.find("test_0.mutations");
-            let old = self.db.rows(table).find(|r| r[0] == text(&group.id)).cloned();
-            let write = match old {
-                Some(row) if choices.percent(50) => Write::Delete { table, row },
-                _ => {
-                    let id = Cell::Int(group.mutations as i64);
-                    let result = Cell::Json("{\"error\":\"app\"}".to_owned());
-                    Write::Insert { table, row: vec![text(&group.id), text(&tab.client), id, result] }
-                }
-            };
-            self.db.apply(&write);
-            writes.push(write);
+        let table = self.db.schema.find("test_0.mutations");
+        if is_refused {
+            let result = Cell::Json(format!("{{\"error\":\"app\",\"message\":\"{client} {number}\"}}"));
+            let row = vec![text(&known.id), text(&client), Cell::Int(number as i64), result];
+            writes.push(Write::Insert { table, row });
+            self.db.apply(writes.last().expect("just pushed"));
+        }
+        let noted = self.db.rows(table).find(|r| r[0] == text(&known.id)).cloned();
+        if let Some(row) = noted.filter(|_| choices.percent(30)) {
+            writes.push(Write::Delete { table, row });
+            self.db.apply(writes.last().expect("just pushed"));
         }
         self.commit(writes);
     }

@@ -489,7 +489,11 @@ fn run_one(sql: &mut Sql, group: &str, client: &str, id: u64, mutation: &Value) 
         "del" => format!("DELETE FROM item WHERE id = {}", text("id")),
         other => {
             sql.run("ROLLBACK; BEGIN");
-            sql.run(&advance);
+            // Another request may have had the same mutation meanwhile: one that a dead server sent.
+            if sql.value(&advance).parse() != Ok(id) {
+                sql.run("ROLLBACK");
+                return Ok(json!({"error": "alreadyProcessed"}));
+            }
             let error =
                 json!({"error": "app", "message": format!("no mutator {other}"), "details": {"n": n}});
             sql.run(&format!(
