@@ -64,7 +64,7 @@ fn a_query_that_was_taken_out_and_is_wanted_again_is_not_lost() {
     until_sent_back(&mut tab);
     assert!(before.elapsed() > NOT_YET, "it has the time to take in what it was told");
     // Now it compares, and is not sent back again.
-    tab.connect(&[x.clone()]);
+    tab.connect(std::slice::from_ref(&x));
     tab.until("its wish", |c| wants(c, &c.id, &x.hash()) && wants(c, &c.id, &y.hash()));
     assert!(tab.store.got.contains(&x.hash()));
     other.round_trip();
@@ -85,7 +85,7 @@ fn stays(tab: &mut Client) {
 fn a_query_that_was_put_and_is_not_wanted_any_more_goes() {
     let stage = Stage::prepared(THREE, &[]);
     let (x, y) = (of("x").ttl(0), of("y"));
-    let mut tab = stage.tab(&[y.clone()]);
+    let mut tab = stage.tab(std::slice::from_ref(&y));
     let mut other = tab.sibling();
     other.connect(&[]);
     other.until("a poke", |c| !c.pokes.is_empty());
@@ -105,7 +105,7 @@ fn a_query_that_was_put_and_is_not_wanted_any_more_goes() {
 fn who_has_not_changed_his_mind_is_not_sent_back() {
     let stage = Stage::prepared(THREE, &[]);
     let (x, y) = (of("x"), of("y"));
-    let mut tab = stage.tab(&[x.clone()]);
+    let mut tab = stage.tab(std::slice::from_ref(&x));
     let mut other = tab.sibling();
     other.connect(&[]);
     other.until("a poke", |c| !c.pokes.is_empty());

@@ -119,7 +119,7 @@ pub struct TcpStream {
     stream: glommio::net::TcpStream,
     /// Only on connections that we opened: a client that is not heard sends a ping, but a
     /// server that is not heard waits for ever.
-    watch: Option<Watch>,
+    watch: Option<Box<Watch>>,
     reads: Turn,
     writes: Turn,
 }
@@ -160,7 +160,7 @@ impl Watch {
 }
 
 impl TcpStream {
-    fn new(stream: glommio::net::TcpStream, watch: Option<Watch>) -> TcpStream {
+    fn new(stream: glommio::net::TcpStream, watch: Option<Box<Watch>>) -> TcpStream {
         TcpStream { stream, watch, reads: Turn::default(), writes: Turn::default() }
     }
 
@@ -171,7 +171,7 @@ impl TcpStream {
             match glommio::net::TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(io_error)?;
-                    return Ok(TcpStream::new(stream, Some(Watch::new())));
+                    return Ok(TcpStream::new(stream, Some(Box::new(Watch::new()))));
                 }
                 Err(e) => last = io_error(e),
             }

@@ -128,7 +128,7 @@ impl CleanUps {
     }
 
     /// The next request, in order of arrival.
-    pub fn next(&mut self) -> Option<CleanUp> {
+    pub fn take(&mut self) -> Option<CleanUp> {
         let next = self.waiting.pop_front()?;
         if matches!(next.forget, Forget::Clients(_)) {
             self.gone.clear();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn rest(all: &mut CleanUps) -> Vec<Forget> {
-        std::iter::from_fn(|| all.next()).map(|c| c.forget).collect()
+        std::iter::from_fn(|| all.take()).map(|c| c.forget).collect()
     }
 
     #[test]

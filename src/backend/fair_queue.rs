@@ -51,7 +51,7 @@ impl FairQueue {
     }
 
     /// Who has a place from now on, if there is one and somebody may have it. Call it until it says nobody.
-    pub fn next(&mut self) -> Option<Ticket> {
+    pub fn take(&mut self) -> Option<Ticket> {
         if self.taken >= self.places {
             return None;
         }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn all(queue: &mut FairQueue) -> Vec<Ticket> {
-        std::iter::from_fn(|| queue.next()).collect()
+        std::iter::from_fn(|| queue.take()).collect()
     }
 
     #[test]

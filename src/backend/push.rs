@@ -227,19 +227,25 @@ fn malformed(what: &str) -> CallError {
 /// Results come back through replication. Only a legacy answer says here that mutations came
 /// too early, each client's for itself.
 fn too_early(mutations: &[MutationAnswer]) -> Result<Vec<(String, ProtocolError)>, CallError> {
-    let mut by_client: BTreeMap<&String, (Vec<(String, u64)>, Option<&MutationAnswer>)> = BTreeMap::new();
+    /// What an answer says of the mutations of one client.
+    #[derive(Default)]
+    struct OfClient<'a> {
+        listed: Vec<(String, u64)>,
+        early: Option<&'a MutationAnswer>,
+    }
+    let mut by_client: BTreeMap<&String, OfClient> = BTreeMap::new();
     for mutation in mutations {
-        let (listed, early) = by_client.entry(&mutation.id.client_id).or_default();
-        listed.push((mutation.id.client_id.clone(), mutation.id.id));
+        let of_client = by_client.entry(&mutation.id.client_id).or_default();
+        of_client.listed.push((mutation.id.client_id.clone(), mutation.id.id));
         match mutation.result.error.as_deref() {
             Some(error) if !RESULT_ERRORS.contains(&error) => {
                 return Err(malformed(&format!("unknown error {error:?} of a mutation")));
             }
-            Some("oooMutation") if early.is_none() => *early = Some(mutation),
+            Some("oooMutation") if of_client.early.is_none() => of_client.early = Some(mutation),
             _ => {}
         }
     }
-    let told = by_client.into_values().filter_map(|(listed, early)| {
+    let told = by_client.into_values().filter_map(|OfClient { listed, early }| {
         let error = CallError {
             details: early?.result.details.clone().map(Box::new),
             ..server_error("oooMutation", "mutations arrived out of order")

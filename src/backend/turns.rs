@@ -61,7 +61,7 @@ struct Places {
 
 impl Places {
     fn let_in(&mut self) {
-        while let Some(ticket) = self.queue.next() {
+        while let Some(ticket) = self.queue.take() {
             if let Some(waker) = self.waiting.remove(&ticket).flatten() {
                 waker.wake();
             }

@@ -65,21 +65,6 @@ impl ReadError {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_are_not_told_statements() {
-        let connection = Connection::open_in_memory().unwrap();
-        let error = ReadError::from(connection.prepare("SELECT hidden FROM secret").unwrap_err());
-        assert!(error.to_string().contains("secret"), "the log has it: {error}");
-        assert!(!error.for_clients().contains("secret") && !error.for_clients().contains("SELECT"));
-        let ours = ReadError::Unsupported("a row's key is null".to_owned());
-        assert_eq!(ours.for_clients(), ours.to_string());
-    }
-}
-
 impl From<rusqlite::Error> for ReadError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -303,4 +288,19 @@ fn prepare_comparisons(connection: &Connection, budget: &Arc<Budget>) -> Result<
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_not_told_statements() {
+        let connection = Connection::open_in_memory().unwrap();
+        let error = ReadError::from(connection.prepare("SELECT hidden FROM secret").unwrap_err());
+        assert!(error.to_string().contains("secret"), "the log has it: {error}");
+        assert!(!error.for_clients().contains("secret") && !error.for_clients().contains("SELECT"));
+        let ours = ReadError::Unsupported("a row's key is null".to_owned());
+        assert_eq!(ours.for_clients(), ours.to_string());
+    }
 }

@@ -50,7 +50,7 @@ async fn clean_up_all(core: &Core, group: &Rc<str>) {
     loop {
         let next = {
             let mut all = core.clean_ups.borrow_mut();
-            let Some(next) = all.get_mut(group).and_then(|of_group| of_group.next()) else {
+            let Some(next) = all.get_mut(group).and_then(|of_group| of_group.take()) else {
                 all.remove(group);
                 return;
             };

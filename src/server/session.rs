@@ -359,10 +359,10 @@ async fn handle_all(session: Rc<Session>, first: Option<String>, inbox: Rc<Inbox
 
 async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox) {
     session.core.until_ready().await;
-    if let Some(first) = first {
-        if !handle(session, &first).await {
-            return;
-        }
+    if let Some(first) = first
+        && !handle(session, &first).await
+    {
+        return;
     }
     while let Some(message) = inbox.next().await {
         if !handle(session, &message).await {
