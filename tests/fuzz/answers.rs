@@ -1,6 +1,7 @@
 //! Answers of the app's backend.
 
 use kelvin::backend::{push, transform};
+use kelvin::zql::limits::Limits;
 use proptest::prelude::*;
 
 use super::engine::fuzz;
@@ -25,7 +26,7 @@ const MUTATIONS: [&str; 5] = [
 fn answers_about_queries_are_understood_or_refused() {
     fuzz(value(&QUERIES), |value| {
         let text = value.to_string();
-        if let Ok(answer) = transform::response(text.as_bytes()) {
+        if let Ok(answer) = transform::response(text.as_bytes(), &Limits::DEFAULT) {
             let listed =
                 value.get("queries").or_else(|| value.get(1)).and_then(|l| l.as_array()).map_or(0, Vec::len);
             prop_assert_eq!(answer.queries.len(), listed);
@@ -56,7 +57,7 @@ fn answers_about_mutations_are_understood_or_refused() {
 fn answers_of_any_bytes_are_understood_or_refused() {
     let seeds = QUERIES.iter().chain(&MUTATIONS).map(|seed| seed.as_bytes().to_vec()).collect();
     fuzz(bytes(seeds, vec![b"[[[[", b"\\ud800", b"\xff", b"{\"", b"1e999"]), |bytes| {
-        let _ = transform::response(&bytes);
+        let _ = transform::response(&bytes, &Limits::DEFAULT);
         let _ = transform::texts(&bytes);
         let _ = push::response(&bytes, &[]);
         Ok(())

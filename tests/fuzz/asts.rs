@@ -1,10 +1,10 @@
 //! Queries as JSON.
 
 use kelvin::zql::ast::{
-    Ast, Condition, Correlated, Direction, Literal, MAX_DEPTH, MAX_NODES, Operand, Operator, Strictness,
-    System, parse,
+    Ast, Condition, Correlated, Direction, Literal, Operand, Operator, Strictness, System, parse,
 };
 use kelvin::zql::canonical;
+use kelvin::zql::limits::Limits;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -126,12 +126,12 @@ fn identity(ast: &Ast) -> Vec<u8> {
 }
 
 fn holds(text: &str) -> Result<(), TestCaseError> {
-    let strict = parse(text, Strictness::Strict);
-    let Ok(ast) = parse(text, Strictness::Tolerant) else {
+    let strict = parse(text, Strictness::Strict, &Limits::DEFAULT);
+    let Ok(ast) = parse(text, Strictness::Tolerant, &Limits::DEFAULT) else {
         prop_assert!(strict.is_err(), "what is good for strangers is not good for the app");
         return Ok(());
     };
-    prop_assert!(depth_of(&ast) <= MAX_DEPTH + 2 && text.len() < MAX_NODES * 100);
+    prop_assert!(depth_of(&ast) <= Limits::DEFAULT.depth + 2 && text.len() <= Limits::DEFAULT.text);
     if let Ok(strict) = strict {
         prop_assert_eq!(&strict, &ast);
     }
@@ -140,7 +140,7 @@ fn holds(text: &str) -> Result<(), TestCaseError> {
     if names.into_iter().any(|same| same) {
         return Ok(());
     }
-    let again = parse(&spelled(&ast).to_string(), Strictness::Strict);
+    let again = parse(&spelled(&ast).to_string(), Strictness::Strict, &Limits::DEFAULT);
     prop_assert_eq!(again.as_ref().map_err(ToString::to_string), Ok(&ast));
     let identity_of = identity(&ast);
     prop_assert_eq!(&identity_of, &identity(&again.expect("it was read")));

@@ -80,7 +80,10 @@ fn records_that_are_read_are_written_alike() {
 /// A file with these payloads.
 fn file(payloads: &[Vec<u8>]) -> Vec<u8> {
     let (mut out, mut chain) = (head(3), Chain::new(3));
-    payloads.iter().for_each(|payload| chain.frame(&mut out, |out| out.extend(payload)));
+    for payload in payloads {
+        let write = |out: &mut Vec<u8>| out.extend(payload);
+        chain.frame(&mut out, MAX_PAYLOAD, write).expect("it is small");
+    }
     out
 }
 

@@ -1,6 +1,6 @@
 //! Somebody who uses the server as it is meant: pings all the time, and waits for changes of its rows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -102,8 +102,8 @@ impl Drop for Bystander {
     }
 }
 
-fn ping(client: &mut Client, core: &PathBuf, shared: &Shared) {
-    let waiting = Waiting::begin(vec![core.clone(), this_thread()]);
+fn ping(client: &mut Client, core: &Path, shared: &Shared) {
+    let waiting = Waiting::begin(vec![core.to_owned(), this_thread()]);
     client.ping();
     loop {
         match client.next(WAIT) {
