@@ -112,7 +112,7 @@ fn what_is_compared_counts_for_the_budget_of_a_statement() {
     let mut reader = replica.lane_reader();
     let text = "a".repeat(1 << 20);
     const ROWS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 400)
-        SELECT count(*) FROM n WHERE zero_like(?, '%b%')";
+        SELECT count(*) FROM n WHERE zero_like(? || i, '%b%')";
     let run = |reader: &Reader| -> Result<i64, ReadError> {
         Ok(reader.prepare(ROWS)?.query_row([&text], |row| row.get(0))?)
     };

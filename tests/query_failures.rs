@@ -141,9 +141,9 @@ fn what_the_app_refuses_meanwhile_is_not_tried_again() {
     let mut world = two_groups();
     world.write(&format!("+item b - {TOO_LARGE} -"));
     world.settled();
-    // The app answers otherwise now: with nothing that could be read.
-    world.groups[0].forms[ITEMS] =
-        world.scenario.queries[ITEMS].iter().position(Option::is_none).expect("a refusal");
+    // The app refuses it now.
+    world.scenario.queries[ITEMS].push(None);
+    world.groups[0].forms[ITEMS] = world.scenario.queries[ITEMS].len() - 1;
     world.ask(0, true);
     world.settled();
     world.write("-item b");

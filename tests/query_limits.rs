@@ -272,7 +272,7 @@ fn sqlite_takes_whatever_the_limits_let_through() {
         };
     }
     let subqueries =
-        (0..limits.depth / 2 - 1).fold(from("beta"), |inner, _| from("beta").filter(exists("k=k", inner)));
+        (0..(limits.depth - 1) / 3).fold(from("beta"), |inner, _| from("beta").filter(exists("k=k", inner)));
     let columns = ["k", "i desc", "r", "s desc", "b", "id"];
     let cursor =
         columns.iter().fold(from("alpha"), |ast, column| ast.order(column)).start(&[], false).limit(3);

@@ -1,6 +1,7 @@
 //! One of the app's own endpoints: which URLs may be called, and with what.
 
 use std::fmt;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use url::Url;
@@ -32,13 +33,14 @@ pub struct Endpoint {
 /// it may be a pattern, or no URL at all.
 pub fn without_secrets(text: &str) -> String {
     let text = text.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let begin = match text.find("//") {
+        Some(at) if at == 0 || text[..at].ends_with(':') => at + 2,
+        _ => 0,
+    };
+    let (scheme, rest) = text.split_at(begin);
     let (authority, path) = rest.split_at(rest.find(['/', '\\']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
-    match scheme {
-        "" => format!("{host}{path}"),
-        scheme => format!("{scheme}://{host}{path}"),
-    }
+    format!("{scheme}{host}{path}")
 }
 
 /// Why a URL is not called. The URLs here are [`without_secrets`], so that the message is fit for clients.
@@ -119,12 +121,9 @@ pub struct UrlRule {
 impl UrlRule {
     /// Compiles `text`. The error says what is wrong with it.
     pub fn compile(text: &str) -> Result<UrlRule, String> {
-        let wrong = |error: urlpattern::Error| format!("is not a URL or URL pattern ({error})");
-        let text_or_init = StringOrInit::String(text.to_owned());
-        let mut init = process_construct_pattern_input(text_or_init, None).map_err(wrong)?;
-        init.search = None;
-        init.hash = None;
-        let pattern = UrlPattern::parse(init, UrlPatternOptions::default()).map_err(wrong)?;
+        // The crate panics on some that are none, such as `:)`; nothing of it outlives the call.
+        let parsed = catch_unwind(|| parse(text));
+        let pattern = parsed.unwrap_or_else(|_| Err("is not a URL or URL pattern".to_owned()))?;
         Ok(UrlRule { text: text.to_owned(), pattern: Arc::new(pattern) })
     }
 
@@ -136,6 +135,15 @@ impl UrlRule {
     fn matches(&self, url: &Url) -> bool {
         self.pattern.test(UrlPatternMatchInput::Url(url.clone())).unwrap_or(false)
     }
+}
+
+fn parse(text: &str) -> Result<UrlPattern, String> {
+    let wrong = |error: urlpattern::Error| format!("is not a URL or URL pattern ({error})");
+    let mut init =
+        process_construct_pattern_input(StringOrInit::String(text.to_owned()), None).map_err(wrong)?;
+    init.search = None;
+    init.hash = None;
+    UrlPattern::parse(init, UrlPatternOptions::default()).map_err(wrong)
 }
 
 impl fmt::Debug for UrlRule {

@@ -128,7 +128,7 @@ impl Cut {
         if PART + bytes > self.sizes.most {
             return Err(TooLarge);
         }
-        if self.bytes > PART && self.bytes + bytes > self.sizes.part {
+        if self.bytes > PART && self.bytes + bytes > self.sizes.part.min(self.sizes.most) {
             self.parts.push(Vec::new());
             self.bytes = PART;
         }
@@ -153,7 +153,7 @@ fn cut_rows(rows: Vec<RecordedRow>, sizes: Sizes, head: usize) -> Result<Vec<Vec
         if head + size(&row) > sizes.most {
             return Err(TooLarge);
         }
-        if bytes > head && bytes + size(&row) > sizes.part {
+        if bytes > head && bytes + size(&row) > sizes.part.min(sizes.most) {
             parts.push(Vec::new());
             bytes = head;
         }

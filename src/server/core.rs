@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{now, sleep, yield_now};
+use kelvin_io::executor::now;
 
 use super::budget::Budget;
 use super::cork::Cork;
@@ -27,10 +27,10 @@ use super::handshakes::Handshakes;
 use super::inbox::Inbound;
 use super::lanes::{Lanes, lanes_of};
 use super::outbox::Outbox;
-use super::overload;
 use super::pace::{CorePace, CpuClock};
 use super::record_files;
 use super::records::{self, Completed, Records};
+use super::rounds;
 use super::session::Session;
 use super::status::Status;
 use super::supervise::Supervisor;
@@ -44,14 +44,12 @@ use crate::changes::queue::CommitReceiver;
 use crate::changes::version::StateVersion;
 use crate::config::Config;
 use crate::cvr::recovered::Recovered;
-use crate::groups::execution::SPELLED;
 use crate::groups::recorder::LogName;
 use crate::groups::restore::Restoration;
 use crate::groups::shared::Shared;
 use crate::groups::sink::ConnectionId;
 use crate::groups::syncer::Syncer;
 use crate::observe::metrics::Metrics;
-use crate::protocol::downstream::PONG;
 use crate::replica::catalogue::Catalogue;
 use crate::replica::live_indexes::Wish;
 use crate::replica::reader::{ReadError, Reader};
@@ -60,31 +58,12 @@ use crate::views::pace::Pace;
 use crate::views::rows::Rows;
 use crate::views::view::ViewId;
 
-/// Sockets that one slice of steps sends to: that comes on top of the slice, and takes some ten
-/// microseconds for each.
-const MAX_SENDS: usize = 100;
-
 /// Steps of SQLite's machine that one statement of the live path may take: about a
 /// millisecond. What takes more goes to a lane (rule 6).
 const LIVE_BUDGET: u32 = 32_768;
 
 /// Bytes that are read from a socket at a time.
 const SCRATCH: usize = 64 << 10;
-
-/// Time between rounds of the clock: expiries, lingering groups, metrics.
-const TICK: Duration = Duration::from_millis(200);
-
-/// Rounds without a lane after which the memory of a peak is given back: that takes
-/// milliseconds, and more hydrations may be about to come.
-const CALM: u32 = 25;
-
-/// Views of a core that are described to whoever asks: those that cost most.
-const MAX_EXPLAINED: usize = 100;
-
-/// Silence after which a pong is sent unasked, and how often that is looked at
-/// (`docs/spec/sync-protocol.md` §16.1).
-const PONG_AFTER: Duration = Duration::from_secs(6);
-const PONG_CHECK: Duration = Duration::from_secs(3);
 
 /// What the replication manager tells a core.
 pub enum Control {
@@ -154,8 +133,6 @@ pub struct Core {
     pub handshakes: Rc<Handshakes>,
     /// Analyses of queries that are under way.
     pub analyses: Cell<usize>,
-    /// When queries that clients spelled out were last warned of, in milliseconds of the core.
-    pub warned_of_spelled: Cell<f64>,
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
@@ -245,7 +222,6 @@ impl Core {
             most_connections: parts.most_connections,
             handshakes: Rc::default(),
             analyses: Cell::new(0),
-            warned_of_spelled: Cell::new(f64::NEG_INFINITY),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
             syncer: RefCell::new(None),
@@ -281,9 +257,9 @@ impl Core {
         self.ready.0.close();
         let part = |what, part: Pin<Box<dyn Future<Output = ()>>>| self.supervisor.spawn(what, part);
         part("batches", Box::pin(super::batch::run(self.clone())));
-        part("the work of groups", Box::pin(work(self.clone())));
-        part("a core's clock", Box::pin(tick(self.clone())));
-        part("pongs", Box::pin(pongs(self.clone())));
+        part("the work of groups", Box::pin(rounds::work(self.clone())));
+        part("a core's clock", Box::pin(rounds::tick(self.clone())));
+        part("pongs", Box::pin(rounds::pongs(self.clone())));
         part("checks that are repeated", Box::pin(super::maintenance::run(self.clone())));
         Ok(())
     }
@@ -407,6 +383,11 @@ impl Core {
         }
     }
 
+    /// Waits until there may be something to do. False: never again.
+    pub async fn until_work(&self) -> bool {
+        self.work.1.recv().await.is_ok()
+    }
+
     /// Has the worker look for something to do.
     pub fn wake(&self) {
         // A full queue means that it knows already.
@@ -419,7 +400,7 @@ impl Core {
     }
 
     /// Milliseconds since 1970 at zero of the core's clock, as the calendar is now.
-    fn clock_zero(&self) -> f64 {
+    pub fn clock_zero(&self) -> f64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         since.as_secs_f64() * 1000.0 - self.clock()
     }
@@ -462,118 +443,5 @@ impl Drop for Whole<'_> {
             std::mem::forget(syncer.take());
         }
         self.core.supervisor.lost(&format!("the groups of core {}", self.core.index));
-    }
-}
-
-/// Does what is due for groups, between batches.
-async fn work(core: Rc<Core>) {
-    while core.work.1.recv().await.is_ok() {
-        super::lane::start_waiting(&core).await;
-        // The signal may be up again already: others must run in between.
-        yield_now().await;
-        while core.with(|s| s.has_work()).unwrap_or(false) {
-            let turn = core.turn.lock().await;
-            step_groups(&core);
-            drop(turn);
-            yield_now().await;
-        }
-        sweep(&core).await;
-    }
-}
-
-/// Does what is due for groups, for a slice. The caller holds the turn.
-pub fn step_groups(core: &Core) {
-    let pace = core.pace("steps of groups");
-    core.cork.close();
-    let before = core.cork.collected();
-    while !pace.is_over() && core.cork.collected() < before + MAX_SENDS {
-        let now = core.clock();
-        let worked = core.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)));
-        if worked.flatten().is_none() {
-            break;
-        }
-    }
-    core.cork.open();
-    pace.end();
-}
-
-/// Gives up what nobody needs any more.
-async fn sweep(core: &Core) {
-    let mut pace = core.pace("giving up states");
-    while core.with(|s| s.shared.views.sweep()).unwrap_or(false) {
-        if pace.is_over() {
-            pace.rest().await;
-        }
-    }
-    pace.end();
-}
-
-async fn tick(core: Rc<Core>) {
-    let (mut peak, mut calm) = (false, 0);
-    loop {
-        sleep(TICK).await;
-        core.answers.borrow_mut().forget(core.clock());
-        // Once the lanes of a peak are done and their encoded views are gone.
-        let busy = core.lanes.running() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
-        calm = if busy { 0 } else { calm + 1 };
-        peak |= busy;
-        if peak && calm >= CALM {
-            kelvin_io::memory::give_back();
-            peak = false;
-        }
-        overload::shed(&core);
-        let now = core.clock();
-        if let Some(question) = core.status.views_wanted(core.index) {
-            let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
-            core.status.set_views(core.index, question, core.with(explain).unwrap_or_default());
-        }
-        // The calendar may have been set, or the machine asleep.
-        let clock_zero = core.clock_zero();
-        let purged = core.with(|syncer| {
-            syncer.shared.clock_zero = clock_zero;
-            syncer.purge(now)
-        });
-        let purged = purged.unwrap_or(0);
-        if purged > 0 {
-            crate::info!(core = core.index; "purged {purged} inactive CVRs");
-        }
-        core.with(|syncer| {
-            syncer.tick(now);
-            let (clients, _, queries) = syncer.counts();
-            core.metrics.set_groups(syncer.groups.len());
-            core.metrics.set_clients(clients);
-            core.metrics.set_queries(queries);
-            core.metrics.set_views(syncer.shared.views.len());
-        });
-        warn_of_spelled(&core, now);
-        if core.index == 0 {
-            core.metrics.set_memory(core.budget.in_use(), core.budget.held(), core.budget.bytes());
-        }
-    }
-}
-
-/// Milliseconds between warnings of queries that clients spelled out.
-const WARN_OF_SPELLED: f64 = 600_000.0;
-
-fn warn_of_spelled(core: &Core, now: f64) {
-    if now - core.warned_of_spelled.get() < WARN_OF_SPELLED {
-        return;
-    }
-    let count = core.with(|s| std::mem::take(&mut s.shared.spelled)).unwrap_or_default();
-    if count > 0 {
-        core.warned_of_spelled.set(now);
-        crate::warn!(core = core.index, queries = count; "queries were not answered: {SPELLED}");
-    }
-}
-
-/// Clients count only pongs, and may wait for one while a long poke is on its way.
-async fn pongs(core: Rc<Core>) {
-    loop {
-        sleep(PONG_CHECK).await;
-        let idle: Vec<Rc<Outbox>> =
-            core.sessions.borrow().values().filter(|o| o.idle() > PONG_AFTER).cloned().collect();
-        for outbox in idle {
-            outbox.urgent(PONG);
-        }
     }
 }

@@ -101,7 +101,9 @@ fn frames_that_are_sent_hold_what_was_said() {
             .enumerate()
             .map(|(n, part)| frame(if n == 0 { 1 } else { 0 } | if n == last { 0x80 } else { 0 }, part));
         let bytes = frames.collect::<Vec<_>>().concat();
-        prop_assert_eq!(read(&[&bytes]).0, vec![Message::Data(payload)]);
+        let (mut read, _, _) = read(&[&bytes]);
+        read.retain(|message| !matches!(message, Message::Nothing(_)));
+        prop_assert_eq!(read, vec![Message::Data(payload)]);
         Ok(())
     });
 }

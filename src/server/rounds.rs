@@ -1,0 +1,147 @@
+//! What a core does again and again: the work of its groups between batches, what time brings, pongs.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use kelvin_io::executor::{sleep, yield_now};
+
+use super::core::Core;
+use super::outbox::Outbox;
+use super::{lane, overload};
+use crate::groups::execution::SPELLED;
+use crate::groups::syncer::Syncer;
+use crate::protocol::downstream::PONG;
+use crate::views::pace::Pace;
+
+/// Sockets that one slice of steps sends to: that comes on top of the slice, and takes some ten
+/// microseconds for each.
+const MAX_SENDS: usize = 100;
+
+/// Time between rounds of the clock: expiries, lingering groups, metrics.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Rounds without a lane after which the memory of a peak is given back: that takes
+/// milliseconds, and more hydrations may be about to come.
+const CALM: u32 = 25;
+
+/// Views of a core that are described to whoever asks: those that cost most.
+const MAX_EXPLAINED: usize = 100;
+
+/// Silence after which a pong is sent unasked, and how often that is looked at
+/// (`docs/spec/sync-protocol.md` §16.1).
+const PONG_AFTER: Duration = Duration::from_secs(6);
+const PONG_CHECK: Duration = Duration::from_secs(3);
+
+/// Milliseconds between warnings of queries that clients spelled out.
+const WARN_OF_SPELLED: f64 = 600_000.0;
+
+/// Does what is due for groups, between batches.
+pub async fn work(core: Rc<Core>) {
+    while core.until_work().await {
+        lane::start_waiting(&core).await;
+        // The signal may be up again already: others must run in between.
+        yield_now().await;
+        while core.with(|s| s.has_work()).unwrap_or(false) {
+            let turn = core.turn.lock().await;
+            step_groups(&core);
+            drop(turn);
+            yield_now().await;
+        }
+        sweep(&core).await;
+    }
+}
+
+/// Does what is due for groups, for a slice. The caller holds the turn.
+fn step_groups(core: &Core) {
+    let pace = core.pace("steps of groups");
+    core.cork.close();
+    let before = core.cork.collected();
+    while !pace.is_over() && core.cork.collected() < before + MAX_SENDS {
+        let now = core.clock();
+        let worked = core.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)));
+        if worked.flatten().is_none() {
+            break;
+        }
+    }
+    core.cork.open();
+    pace.end();
+}
+
+/// Gives up what nobody needs any more.
+async fn sweep(core: &Core) {
+    let mut pace = core.pace("giving up states");
+    while core.with(|s| s.shared.views.sweep()).unwrap_or(false) {
+        if pace.is_over() {
+            pace.rest().await;
+        }
+    }
+    pace.end();
+}
+
+/// Does what time brings: expiries, what is idle or old, what memory is short for, numbers.
+pub async fn tick(core: Rc<Core>) {
+    let (mut peak, mut calm, mut warned) = (false, 0, f64::NEG_INFINITY);
+    loop {
+        sleep(TICK).await;
+        core.answers.borrow_mut().forget(core.clock());
+        // Once the lanes of a peak are done and their encoded views are gone.
+        let busy = core.lanes.running() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
+        calm = if busy { 0 } else { calm + 1 };
+        peak |= busy;
+        if peak && calm >= CALM {
+            kelvin_io::memory::give_back();
+            peak = false;
+        }
+        overload::shed(&core);
+        let now = core.clock();
+        if let Some(question) = core.status.views_wanted(core.index) {
+            let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
+            core.status.set_views(core.index, question, core.with(explain).unwrap_or_default());
+        }
+        // The calendar may have been set, or the machine asleep.
+        let clock_zero = core.clock_zero();
+        let purged = core.with(|syncer| {
+            syncer.shared.clock_zero = clock_zero;
+            syncer.purge(now)
+        });
+        let purged = purged.unwrap_or(0);
+        if purged > 0 {
+            crate::info!(core = core.index; "purged {purged} inactive CVRs");
+        }
+        core.with(|syncer| {
+            syncer.tick(now);
+            let (clients, _, queries) = syncer.counts();
+            core.metrics.set_groups(syncer.groups.len());
+            core.metrics.set_clients(clients);
+            core.metrics.set_queries(queries);
+            core.metrics.set_views(syncer.shared.views.len());
+        });
+        if now - warned >= WARN_OF_SPELLED && warn_of_spelled(&core) {
+            warned = now;
+        }
+        if core.index == 0 {
+            core.metrics.set_memory(core.budget.in_use(), core.budget.held(), core.budget.bytes());
+        }
+    }
+}
+
+/// Warns of queries that clients spelled out, if there were some.
+fn warn_of_spelled(core: &Core) -> bool {
+    let count = core.with(|s| std::mem::take(&mut s.shared.spelled)).unwrap_or_default();
+    if count > 0 {
+        crate::warn!(core = core.index, queries = count; "queries were not answered: {SPELLED}");
+    }
+    count > 0
+}
+
+/// Clients count only pongs, and may wait for one while a long poke is on its way.
+pub async fn pongs(core: Rc<Core>) {
+    loop {
+        sleep(PONG_CHECK).await;
+        let idle: Vec<Rc<Outbox>> =
+            core.sessions.borrow().values().filter(|o| o.idle() > PONG_AFTER).cloned().collect();
+        for outbox in idle {
+            outbox.urgent(PONG);
+        }
+    }
+}
