@@ -198,7 +198,7 @@ const SAID: &[(&str, &str, &str, &str)] = &[
     (
         "docs/decisions/008-overload.md",
         "5,000 and 16 MiB per second",
-        "src/server/session.rs",
+        "src/server/frame_rates.rs",
         "MESSAGES_PER_SECOND: f64 = 5_000.0",
     ),
     (
