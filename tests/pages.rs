@@ -232,7 +232,7 @@ const SAID: &[(&str, &str, &str, &str)] = &[
         "MAX_DIRTY: usize = 2_000",
     ),
     ("docs/decisions/003-streams.md", "1 MiB", "src/server/lane.rs", "STREAM_FROM: usize = 1 << 20"),
-    ("docs/decisions/005-lanes.md", "(`MAX_SENDS`)", "src/server/core.rs", "MAX_SENDS: usize = 100"),
+    ("docs/decisions/005-lanes.md", "(`MAX_SENDS`)", "src/server/rounds.rs", "MAX_SENDS: usize = 100"),
     ("docs/decisions/005-lanes.md", "\"nice\" 5; 15 once", "src/server/lane_threads.rs", "NICE: i32 = 5"),
     (
         "docs/decisions/002-unreported-readiness.md",
