@@ -14,7 +14,6 @@ const CUT: &str = ACTS[11].0;
 const CLOSED: &str = ACTS[12].0;
 const OPEN_AGAIN: &str = ACTS[13].0;
 const ANEW: &str = ACTS[14].0;
-const APPLY_SUM: &str = "kelvin_commit_apply_seconds_sum";
 
 /// Name of the series, name of the act, and what it must show after it.
 pub const TABLE: &[(&str, &str, Shows)] = &[
@@ -53,7 +52,7 @@ pub const TABLE: &[(&str, &str, Shows)] = &[
     ("kelvin_commit_apply_seconds", CHANGES, Grows(|_| 3.0)),
     ("kelvin_commit_apply_seconds_sum", CHANGES, Within(|_| (3e-6, 30.0))),
     ("kelvin_commit_to_broadcast_seconds", CHANGES, Grows(|_| 3.0)),
-    ("kelvin_commit_to_broadcast_seconds_sum", CHANGES, Within(|w| (w.page().value(APPLY_SUM), 30.0))),
+    ("kelvin_commit_to_broadcast_seconds_sum", CHANGES, Within(|_| (3e-6, 30.0))),
     ("kelvin_batched_commits_total", CHANGES, Grows(|_| 3.0)),
     ("kelvin_batch_seconds", CHANGES, Grows(|_| 3.0)),
     ("kelvin_batch_seconds_sum", CHANGES, GrowsWithin(|_| (3e-6, 30.0))),
