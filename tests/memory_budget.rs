@@ -189,48 +189,6 @@ fn with_argument(which: usize, bytes: usize) -> Value {
 }
 
 #[test]
-fn what_clients_asked_for_that_are_gone_is_never_free_again() {
-    const MIB: u64 = 128;
-    let stage = stage(MIB);
-    let mine: Vec<Query> = (0..4).map(of).collect();
-    let mut bystander = stage.tab(&mine);
-    let mut others: Vec<Client> = (0..5).map(|_| stage.tab(&[])).collect();
-    let mut told = 0;
-    let deadline = Instant::now() + WAIT;
-    'full: for which in 0.. {
-        for client in &mut others {
-            if client.is_connected() {
-                client.try_send(
-                    json!(["changeDesiredQueries", {"desiredQueriesPatch": [with_argument(which, 1 << 20)]}]),
-                );
-            }
-            match client.next(Duration::from_millis(5)) {
-                Some(Event::Error(error)) => {
-                    assert_eq!(error["kind"], "ServerOverloaded", "{error}");
-                    client.vanish();
-                    told += 1;
-                }
-                _ if told >= 2 => break 'full,
-                _ => {}
-            }
-            assert!(Instant::now() < deadline, "memory was never full: {} MiB", held(&stage));
-        }
-    }
-    bystander.vanish();
-    // What those had that were sent away is free in time, though they do not come back.
-    others.iter_mut().for_each(Client::vanish);
-    let mut late = stage.client();
-    while !is_served(&mut late, &[of(OWNERS - 1)]) {
-        assert!(
-            Instant::now() < deadline + WAIT,
-            "nothing is given up of clients that are gone: {} MiB",
-            held(&stage)
-        );
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-#[test]
 fn queries_with_literals_of_megabytes_are_refused_one_by_one() {
     let stage = stage(BUDGET_MIB);
     let bystander = stage.bystander();
