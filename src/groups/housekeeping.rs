@@ -185,10 +185,13 @@ impl Syncer {
         }
     }
 
-    /// Clients, connections and queries at the moment.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let clients = self.groups.values().map(|g| g.clients.len()).sum();
-        let queries = self.groups.values().map(|g| g.queries.len()).sum();
-        (clients, self.connections.len(), queries)
+    /// Connected clients at the moment; a group also knows clients that are away.
+    pub fn connected(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Queries of all groups at the moment, each counted once per group.
+    pub fn desired_queries(&self) -> usize {
+        self.groups.values().map(|g| g.queries.len()).sum()
     }
 }

@@ -110,10 +110,9 @@ pub async fn tick(core: Rc<Core>) {
         }
         core.with(|syncer| {
             syncer.tick(now);
-            let (clients, _, queries) = syncer.counts();
             core.metrics.set_groups(syncer.groups.len());
-            core.metrics.set_clients(clients);
-            core.metrics.set_queries(queries);
+            core.metrics.set_clients(syncer.connected());
+            core.metrics.set_queries(syncer.desired_queries());
             core.metrics.set_views(syncer.shared.views.len());
         });
         if now - warned >= WARN_OF_SPELLED && warn_of_spelled(&core) {
