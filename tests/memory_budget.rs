@@ -189,6 +189,52 @@ fn with_argument(which: usize, bytes: usize) -> Value {
 }
 
 #[test]
+fn who_fills_the_memory_with_queries_is_sent_away_and_not_who_has_rows() {
+    const MIB: u64 = 128;
+    let stage = stage(MIB);
+    let mine: Vec<Query> = (0..4).map(of).collect();
+    let mut bystander = stage.tab(&mine);
+    let mut others: Vec<Client> = (0..5).map(|_| stage.tab(&[])).collect();
+    let mut told = 0;
+    let deadline = Instant::now() + WAIT;
+    for which in 0.. {
+        if told >= 2 {
+            break;
+        }
+        for client in others.iter_mut().filter(|client| client.is_connected()) {
+            let more = with_argument(which, 1 << 20);
+            client.try_send(json!(["changeDesiredQueries", {"desiredQueriesPatch": [more]}]));
+            match client.next(Duration::from_millis(5)) {
+                Some(Event::Error(error)) => {
+                    assert_eq!(error["kind"], "ServerOverloaded", "{error}");
+                    client.vanish();
+                    told += 1;
+                }
+                _ => {}
+            }
+            assert!(Instant::now() < deadline, "memory was never full: {} MiB", held(&stage));
+        }
+    }
+    // It was never told anything, has all it had, and hears of changes.
+    stage.connect().run("UPDATE item SET n = -1 WHERE owner = 'o3' AND n < 4000");
+    let changed = |c: &Client| c.store.table("item").iter().filter(|row| row["n"] == -1).count();
+    bystander.until("the change", |c| changed(c) == 4000 / OWNERS);
+    assert_eq!(bystander.store.table("item").len(), 4 * ROWS);
+    // What those had that were sent away is free in time, though they do not come back.
+    others.iter_mut().for_each(Client::vanish);
+    let mut late = stage.client();
+    while !is_served(&mut late, &[of(OWNERS - 1)]) {
+        assert!(
+            Instant::now() < deadline + WAIT,
+            "nothing is given up of clients that are gone: {} MiB",
+            held(&stage)
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    bystander.round_trip();
+}
+
+#[test]
 fn queries_with_literals_of_megabytes_are_refused_one_by_one() {
     let stage = stage(BUDGET_MIB);
     let bystander = stage.bystander();

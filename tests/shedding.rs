@@ -2,6 +2,7 @@
 
 mod model;
 
+use kelvin::groups::shedding::Excess;
 use kelvin::groups::sink::ConnectionId;
 use kelvin::protocol::error::ProtocolError;
 use kelvin::protocol::upstream::{QueryBody, QueryOp};
@@ -19,7 +20,8 @@ fn connected(world: &World) -> Vec<bool> {
 /// Sends groups away until so many bytes are free.
 fn shed(world: &mut World, bytes: usize) -> usize {
     let error = ProtocolError::overloaded("there is no memory", 5_000);
-    world.core.syncer.shed_connected(bytes, |_| 0, &error, world.now)
+    let excess = Excess { bytes, in_use: bytes, stays: true };
+    world.core.syncer.shed_connected(excess, |_| 0, &error, world.now)
 }
 
 /// One group has many small rows, another has fewer with long keys.
@@ -95,12 +97,32 @@ fn who_takes_little_is_not_sent_away_with_who_takes_much() {
 }
 
 #[test]
+fn what_is_on_the_way_goes_with_the_large_ones_that_sent_it() {
+    let mut world = world();
+    let (now, error) = (world.now, ProtocolError::overloaded("there is no memory", 5_000));
+    for (group, bytes) in [(0, 1 << 20), (1, 1 << 19)] {
+        let args = format!("[\"{}\"]", "x".repeat(bytes));
+        let id = connection(&world, group);
+        world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+    }
+    // A hundred times what is known is in use, and sixty in a hundred of it are to go.
+    let mut excess = Excess { bytes: 90 << 20, in_use: 150 << 20, stays: false };
+    assert_eq!(world.core.syncer.shed_connected(excess, |_| 0, &error, now), 0, "it would not help");
+    excess.stays = true;
+    assert_eq!(world.core.syncer.shed_connected(excess, |_| 0, &error, now), 1);
+    assert_eq!(connected(&world), [false, true]);
+}
+
+#[test]
 fn what_waits_for_the_app_or_a_socket_counts_for_who_caused_it() {
     let mut world = world();
     let (id, now) = (world.groups[0].id.clone(), world.now);
     let error = ProtocolError::overloaded("there is no memory", 5_000);
     let elsewhere = |group: &str| if group == id.as_str() { 1 << 20 } else { 0 };
-    assert_eq!(world.core.syncer.shed_connected(1, elsewhere, &error, now), 1);
+    assert_eq!(
+        world.core.syncer.shed_connected(Excess { bytes: 1, in_use: 1, stays: true }, elsewhere, &error, now),
+        1
+    );
     assert_eq!(connected(&world), [false, true]);
 
     let mut world = self::world();

@@ -73,6 +73,11 @@ impl Answers {
         }
     }
 
+    /// Forgets all of them: memory is short.
+    pub fn clear(&mut self) {
+        *self = Answers::default();
+    }
+
     /// Takes out of `asked` what has been answered before, and returns the answers.
     pub fn find(
         &self,

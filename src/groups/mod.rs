@@ -27,7 +27,7 @@ pub mod resends;
 pub mod restore;
 pub mod schema;
 pub mod shared;
-mod shedding;
+pub mod shedding;
 pub mod sink;
 pub mod sorted;
 pub mod step;

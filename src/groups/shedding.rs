@@ -29,9 +29,33 @@ const PER_QUERY: usize = 512;
 /// difference is mostly on the way to or from the large ones.
 const ALIKE: usize = 4;
 
+/// Groups that together take less than this part of the excess are not sent away for it: that would not help. What
+/// is in use then is on the way for others that have gone already, and becomes free by itself.
+const HELPS: usize = 4;
+
 /// Bytes beside its views above which a group that nobody is connected to is forgotten when memory is short.
 /// It costs its clients the mutations that they have not sent, so those that are like most others stay.
 const LARGE: usize = 256 << 10;
+
+/// Memory that has to become free, in bytes of this core.
+#[derive(Debug, Clone, Copy)]
+pub struct Excess {
+    pub bytes: usize,
+    /// Bytes in use, of which that is a part.
+    pub in_use: usize,
+    /// It has been so for so long that it does not go by itself.
+    pub stays: bool,
+}
+
+impl Excess {
+    /// The part of so many bytes that groups are known to take which has to go. What is in use beside that is
+    /// on the way to or from the groups, and goes with them: if all of it were asked of the groups themselves, small
+    /// ones would be sent away for what large ones have on the way.
+    fn of_known(self, known: usize) -> usize {
+        let part = known as u128 * self.bytes as u128 / self.in_use.max(1) as u128;
+        self.bytes.min(usize::try_from(part).unwrap_or(usize::MAX)).max(1)
+    }
+}
 
 /// About how many bytes are kept because of a group beside its views.
 fn bytes_beside(group: &Group) -> usize {
@@ -96,11 +120,11 @@ impl Syncer {
         shed
     }
 
-    /// Sends groups away that are connected, those first that take most, until that makes about so many
-    /// bytes. `elsewhere`: what is kept for a group outside of here. Returns how many groups that were.
+    /// Sends groups away that are connected, those first that take most, until about the excess has gone.
+    /// `elsewhere`: what is kept for a group outside of here. Returns how many groups that were.
     pub fn shed_connected(
         &mut self,
-        bytes: usize,
+        excess: Excess,
         elsewhere: impl Fn(&str) -> usize,
         error: &ProtocolError,
         now: f64,
@@ -111,6 +135,11 @@ impl Syncer {
             .collect();
         sizes.sort_by_key(|(size, id)| (Reverse(*size), id.clone()));
         let least = sizes.first().map_or(0, |(size, _)| size / ALIKE);
+        let known: usize = sizes.iter().map(|(size, _)| size).sum();
+        if known < excess.bytes / HELPS && !excess.stays {
+            return 0;
+        }
+        let bytes = excess.of_known(known);
         let large = sizes.into_iter().take_while(|(size, _)| *size >= least);
         self.shed(large.map(|(_, id)| id), bytes, |syncer, id| syncer.send_away(id, error, now))
     }

@@ -31,6 +31,10 @@ const DEFAULT_SHARE: usize = 75;
 const HELD_PARTS: Parts = Parts { calm: 80, tight: 87, full: 95 };
 const IN_USE_PARTS: Parts = Parts { calm: 65, tight: 72, full: 85 };
 
+/// Looks after which memory that is full does not become free by itself: five seconds. What was on the way has
+/// arrived by then, and what is free has gone back to the system.
+const STAYS_FULL: usize = 100;
+
 struct Parts {
     calm: usize,
     tight: usize,
@@ -74,6 +78,8 @@ pub struct Budget {
     pressure: AtomicU8,
     in_use: AtomicUsize,
     held: AtomicUsize,
+    /// Looks in a row at which memory was full.
+    full: AtomicUsize,
 }
 
 impl Budget {
@@ -85,6 +91,7 @@ impl Budget {
             pressure: AtomicU8::new(Pressure::Calm as u8),
             in_use: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
+            full: AtomicUsize::new(0),
         }
     }
 
@@ -97,6 +104,7 @@ impl Budget {
             while Arc::strong_count(&budget) > 1 {
                 panics::here("watching memory");
                 budget.look_again();
+                budget.count();
                 looks += 1;
                 if looks % PURGE_EVERY == 0 {
                     memory::purge();
@@ -110,6 +118,11 @@ impl Budget {
     /// Finds how tight memory is now.
     pub fn look_again(&self) {
         self.look(allocator::in_use(), memory::held());
+    }
+
+    fn count(&self) {
+        let full = if self.pressure() == Pressure::Full { self.full.load(Ordering::Relaxed) + 1 } else { 0 };
+        self.full.store(full, Ordering::Relaxed);
     }
 
     fn look(&self, in_use: usize, held: usize) {
@@ -165,6 +178,16 @@ impl Budget {
         over(self.in_use(), IN_USE_PARTS.calm).max(over(self.held(), HELD_PARTS.calm))
     }
 
+    /// Bytes of those allocated that would have to be given up.
+    pub fn excess_in_use(&self) -> usize {
+        self.in_use().saturating_sub(part(self.bytes, IN_USE_PARTS.calm))
+    }
+
+    /// Whether memory has been full for so long that it does not become free by itself.
+    pub fn stays_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed) >= STAYS_FULL
+    }
+
     /// Most bytes of one view: a quarter. What one query asks for must leave room for others.
     pub fn of_view(&self) -> usize {
         self.bytes / 4
@@ -203,6 +226,20 @@ mod tests {
         assert_eq!(after(&[(860, 870), (700, 760)]), Pressure::Tight);
         assert_eq!(after(&[(700, 760)]), Pressure::Calm);
         assert_eq!(after(&[(860, 870), (640, 790)]), Pressure::Calm);
+    }
+
+    #[test]
+    fn memory_stays_full_when_it_has_been_so_for_five_seconds() {
+        let budget = Budget::new(Some(1_000 * MIB));
+        budget.look(600 * MIB, 990 * MIB);
+        assert_eq!((budget.pressure(), budget.excess_in_use()), (Pressure::Full, 0));
+        (1..STAYS_FULL).for_each(|_| budget.count());
+        assert!(!budget.stays_full());
+        budget.count();
+        assert!(budget.stays_full());
+        budget.look(700 * MIB, 790 * MIB);
+        budget.count();
+        assert!(!budget.stays_full() && budget.excess_in_use().abs_diff(50 * MIB) < 1_000);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::core::Core;
 use super::warnings::Warning;
 use crate::backend::push::Queue;
 use crate::groups::reading::LaneRequest;
+use crate::groups::shedding::Excess;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
 use crate::replica::reader::ReadError;
@@ -130,6 +131,7 @@ pub fn shed(core: &Rc<Core>) {
     let pace = core.pace("giving up what is cheapest to lose");
     let (now, bytes) = (core.clock(), core.budget.excess() / core.peers.len().max(1));
     core.with(|s| s.drop_encoded());
+    core.answers.borrow_mut().clear();
     let mut shed = core.with(|s| s.shed_idle(bytes)).unwrap_or_default();
     if shed == 0 {
         shed = core.with(|s| s.shed_large(bytes)).unwrap_or_default();
@@ -137,10 +139,13 @@ pub fn shed(core: &Rc<Core>) {
     if shed == 0 {
         shed = core.with(|s| s.shed_unwanted()).unwrap_or_default();
     }
-    if shed == 0 && pressure == Pressure::Full && is_full_of_what_is_used(core) {
+    if shed == 0
+        && pressure == Pressure::Full
+        && let Some(excess) = excess_in_use(core)
+    {
         let error = no_memory(&now.to_string());
         let waiting = |group: &str| core.pushes.borrow().get(group).map_or(0, Queue::bytes);
-        shed = core.with(|s| s.shed_connected(bytes, waiting, &error, now)).unwrap_or_default();
+        shed = core.with(|s| s.shed_connected(excess, waiting, &error, now)).unwrap_or_default();
     }
     core.metrics.shed_for_load(shed);
     pace.end();
@@ -148,12 +153,21 @@ pub fn shed(core: &Rc<Core>) {
     kelvin_io::memory::give_back();
 }
 
-/// Whether memory is still full when the system has back what nobody uses: what lanes gave up a moment ago
-/// is no reason to send anybody away.
-fn is_full_of_what_is_used(core: &Core) -> bool {
+/// What those have to give up who are connected; `None`: what lanes gave up a moment ago is no reason to send
+/// anybody away, for the system has it back now, or will.
+fn excess_in_use(core: &Core) -> Option<Excess> {
     kelvin_io::memory::give_back();
-    core.budget.look_again();
-    core.budget.pressure() == Pressure::Full
+    let (budget, cores) = (&core.budget, core.peers.len().max(1));
+    budget.look_again();
+    if budget.pressure() < Pressure::Full {
+        return None;
+    }
+    if budget.stays_full() {
+        let in_use = budget.in_use().max(budget.held()) / cores;
+        return Some(Excess { bytes: budget.excess() / cores, in_use, stays: true });
+    }
+    let bytes = budget.excess_in_use() / cores;
+    (bytes > 0).then(|| Excess { bytes, in_use: budget.in_use() / cores, stays: false })
 }
 
 #[cfg(test)]
