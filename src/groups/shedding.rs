@@ -40,6 +40,7 @@ const LARGE: usize = 256 << 10;
 /// Memory that has to become free, in bytes of this core.
 #[derive(Debug, Clone, Copy)]
 pub struct Excess {
+    /// How much.
     pub bytes: usize,
     /// Bytes in use, of which that is a part.
     pub in_use: usize,

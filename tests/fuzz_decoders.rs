@@ -1,7 +1,0 @@
-//! Decoders meet bytes that nobody has thought of: what begins as something valid and was cut, mixed and repeated. None
-//! may panic, and each keeps what it promises beyond that.
-//!
-//! Each target runs for two seconds, or for `KELVIN_FUZZ_SECONDS`. An input that failed becomes a line of the target's
-//! table, so that it is tried first for ever.
-
-mod fuzz;

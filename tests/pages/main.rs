@@ -1,0 +1,4 @@
+//! What the pages say of the code, and the code of the reference.
+
+mod compatibility;
+mod pages;
