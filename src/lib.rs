@@ -6,7 +6,6 @@
 
 pub mod auth;
 pub mod backend;
-pub mod bench;
 pub mod changes;
 pub mod config;
 pub mod cvr;

@@ -8,8 +8,8 @@ static ALLOCATOR: Counting = Counting::new();
 fn main() {
     let mut args = std::env::args_os().skip(1).peekable();
     if args.peek().is_some_and(|first| first == "bench") {
-        let args: Vec<String> = args.skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-        std::process::exit(kelvin::bench::main(&args));
+        eprintln!("kelvin: the load generator is a program of its own: cargo run --release -p kelvin-bench");
+        std::process::exit(2);
     }
     let status = match kelvin::config::load(args) {
         Ok(kelvin::config::Outcome::Help(text)) => {

@@ -5,6 +5,8 @@
 //! Everything above it may be driven by another runtime, so nothing above it may assume
 //! io_uring, a clock or a socket of its own.
 
+#![allow(unsafe_code)]
+
 pub mod allocator;
 pub mod append_file;
 pub mod executor;

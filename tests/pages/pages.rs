@@ -115,7 +115,7 @@ fn the_map_names_every_folder_of_the_source() {
 fn every_metric_that_a_page_or_the_generator_names_is_one() {
     let series = text("src/observe/metrics.rs") + &text("src/observe/exposition.rs");
     let named = Regex::new(r"kelvin_([a-z_]+)").expect("a pattern");
-    let sources: Vec<String> = pages().into_iter().chain(files("src/bench", ".rs")).collect();
+    let sources: Vec<String> = pages().into_iter().chain(files("benches/generator/src", ".rs")).collect();
     let mut count = 0;
     for source in sources {
         for found in named.captures_iter(&text(&source)) {

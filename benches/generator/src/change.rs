@@ -31,7 +31,7 @@ impl Change {
         let ids: Vec<String> =
             rows.into_iter().flatten().flatten().map(|id| id.replace('\'', "''")).collect();
         if (ids.len() as u64) < issues {
-            return Err(BenchError::Failed("there are too few issues: run `kelvin bench seed`".to_owned()));
+            return Err(BenchError::Failed("there are too few issues: run `kelvin-bench seed`".to_owned()));
         }
         Ok(Change { ids, insert })
     }

@@ -239,7 +239,7 @@ mod tests {
             scenario: "idle 200 x 5".to_owned(),
             label: label.to_owned(),
             commit: "abc".to_owned(),
-            command: "kelvin bench idle".to_owned(),
+            command: "kelvin-bench idle".to_owned(),
             load_before: 0.1,
             figures: vec![figure("memory", "MB", value)],
             verdict,

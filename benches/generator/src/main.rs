@@ -1,4 +1,4 @@
-//! `kelvin bench`: a load generator that speaks the sync protocol to any server.
+//! `kelvin-bench`: a load generator that speaks the sync protocol to any server.
 //!
 //! It knows a server only by its URL, so Kelvin and the reference get exactly the same
 //! load. It shares no code with the server's own protocol modules: a mistake made once
@@ -55,8 +55,12 @@ mod write;
 
 use args::{Args, Flag};
 use error::BenchError;
+use kelvin_io::allocator::Counting;
 
-/// One thing that `kelvin bench` can do.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
+
+/// One thing that it can do.
 struct Command {
     name: &'static str,
     about: &'static str,
@@ -174,9 +178,13 @@ const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Runs `kelvin bench ARGS`. Returns the exit status: 0 done, 1 failed or not finished,
-/// 2 wrong usage.
-pub fn main(args: &[String]) -> i32 {
+fn main() {
+    let args: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    std::process::exit(run(&args));
+}
+
+/// Returns the exit status: 0 done, 1 failed or not finished, 2 wrong usage.
+fn run(args: &[String]) -> i32 {
     let Some(name) = args.first() else {
         eprint!("{}", overview());
         return 2;
@@ -186,7 +194,7 @@ pub fn main(args: &[String]) -> i32 {
         return 0;
     }
     let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
-        eprint!("kelvin bench: there is no command {name:?}\n\n{}", overview());
+        eprint!("kelvin-bench: there is no command {name:?}\n\n{}", overview());
         return 2;
     };
     if args.iter().any(|a| a == "--help") {
@@ -197,23 +205,23 @@ pub fn main(args: &[String]) -> i32 {
     {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("kelvin bench {name}: {e}");
+            eprintln!("kelvin-bench {name}: {e}");
             e.exit_status()
         }
     }
 }
 
 fn overview() -> String {
-    let mut text = String::from("usage: kelvin bench COMMAND [--flag VALUE ...]\n\n");
+    let mut text = String::from("usage: kelvin-bench COMMAND [--flag VALUE ...]\n\n");
     for c in COMMANDS {
         text += &format!("  {:<13} {}\n", c.name, c.about);
     }
-    text + "\nkelvin bench COMMAND --help lists the flags of a command.\n"
+    text + "\nkelvin-bench COMMAND --help lists the flags of a command.\n"
 }
 
 fn help(command: &Command) -> String {
     let positional = command.positional.map(|p| format!(" {p}")).unwrap_or_default();
-    let mut text = format!("kelvin bench {}{positional}: {}\n\n", command.name, command.about);
+    let mut text = format!("kelvin-bench {}{positional}: {}\n\n", command.name, command.about);
     for flag in command.flags.iter().flat_map(|f| f.iter()) {
         let default = flag.default.map(|d| format!(" (default {d})")).unwrap_or_default();
         text += &format!("  --{:<24} {}{default}\n", format!("{} {}", flag.name, flag.value), flag.help);

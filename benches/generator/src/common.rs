@@ -126,7 +126,7 @@ fn command_line(words: impl Iterator<Item = String>) -> String {
         "--started",
         "--restart-command",
     ];
-    let mut out = String::from("kelvin");
+    let mut out = String::from("kelvin-bench");
     let mut words = words.peekable();
     while let Some(word) = words.next() {
         if OF_THIS_RUN.contains(&word.as_str()) {
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn a_command_is_written_so_that_it_can_be_repeated() {
-        let words = "bench fanout --json /tmp/x --clients 5 --server-pid=7 --commit abc --rate 2";
+        let words = "fanout --json /tmp/x --clients 5 --server-pid=7 --commit abc --rate 2";
         let line = command_line(words.split(' ').map(str::to_owned));
-        assert_eq!(line, "kelvin bench fanout --clients 5 --rate 2");
+        assert_eq!(line, "kelvin-bench fanout --clients 5 --rate 2");
     }
 }

@@ -6,8 +6,8 @@ use super::args::{Args, Flag};
 use super::error::BenchError;
 use super::sql::Sql;
 
-const SCHEMA: &str = include_str!("../../demo/seed/schema.sql");
-const ROWS: &str = include_str!("../../demo/seed/seed.sql");
+const SCHEMA: &str = include_str!("../../../demo/seed/schema.sql");
+const ROWS: &str = include_str!("../../../demo/seed/seed.sql");
 
 /// Flags of `bench seed`.
 pub const FLAGS: &[Flag] = &[
