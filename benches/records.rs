@@ -13,11 +13,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kelvin::cvr::frame::{Chain, MAX_PAYLOAD, head};
-use kelvin::cvr::record::{GroupRecord, Header, NamedIdentity, Record, RecordId, Start};
+use kelvin::cvr::record::{GroupRecord, Header, NamedIdentity, Record, Start};
 use kelvin::groups::restore::Restoration;
-use kelvin::replica::value::Value;
+use kelvin::model::ids::RecordId;
+use kelvin::model::key;
+use kelvin::model::value::Value;
 use kelvin::server::record_files;
-use kelvin::zql::key;
 use model::cell::Kind;
 use model::core::Core;
 use model::replica::{FIRST, Replica};

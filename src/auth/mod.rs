@@ -7,6 +7,7 @@ pub mod error;
 pub mod guesses;
 pub mod key;
 pub mod key_set;
+pub mod secret;
 pub mod signed;
 pub mod token;
 pub mod upkeep;

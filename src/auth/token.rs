@@ -8,7 +8,7 @@ use super::claims::{self, Expected};
 use super::error::TokenError;
 use super::key::Key;
 use super::signed::Signed;
-use crate::config::Secret;
+use crate::auth::secret::Secret;
 use crate::protocol::error::{Kind, ProtocolError};
 
 /// A token that was admitted.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::groups::sink::ConnectionId;
+use crate::model::ids::ConnectionId;
 
 /// Times between checks, in milliseconds; `None`: off.
 #[derive(Debug, Clone, Copy)]

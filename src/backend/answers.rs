@@ -8,9 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::transform::Transformation;
-use crate::groups::sink::ConnectionId;
-use crate::groups::syncer::{Named, Transformed};
+use crate::model::ids::ConnectionId;
 use crate::zql::ast::Ast;
+use crate::zql::custom_query::{Named, Transformed};
 
 /// How long an answer may serve, in milliseconds. As the reference.
 pub const LIFETIME: f64 = 5_000.0;

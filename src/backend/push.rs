@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::call::CallError;
 use super::context::Context;
 use super::failure::Failure;
-use crate::groups::sink::ConnectionId;
+use crate::model::ids::ConnectionId;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::Push;
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::call::CallError;
 use super::failure::Failure;
-use crate::groups::syncer::{Named, Transformed};
 use crate::zql::ast::{self, ParseError, Strictness};
+use crate::zql::custom_query::{Named, Transformed};
 use crate::zql::limits::Limits;
 
 /// Answer of the app to one request.

@@ -9,7 +9,7 @@ use urlpattern::quirks::{StringOrInit, process_construct_pattern_input};
 use urlpattern::{UrlPattern, UrlPatternMatchInput, UrlPatternOptions};
 
 use super::app::App;
-use super::secret::Secret;
+use crate::auth::secret::Secret;
 
 /// Query parameters that Kelvin adds to every call, so that a URL must not have them.
 const RESERVED: [&str; 2] = ["schema", "appID"];

@@ -3,9 +3,9 @@
 use super::endpoint::{Endpoint, UrlRule, without_secrets};
 use super::error::ConfigError;
 use super::option::Opt;
-use super::secret::Secret;
 use super::table::{api, legacy};
 use super::values::Values;
+use crate::auth::secret::Secret;
 
 /// The options of one endpoint under one family of names.
 struct Names {

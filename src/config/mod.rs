@@ -23,7 +23,6 @@ pub mod option;
 mod postgres;
 mod process;
 mod raw;
-mod secret;
 mod settings;
 pub mod table;
 #[cfg(test)]
@@ -40,7 +39,6 @@ pub use error::ConfigError;
 pub use help::help;
 pub use postgres::{PostgresUrl, SslMode};
 pub use process::load;
-pub use secret::Secret;
 pub use settings::{
     Auth, ChangeStreamer, Compression, Config, InitialSync, JwtKey, LegacySchema, Log, Pool, RecordMode,
     Role, Upstream, WebSocket,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::secret::Secret;
+use crate::auth::secret::Secret;
 
 /// How a connection uses TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

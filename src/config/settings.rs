@@ -8,9 +8,9 @@ use serde_json::Value as Json;
 use super::app::App;
 use super::endpoint::Endpoint;
 use super::postgres::PostgresUrl;
-use super::secret::Secret;
 use crate::auth::key::Key;
-use crate::groups::purging::Purging;
+use crate::auth::secret::Secret;
+use crate::model::purging::Purging;
 use crate::observe::log::{Format, Level};
 
 /// What a change that clients hear of waits for.

@@ -1,5 +1,6 @@
 //! What an operator can get wrong, and what must go on working.
 
+use crate::auth::secret::Secret;
 use std::time::Duration;
 
 use super::option::{Status, Visibility};

@@ -7,7 +7,6 @@ use super::app::{App, is_app_id, is_user_publication};
 use super::error::ConfigError;
 use super::option::Opt;
 use super::postgres::PostgresUrl;
-use super::secret::Secret;
 use super::settings::{
     Auth, ChangeStreamer, Compression, Config, InitialSync, JwtKey, LegacySchema, Log, Pool, RecordMode,
     Upstream, WebSocket,
@@ -17,7 +16,8 @@ use super::value::Value;
 use super::values::Values;
 use super::{Facts, endpoints};
 use crate::auth::key::{Key, KeyError};
-use crate::groups::purging::Purging;
+use crate::auth::secret::Secret;
+use crate::model::purging::Purging;
 use crate::observe::log::{Format, Level};
 
 type Result<T> = std::result::Result<T, ConfigError>;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::names::Row;
-use super::record::RecordId;
 use super::recovered::{Incarnation, Journal};
 use super::replay::Log;
-use crate::changes::version::StateVersion;
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 
 /// A view as far as it is known.
 pub(super) struct Known {

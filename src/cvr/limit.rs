@@ -7,9 +7,9 @@
 
 use super::known::{Content, Known};
 use super::names::Row;
-use super::record::RecordId;
 use super::replay::Replay;
 use super::sealing::forget_left;
+use crate::model::ids::RecordId;
 
 /// Bytes of a member: a number and a byte of its hash, in a table that is half full at worst.
 const MEMBER: usize = 10;
@@ -108,9 +108,9 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changes::version::StateVersion;
     use crate::cvr::record::{Batch, GroupRecord, Header, Record, RecordedDelta, RecordedRow, Start};
     use crate::cvr::recovered::Recovered;
+    use crate::model::version::StateVersion;
 
     fn id(view: u64) -> RecordId {
         RecordId::of_core(1, 0, view)

@@ -6,8 +6,9 @@
 //! they are about.
 
 use super::frame::{MAX_PAYLOAD, TooLarge};
-use super::record::{Batch, LeftRecord, Record, RecordId, RecordedDelta, RecordedRow};
-use crate::changes::version::StateVersion;
+use crate::cvr::record::{Batch, LeftRecord, Record, RecordedDelta, RecordedRow};
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 
 /// Bytes of a part beside deltas and rows, at most: its kind, an identity, a count.
 const PART: usize = 32;

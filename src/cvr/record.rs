@@ -1,33 +1,9 @@
 //! What a record log says, one record after another: order is truth (rule 23).
 
+use crate::model::ids::RecordId;
 use serde::{Deserialize, Serialize};
 
-use crate::changes::version::StateVersion;
-
-/// One life of one view, in any process: numbers are given by a core, and the epoch is new
-/// with each start (rule 18).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RecordId {
-    /// Epoch of the process that began it.
-    pub epoch: u64,
-    /// Core and number there.
-    pub number: u64,
-}
-
-/// Bits of a record's number below the core's.
-const CORE_SHIFT: u32 = 48;
-
-impl RecordId {
-    /// The record with this number, of this core.
-    pub fn of_core(epoch: u64, core: usize, number: u64) -> RecordId {
-        RecordId { epoch, number: (core as u64) << CORE_SHIFT | (number & ((1 << CORE_SHIFT) - 1)) }
-    }
-
-    /// The core that gave the number.
-    pub fn core(self) -> usize {
-        (self.number >> CORE_SHIFT) as usize
-    }
-}
+use crate::model::version::StateVersion;
 
 /// A row as a record names it: the place of its identity in the view's list, and its key.
 pub type RecordedRow = (u16, Box<[u8]>);

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Input, Malformed, bytes, number};
-use super::record::{Batch, LeftRecord, NamedIdentity, Record, RecordId, RecordedDelta, RecordedRow, Start};
-use crate::changes::version::StateVersion;
+use crate::cvr::record::{Batch, LeftRecord, NamedIdentity, Record, RecordedDelta, RecordedRow, Start};
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 
 /// First bytes of the records.
 mod kind {

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::names::{Names, Row};
-use super::record::{GroupRecord, RecordId};
-use crate::changes::version::StateVersion;
+use crate::cvr::record::GroupRecord;
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::views::journal::{MAX_DELTAS, MAX_KEYS};
 

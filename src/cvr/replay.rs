@@ -11,13 +11,13 @@ use hashbrown::HashSet;
 
 use super::known::{Content, Known};
 use super::names::{Names, Row};
-use super::record::{
-    Batch, GroupRecord, Header, LeftRecord, NOTHING, NamedIdentity, Record, RecordId, RecordedDelta,
-    RecordedRow, Start,
-};
 use super::recovered::{Delta, Group, Journal, Left, Recovered};
 use super::sealing::{forget_left, seal};
-use crate::changes::version::StateVersion;
+use crate::cvr::record::{
+    Batch, GroupRecord, Header, LeftRecord, NOTHING, NamedIdentity, Record, RecordedDelta, RecordedRow, Start,
+};
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 
 /// Most row keys kept of views that a group left; beyond it tabs that were away start over.

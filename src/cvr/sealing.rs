@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{GroupRecord, RecordId};
 use super::recovered::Group;
 use super::replay::{Log, cookie};
-use crate::changes::version::StateVersion;
+use crate::cvr::record::GroupRecord;
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 
 /// Epochs before the present one whose cookies a group can be served from.

@@ -5,13 +5,15 @@ use super::desires::Client;
 use super::execution::named;
 use super::group::{ConfigChange, Group};
 use super::shared::Shared;
-use super::sink::{Connection, ConnectionId, Phase};
 use super::step::{ZERO, config_step};
 use super::syncer::*;
+use crate::groups::sink::{Connection, Phase};
+use crate::model::ids::ConnectionId;
 use crate::protocol::client_schema::ClientSchema;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, QueryBody, QueryOp};
+use crate::zql::custom_query::Named;
 use hashbrown::HashSet;
 
 impl Syncer {

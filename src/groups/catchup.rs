@@ -12,13 +12,14 @@ use kelvin_io::websocket::text_frame;
 
 use super::group::{Group, LeftView};
 use super::shared::{RowOp, Shared, flush, start_frame};
-use super::sink::{ConnectionId, Phase};
 use super::step::failed;
-use crate::changes::faults::{self, Fault};
-use crate::changes::version::StateVersion;
+use crate::groups::sink::Phase;
+use crate::model::ids::ConnectionId;
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch, poke_cancel};
 use crate::protocol::error::ProtocolError;
+use crate::testing::faults::{self, Fault};
 use crate::views::rows::{RowId, RowSet};
 use crate::views::view::ViewId;
 

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::execution::{query_name, refusal};
 use super::group::Group;
-use super::sink::ConnectionId;
 use super::syncer::Syncer;
-use crate::changes::batch::Batch;
+use crate::model::batch::Batch;
+use crate::model::ids::ConnectionId;
 use crate::views::registry::ViewKey;
 use crate::views::view::ViewId;
 use crate::zql::plan::Plan;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::step::ZERO;
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::{Cookie, MAX_STEP};
 use crate::protocol::error::{Kind, ProtocolError};
 

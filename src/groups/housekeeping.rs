@@ -6,9 +6,9 @@ use super::restore::forget_held;
 use super::sink::Phase;
 use super::step::give_up;
 use super::syncer::*;
-use crate::changes::faults::{self, Fault};
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 use crate::protocol::error::ProtocolError;
+use crate::testing::faults::{self, Fault};
 use crate::views::view::ViewId;
 use std::rc::Rc;
 

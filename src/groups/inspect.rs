@@ -3,9 +3,10 @@
 use super::execution::named;
 use super::group::Group;
 use super::query::{Query, Spec};
-use super::syncer::{Named, Syncer};
+use crate::groups::syncer::Syncer;
 use crate::views::spread::Spread;
 use crate::views::view::View;
+use crate::zql::custom_query::Named;
 
 /// One query as one client wants it.
 pub struct Inspected {

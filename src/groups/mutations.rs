@@ -4,11 +4,11 @@
 
 use super::catchup::{result_del, result_put};
 use super::group::Group;
-use crate::changes::batch::{Change, TableBatch};
-use crate::changes::commit::Row;
-use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, TableId, quote};
+use crate::model::batch::{Change, TableBatch};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId, quote};
+use crate::model::commit::Row;
+use crate::model::value::Value;
 use crate::replica::reader::{ReadError, Reader};
-use crate::replica::value::Value;
 
 /// Where the shard keeps them.
 #[derive(Debug, Clone)]

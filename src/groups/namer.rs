@@ -1,7 +1,7 @@
 //! How records name rows: by the place of their identity in a list, and by key.
 
 use crate::cvr::record::{NamedIdentity, RecordedDelta, RecordedRow};
-use crate::replica::catalogue::Catalogue;
+use crate::model::catalogue::Catalogue;
 use crate::views::journal::Delta;
 use crate::views::rows::{IdentityId, RowId, Rows};
 use crate::views::view::View;

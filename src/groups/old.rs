@@ -6,8 +6,8 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::changes::version::StateVersion;
-use crate::cvr::record::RecordId;
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 use crate::views::journal::Journal;
 use crate::views::rows::{RowId, Rows};
 

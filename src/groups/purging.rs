@@ -4,23 +4,13 @@
 //! Without it what is recorded of every browser profile that ever came is kept, and read back at
 //! every start.
 
+use crate::model::purging::Purging;
 use std::rc::Rc;
 
 use super::syncer::Syncer;
 
 /// Longest time between two purges, in milliseconds.
 const LONGEST_INTERVAL: f64 = 16.0 * 60_000.0;
-
-/// When groups are forgotten, and how many at a time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Purging {
-    /// Time without a connection after which a group may go, in milliseconds.
-    pub after: f64,
-    /// Time between two purges while there is something to purge, in milliseconds.
-    pub interval: f64,
-    /// Groups of a first purge. While more become due than are purged, each takes so many more.
-    pub batch: usize,
-}
 
 /// Decides when what is purged.
 #[derive(Debug)]

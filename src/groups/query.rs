@@ -1,6 +1,6 @@
 //! One query of a group, from the name that a client sent to the view that answers it.
 
-use crate::cvr::record::RecordId;
+use crate::model::ids::RecordId;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::upstream::QueryBody;
 use crate::views::view::ViewId;

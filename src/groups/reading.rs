@@ -4,13 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::syncer::{SMALL_VIEW, Syncer};
-use crate::changes::faults::{self, Fault};
-use crate::changes::version::StateVersion;
+use crate::groups::syncer::{SMALL_VIEW, Syncer};
+use crate::model::reason::Reason;
+use crate::model::version::StateVersion;
+use crate::testing::faults::{self, Fault};
 use crate::views::assemble::Assembly;
 use crate::views::full::Full;
 use crate::views::journal::Delta;
-use crate::views::routing::Reason;
 use crate::views::scan::{Job, Witnesses};
 use crate::views::state::State;
 use crate::views::view::{Layout, Status, View, ViewId};

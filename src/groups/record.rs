@@ -8,9 +8,10 @@ use super::group::Group;
 use super::query::{Query, Spec};
 use super::schema::Resolved;
 use super::user::User;
-use crate::changes::version::StateVersion;
-use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, NOTHING, QueryRecord, RecordId};
+use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, NOTHING, QueryRecord};
 use crate::cvr::replay::cookie;
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::views::view::ViewId;
 

@@ -12,10 +12,11 @@ use hashbrown::HashMap;
 
 use super::group::Group;
 use super::schema::Resolved;
-use crate::changes::version::StateVersion;
 use crate::cvr::frame::{self, Chain, MAX_PAYLOAD, TooLarge};
 use crate::cvr::parts::{self, Sizes};
-use crate::cvr::record::{Batch, Header, Record, RecordId};
+use crate::cvr::record::{Batch, Header, Record};
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
 use crate::views::view::ViewId;
 
 /// What is to be written.

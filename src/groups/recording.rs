@@ -9,9 +9,10 @@ use super::record;
 use super::recorder::{Filling, LogName, Output, Writing};
 use super::shared::Shared;
 use super::syncer::Syncer;
-use crate::changes::faults::{self, Fault};
-use crate::changes::version::StateVersion;
-use crate::cvr::record::{Batch, Record, RecordId};
+use crate::cvr::record::{Batch, Record};
+use crate::model::ids::RecordId;
+use crate::model::version::StateVersion;
+use crate::testing::faults::{self, Fault};
 use crate::views::view::{View, ViewId};
 
 /// A file is begun anew when it is so many times as large as what lives, and this much more: what

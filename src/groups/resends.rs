@@ -13,11 +13,11 @@ use super::catchup::is_of_history;
 use super::desires::Client;
 use super::group::Group;
 use super::shared::Shared;
-use super::sink::{Connection, Phase};
 use super::step::ZERO;
-use crate::changes::faults::{self, Fault};
+use crate::groups::sink::{Connection, Phase};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::upstream::QueryOp;
+use crate::testing::faults::{self, Fault};
 
 /// Time that a client has to take in a poke before its connection is closed: closing at once would have
 /// it throw the poke away, in milliseconds.

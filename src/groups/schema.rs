@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use crate::cvr::codec;
+use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId};
 use crate::protocol::client_schema::{ClientSchema, ClientTable};
 use crate::protocol::error::{Kind, ProtocolError};
-use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, TableId};
 use crate::zql::plan::Keys;
 
 /// Key columns by which a group's clients know their tables.

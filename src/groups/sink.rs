@@ -1,5 +1,6 @@
 //! Where frames for one connection go. Implemented by the server's sockets, and by tests.
 
+use crate::model::ids::ConnectionId;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -8,10 +9,6 @@ use serde_json::Value;
 use super::resends::Resends;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
-
-/// Number of a connection on this core; never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
 
 /// One socket's way out.
 pub trait Sink {

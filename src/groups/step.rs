@@ -10,14 +10,14 @@ use bytes::Bytes;
 use super::group::{Group, LeftView, MAX_LEFT_KEYS, MAX_REMOVED_QUERIES, MAX_RESULT_CHANGES};
 use super::restore::leave_held;
 use super::shared::{RowOp, Shared, flush, push_row, start_frame};
-use super::sink::{Connection, Phase};
 use super::syncer::SMALL_VIEW;
-use crate::changes::faults::{self, Fault};
-use crate::changes::version::StateVersion;
+use crate::groups::sink::{Connection, Phase};
+use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch};
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::replica::reader::ReadError;
+use crate::testing::faults::{self, Fault};
 use crate::views::rows::{RowId, RowMap};
 use crate::views::view::{View, ViewId};
 

@@ -9,8 +9,9 @@ use super::catchup::{CatchUp, Stream};
 use super::group::Group;
 use super::reading::{LaneRequest, Reading};
 use super::shared::start_frame;
-use super::sink::{ConnectionId, Phase};
 use super::syncer::*;
+use crate::groups::sink::Phase;
+use crate::model::ids::ConnectionId;
 use crate::views::full::Part;
 use crate::views::view::ViewId;
 

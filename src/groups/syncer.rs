@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
-use serde_json::Value;
 
 use super::catchup::{CatchUp, Progress};
 use super::failures::Failures;
@@ -17,16 +16,16 @@ use super::mutations::MutationTables;
 use super::purging::Purger;
 use super::reading::LaneRequest;
 use super::shared::Shared;
-use super::sink::{ConnectionId, Phase, Sink};
 use super::step::{Transition, failed, step};
 use super::user::User;
-use crate::changes::batch::{Batch, TableBatch};
-use crate::changes::faults::{self, Fault};
-use crate::changes::panics;
+use crate::groups::sink::{Phase, Sink};
+use crate::model::batch::{Batch, TableBatch};
+use crate::model::ids::ConnectionId;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::error::ProtocolError;
+use crate::testing::faults::{self, Fault};
+use crate::testing::panics;
 use crate::views::view::ViewId;
-use crate::zql::ast::Ast;
 
 /// How long a group and its views stay after its last connection went, in milliseconds
 /// (ruling 16): a page reload finds them.
@@ -46,25 +45,6 @@ pub const MAX_FULLS: usize = 8 << 20;
 
 /// Rows up to which a view that exists already is sent by reading its rows by key.
 pub(super) const SMALL_VIEW: usize = 1_000;
-
-/// A query to be transformed by the app.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Named {
-    /// Its hash.
-    pub hash: String,
-    /// Name.
-    pub name: String,
-    /// JSON array.
-    pub args: String,
-}
-
-/// Answer of the app for one query.
-pub enum Transformed {
-    /// The query to execute.
-    Ast(Box<Ast>),
-    /// Refused; an entry of `transformError`.
-    Refused(Value),
-}
 
 /// Who connects.
 pub struct Arrival {

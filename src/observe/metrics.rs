@@ -4,12 +4,11 @@
 //! somebody looks (`exposition`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::histogram::Histogram;
 pub use super::registry::{all, register};
-use crate::replica::lag::Known;
-use crate::views::routing::Reason;
-use crate::views::task::Outcome;
+use crate::model::reason::Reason;
 
 /// The kinds of errors that clients are sent (`docs/spec/sync-protocol.md` §17). Any other kind counts as
 /// the last.
@@ -314,8 +313,7 @@ impl Metrics {
     }
 
     /// A view may have to be read anew.
-    pub fn view_fell_back(&self, outcome: &Outcome) {
-        let Outcome::Stale(reason) = outcome else { return };
+    pub fn view_fell_back(&self, reason: Reason) {
         let counter = match reason {
             Reason::Bulk => &self.again_bulk,
             Reason::Condition => &self.again_condition,
@@ -372,12 +370,16 @@ impl Metrics {
         set(&self.slot_lag_bytes, bytes);
     }
 
-    /// How far the replica is behind upstream.
-    pub fn set_upstream(&self, known: Known) {
-        set(&self.upstream_connected, u64::from(known.connected));
-        set(&self.upstream_silence, known.silence.as_nanos() as u64);
-        set(&self.lag_bytes, known.bytes);
-        set(&self.lag, known.time.as_nanos() as u64);
+    /// There is a stream of upstream, or not, and this long ago upstream last said something on it.
+    pub fn set_upstream(&self, connected: bool, silence: Duration) {
+        set(&self.upstream_connected, u64::from(connected));
+        set(&self.upstream_silence, silence.as_nanos() as u64);
+    }
+
+    /// How far the replica is behind upstream, in bytes of its log and in time.
+    pub fn set_lag(&self, bytes: u64, time: Duration) {
+        set(&self.lag_bytes, bytes);
+        set(&self.lag, time.as_nanos() as u64);
     }
 
     /// The initial sync has copied `rows` of about `total`.

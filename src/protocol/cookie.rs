@@ -4,7 +4,7 @@
 //! `major:lexi(E·2^20 + k)`: the major part is a lower bound of the data version, E the
 //! epoch of the process that issued it, k counts steps at one major.
 
-use super::lexi;
+use crate::model::lexi;
 
 /// Bits of the step counter inside the config number.
 const STEP_BITS: u32 = 20;

@@ -8,6 +8,5 @@ pub mod cookie;
 pub mod downstream;
 pub mod error;
 pub mod inspect;
-pub mod lexi;
 pub(crate) mod problem;
 pub mod upstream;

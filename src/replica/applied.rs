@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How a [`Commit`](crate::changes::commit::Commit) was applied.
+/// How a [`Commit`](crate::model::commit::Commit) was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
     /// Upstream transactions that it consists of: several when the writer was behind.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::catalogue::{Catalogue, Table, TableId};
 use super::error::Error;
 use super::net::Net;
 use super::statements::{ColumnSet, TableStatements};
-use super::value::Value;
 use super::work::{Absent, Before};
-use crate::changes::commit::{Row, RowKey};
-use crate::changes::version::StateVersion;
+use crate::model::catalogue::{Catalogue, Table, TableId};
+use crate::model::commit::{Row, RowKey};
+use crate::model::value::Value;
+use crate::model::version::StateVersion;
 
 /// Applies changes within a transaction that somebody else begins and ends.
 pub struct Applier<'c> {

@@ -16,7 +16,7 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{Doing, Error};
-use crate::changes::panics;
+use crate::testing::panics;
 
 /// How long to wait for the end of an open transaction before holding commits. Nothing is
 /// held meanwhile; a transaction that takes longer is a large one of upstream's.

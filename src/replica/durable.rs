@@ -16,8 +16,8 @@ use kelvin_io::channel::Sender;
 use super::error::Error;
 use super::file;
 use super::gauges::Gauges;
-use crate::changes::panics;
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
+use crate::testing::panics;
 
 /// Shortest time between two syncs. Each one makes the disk work; upstream does not mind
 /// to keep a twentieth of a second of its log for longer.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::catalogue::Catalogue;
 use super::error::{Doing, Error};
 use super::live_indexes;
 use super::metadata::{self, APPLICATION_ID, Metadata};
+use crate::model::catalogue::Catalogue;
 
 /// Files that SQLite, or a zero-cache, keeps beside a database.
 const SIDECARS: [&str; 4] = ["-wal", "-shm", "-wal2", "-journal"];

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lag::Lag;
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 
 /// Written by the replica's threads, read by metrics and health endpoints.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 
 /// How long a heartbeat may be on its way while nothing else moves. A stream that was lost is connected again
 /// within seconds; a server that decodes a large transaction says how far it is every half minute or more often.

@@ -8,9 +8,9 @@
 
 use rusqlite::Connection;
 
-use super::catalogue::{Catalogue, ColumnIndex, Index, TableId};
 use super::error::{Doing, Error};
 use super::schema;
+use crate::model::catalogue::{Catalogue, ColumnIndex, Index, TableId};
 
 /// Most such indexes of one table: each one makes every insert into it dearer.
 pub const MAX_PER_TABLE: usize = 8;
@@ -91,8 +91,10 @@ pub fn create(
     let doing = "creating an index that queries need";
     let index = wish.index(catalogue);
     connection.execute_batch(&schema::create_index(table, &index, false)).doing(doing)?;
-    let analyse =
-        format!("PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE {}", super::catalogue::quote(&index.name));
+    let analyse = format!(
+        "PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE {}",
+        crate::model::catalogue::quote(&index.name)
+    );
     connection.execute_batch(&analyse).doing(doing)?;
     let mut tables = catalogue.tables.clone();
     tables[wish.table.0 as usize].indexes.push(index);
@@ -102,7 +104,7 @@ pub fn create(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::catalogue::{Column, Table, ZeroType};
+    use crate::model::catalogue::{Column, Table, ZeroType};
 
     fn catalogue() -> Catalogue {
         let column = |name: &str| Column {

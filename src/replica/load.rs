@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, Statement};
 
-use super::catalogue::{Catalogue, TableId, quote};
 use super::error::{Doing, Error};
 use super::metadata::{self, Metadata};
 use super::stored::Stored;
 use super::{file, schema};
-use crate::changes::version::StateVersion;
+use crate::model::catalogue::{Catalogue, TableId, quote};
+use crate::model::version::StateVersion;
 
 /// Page cache while loading, in KiB. Also bounds what a sort for an index holds in memory.
 const CACHE_KIB: u32 = 512 << 10;

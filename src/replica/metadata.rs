@@ -7,10 +7,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::catalogue::{Catalogue, quote};
 use super::error::{Doing, Error};
 use super::schema;
-use crate::changes::version::StateVersion;
+use crate::model::catalogue::{Catalogue, quote};
+use crate::model::version::StateVersion;
 
 /// SQLite's `application_id`: "KLVN".
 pub const APPLICATION_ID: i32 = 0x4b4c_564e;

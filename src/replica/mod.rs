@@ -15,22 +15,22 @@
 
 pub mod applied;
 pub mod apply;
-pub mod catalogue;
 pub mod checkpoint;
 pub mod durable;
 mod error;
 pub mod file;
 pub mod gauges;
 pub mod lag;
+pub mod like;
 pub mod live_indexes;
 pub mod load;
 pub mod metadata;
 pub mod net;
 pub mod reader;
 pub mod schema;
+mod shift_and;
 mod statements;
 pub mod stored;
-pub mod value;
 pub mod work;
 pub mod writer;
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use hashbrown::HashMap as FastMap;
 use smallvec::SmallVec;
 
-use super::catalogue::TableId;
-use super::value::Value;
-use crate::changes::commit::{MAX_ROWS_PER_TABLE, Row, RowChange, RowKey, TableChange};
+use crate::model::catalogue::TableId;
+use crate::model::commit::{MAX_ROWS_PER_TABLE, Row, RowChange, RowKey, TableChange};
+use crate::model::value::Value;
 
 /// Most bytes of rows that a commit holds, over all tables; the table that passes it
 /// becomes bulk. Commits wait in the queues of every core, so they must stay small

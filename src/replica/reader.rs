@@ -14,8 +14,8 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
-use crate::changes::version::StateVersion;
-use crate::zql::like::{self, Pattern};
+use crate::model::version::StateVersion;
+use crate::replica::like::{self, Pattern};
 
 /// Prepared statements kept per connection. Statements are shared by all queries of one
 /// shape, so a thousand shapes is a large application.

@@ -6,7 +6,7 @@
 //! So a stored value is the converted value, and comparisons with other columns and
 //! parameters happen without coercion for numbers.
 
-use super::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, quote};
+use crate::model::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, quote};
 
 /// Column that holds the version of the transaction that wrote the row.
 pub const ROW_VERSION: &str = "_0_version";

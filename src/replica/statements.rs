@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use rusqlite::{Connection, Statement};
 use smallvec::SmallVec;
 
-use super::catalogue::{ColumnIndex, Table, quote};
 use super::error::{Doing, Error};
 use super::schema::{ROW_VERSION, column_list, matches, rowid_name};
 use super::stored::{bind_value, read_value};
-use super::value::Value;
-use crate::changes::commit::Row;
+use crate::model::catalogue::{ColumnIndex, Table, quote};
+use crate::model::commit::Row;
+use crate::model::value::Value;
 
 /// Most UPDATE statements kept per table. An app has a handful of forms of update per
 /// table; more than this means columns that change at random, and all are prepared anew.

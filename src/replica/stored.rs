@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rusqlite::Statement;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::value::Value;
+use crate::model::value::Value;
 
 /// A [`Value`] that borrows from the text it was made of where it can.
 #[derive(Debug, Clone, PartialEq)]

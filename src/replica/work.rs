@@ -5,10 +5,10 @@ use std::time::Instant;
 use kelvin_io::channel::Sender;
 use smallvec::SmallVec;
 
-use super::catalogue::{ColumnIndex, TableId};
 use super::live_indexes::Wish;
-use crate::changes::commit::{Row, RowKey};
-use crate::changes::version::StateVersion;
+use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::commit::{Row, RowKey};
+use crate::model::version::StateVersion;
 
 /// How the row before an update or a deletion is found.
 #[derive(Debug, Clone, PartialEq)]

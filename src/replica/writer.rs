@@ -15,7 +15,6 @@ use rusqlite::{Connection, OpenFlags, Statement, params};
 
 use super::applied::Applied;
 use super::apply::Applier;
-use super::catalogue::{Catalogue, TableId};
 use super::checkpoint::Gate;
 use super::durable::Written;
 use super::error::{Doing, Error};
@@ -23,9 +22,10 @@ use super::gauges::Gauges;
 use super::live_indexes::{self, Wish};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
 use super::work::{Batch, Op, Reached};
-use crate::changes::commit::Commit;
-use crate::changes::panics;
-use crate::changes::version::StateVersion;
+use crate::model::catalogue::{Catalogue, TableId};
+use crate::model::commit::Commit;
+use crate::model::version::StateVersion;
+use crate::testing::panics;
 
 /// Batches that may wait for the writer. A batch is what one read of the stream returned
 /// (at most a few hundred KiB, or one larger row), so this bounds memory to some tens of

@@ -12,18 +12,19 @@ use kelvin_io::executor::{now, sleep};
 
 use super::core::{Core, Recent};
 use super::lane::{give_reader_back, give_up, prepare, read, take_reader};
-use crate::changes::batch::Batch;
-use crate::changes::commit::Commit;
-use crate::changes::queue::Taken;
-use crate::changes::version::StateVersion;
 use crate::groups::reading::{Found, Reading};
 use crate::groups::syncer::Syncer;
+use crate::model::batch::Batch;
+use crate::model::catalogue::Catalogue;
+use crate::model::commit::Commit;
+use crate::model::reason::Reason;
+use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
-use crate::replica::catalogue::Catalogue;
 use crate::replica::reader::{ReadError, Reader};
+use crate::server::commit_queue::Taken;
 use crate::views::changed::Changed;
 use crate::views::pace::Pace;
-use crate::views::routing::{Reason, Routing};
+use crate::views::routing::Routing;
 use crate::views::task::{self, Done, Outcome};
 use crate::views::view::ViewId;
 
@@ -113,7 +114,7 @@ async fn read_inline(
             reader = Some(spare);
             continue;
         };
-        core.metrics.view_fell_back(&Outcome::Stale(reason));
+        core.metrics.view_fell_back(reason);
         let (back, result) = Box::pin(read(core, &mut begun, spare)).await;
         reader = back;
         match result {
@@ -232,20 +233,25 @@ impl Brought {
     /// Makes it take effect. `from`: the version before.
     fn settle(self, syncer: &mut Syncer, from: StateVersion, clock: f64) {
         syncer.shared.contents.arrived();
+        let metrics = self.metrics;
         for done in self.done {
             let view = done.view;
             let outcome = done.settle(&mut syncer.shared.views, from);
-            self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
-            if let Outcome::Failed(why) = &outcome {
-                crate::warn!("the queries of a view are refused until it can be kept again: {why}");
+            match &outcome {
+                Outcome::Stale(reason) => {
+                    metrics.iter().for_each(|metrics| metrics.view_fell_back(*reason));
+                }
+                Outcome::Failed(why) => {
+                    crate::warn!("the queries of a view are refused until it can be kept again: {why}");
+                }
+                Outcome::Same | Outcome::Touched => {}
             }
             syncer.brought_forward(view, outcome);
         }
         for (view, reason) in self.stale {
             syncer.shared.views.make_stale(view, from, reason);
-            let outcome = Outcome::Stale(reason);
-            self.metrics.iter().for_each(|metrics| metrics.view_fell_back(&outcome));
-            syncer.brought_forward(view, outcome);
+            metrics.iter().for_each(|metrics| metrics.view_fell_back(reason));
+            syncer.brought_forward(view, Outcome::Stale(reason));
         }
         self.lost.into_iter().for_each(|view| syncer.lose_view(view, clock));
         let read: Vec<ViewId> = self.read.iter().map(|(reading, _)| reading.request.view).collect();

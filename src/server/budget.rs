@@ -12,7 +12,7 @@ use std::time::Duration;
 use kelvin_io::{allocator, memory};
 
 use super::supervise::Guard;
-use crate::changes::panics;
+use crate::testing::panics;
 
 /// Time between looks. Hydrations take some tens of megabytes in it at most.
 const LOOK: Duration = Duration::from_millis(50);

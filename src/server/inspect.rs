@@ -15,8 +15,8 @@ use super::status::Password;
 use crate::backend::transform;
 use crate::backend::turns::CallKind;
 use crate::groups::inspect::Inspected;
-use crate::groups::syncer::Named;
 use crate::protocol::inspect::{self, Analyze, Request};
+use crate::zql::custom_query::Named;
 
 /// Protocol version from which on the time of a reading is a number.
 const PLAIN_TIMES: u32 = 51;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
 use super::lanes::MAX_LANES;
-use crate::changes::panics;
 use crate::replica::reader::{ReadError, Reader};
+use crate::testing::panics;
 use crate::views::scan::{Chunk, Job, scan};
 
 /// Chunks that a thread may be ahead of its core: a few, so that neither waits for the other

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::messages::{ask, transform_once};
 use super::session::Session;
 use crate::auth::upkeep::{Intervals, Upkeep, Validated};
-use crate::groups::sink::ConnectionId;
+use crate::model::ids::ConnectionId;
 use crate::protocol::error::ProtocolError;
 use crate::views::pace::Pace;
 

@@ -17,15 +17,16 @@ use crate::backend::clean_up::Forget;
 use crate::backend::push::{self, Batch, Queue};
 use crate::backend::transform::{self, Transformation};
 use crate::backend::turns::CallKind;
-use crate::changes::panics;
 use crate::groups::sink::Sink;
-use crate::groups::syncer::{Arrival, Named};
+use crate::groups::syncer::Arrival;
 use crate::groups::user::User;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
+use crate::testing::panics;
 use crate::views::pace::Pace;
 use crate::zql::ast::{self, ParseError, Strictness};
+use crate::zql::custom_query::Named;
 use crate::zql::limits::Limits;
 
 /// Wait of a sender whose group has too many mutations queued.

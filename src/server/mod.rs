@@ -8,6 +8,7 @@ mod analyse;
 pub mod batch;
 pub mod budget;
 mod clean_ups;
+pub mod commit_queue;
 pub mod core;
 mod core_run;
 mod cork;

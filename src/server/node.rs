@@ -16,10 +16,10 @@ use super::replication::{self, CoreLink};
 use super::status::Status;
 use super::supervise::{Ending, Supervisor};
 use super::{core_run, record_files};
-use crate::changes::queue::queue;
 use crate::config::{Config, RecordMode};
 use crate::cvr::recovered::Recovered;
 use crate::observe::metrics;
+use crate::server::commit_queue::queue;
 
 /// Orders that may wait for a core: it takes them as they come.
 const MAX_CONTROL: usize = 64;

@@ -26,11 +26,11 @@ use serde_json::Value;
 use super::cork::{Cork, MAX_COLLECTED};
 use super::inbox::Inbox;
 use super::settling::Settling;
-use crate::changes::panics;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
 use crate::protocol::downstream::{self, ends_poke};
 use crate::protocol::error::{ProtocolError, refusal_for};
+use crate::testing::panics;
 
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use super::handover::owner;
 use crate::cvr::frame::Frames;
-use crate::cvr::record::{Record, RecordId};
+use crate::cvr::record::Record;
 use crate::cvr::recovered::{Group, Incarnation, Recovered};
 use crate::cvr::replay::Replay;
+use crate::model::ids::RecordId;
 
 /// Ending of the files' names.
 const ENDING: &str = "records";
@@ -211,9 +212,9 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::changes::version::StateVersion;
     use crate::cvr::names::Row;
     use crate::cvr::record::GroupRecord;
+    use crate::model::version::StateVersion;
 
     fn group(id: &str, views: &[(u64, u64)]) -> Group {
         let record = GroupRecord {

@@ -405,7 +405,7 @@ mod tests {
     use kelvin_io::executor::start;
 
     use super::*;
-    use crate::changes::version::StateVersion;
+    use crate::model::version::StateVersion;
 
     fn output() -> Output {
         Output { bytes: vec![1; 100], ..Output::default() }

@@ -146,7 +146,7 @@ fn panic_on_order(file: std::path::PathBuf) {
             if let Ok(place) = std::fs::read_to_string(&file)
                 && std::fs::remove_file(&file).is_ok()
             {
-                crate::changes::panics::order(place.trim());
+                crate::testing::panics::order(place.trim());
             }
         }
     });

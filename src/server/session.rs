@@ -25,14 +25,15 @@ use super::overload;
 use super::settling::until_shown;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
-use crate::changes::panics;
 use crate::config::Config;
-use crate::groups::sink::{ConnectionId, Sink};
+use crate::groups::sink::Sink;
 use crate::groups::user::User;
+use crate::model::ids::ConnectionId;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
+use crate::testing::panics;
 
 /// Close code after a failed authentication.
 const CLOSE_AUTH: u16 = 3000;

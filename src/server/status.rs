@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::auth::guesses::{Guesses, MAX_WRONG};
-use crate::config::Secret;
+use crate::auth::secret::Secret;
 use crate::replica::gauges::Gauges;
 
 /// Silence after which a core counts as dead: it cannot answer for itself. The longest slice of work is some

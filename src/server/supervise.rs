@@ -14,7 +14,7 @@ use kelvin_io::executor;
 use kelvin_io::signals::Signal;
 
 use super::status::Status;
-use crate::changes::panics;
+use crate::testing::panics;
 use crate::upstream::manager::End;
 
 /// What ends a run.

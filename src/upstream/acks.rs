@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 
 /// Decides about one connection.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::heartbeat;
 use super::pgoutput::{Field, Invalid, Old, Pgoutput, Relation, Tuple, parse};
 use super::types::{Kind, Malformed, convert};
-use crate::changes::commit::{Row, RowKey};
-use crate::changes::version::StateVersion;
-use crate::replica::catalogue::{Catalogue, Table, TableId};
-use crate::replica::value::Value;
+use crate::model::catalogue::{Catalogue, Table, TableId};
+use crate::model::commit::{Row, RowKey};
+use crate::model::value::Value;
+use crate::model::version::StateVersion;
 use crate::replica::work::{Absent, Batch, Before, Op};
 
 /// Why a stream cannot be decoded any further. What came before is in the batch.
@@ -312,7 +312,7 @@ fn difference(table: &Table, relation: &Relation<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::catalogue::{Column, ZeroType};
+    use crate::model::catalogue::{Column, ZeroType};
     use crate::upstream::pgoutput::RelationColumn;
 
     fn table() -> Table {

@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 
 use super::error::{Doing, Error};
 use super::manager::{Events, Level};
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 use crate::replica::lag::Lag;
 
 /// When the first is sent: the stream has just been connected.

@@ -22,7 +22,7 @@ use super::shard::Shard;
 use super::slot::{self, NewSlot};
 use super::types::Malformed;
 use super::{check, replicas};
-use crate::replica::catalogue::{Catalogue, TableId};
+use crate::model::catalogue::{Catalogue, TableId};
 use crate::replica::gauges::Gauges;
 use crate::replica::load::{self, Loader};
 use crate::replica::metadata::Metadata;

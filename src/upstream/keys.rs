@@ -1,6 +1,6 @@
 //! Which columns identify a row (`docs/spec/replication.md` §5.4, §5.5).
 
-use crate::replica::catalogue::{Column, ColumnIndex, Index};
+use crate::model::catalogue::{Column, ColumnIndex, Index};
 
 /// An index as Postgres has it: no expressions, no condition.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ fn resolve<'a>(columns: &[Column], index: &'a UpstreamIndex) -> Option<Resolved<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::catalogue::ZeroType;
+    use crate::model::catalogue::ZeroType;
 
     fn column(name: &str, attnum: i16, not_null: bool) -> Column {
         Column {

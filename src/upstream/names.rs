@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::error::Error;
-use crate::replica::catalogue::Column;
+use crate::model::catalogue::Column;
 use crate::replica::schema::rowid_name;
 
 /// Column of the replica that holds the version of a row.

@@ -8,7 +8,7 @@ use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
 use super::types::{TypeFacts, zero_type};
-use crate::replica::catalogue::{Catalogue, Column, Table, TableId, quote};
+use crate::model::catalogue::{Catalogue, Column, Table, TableId, quote};
 
 /// `int2vector` and `oidvector`: they look like arrays in the system catalogue and print
 /// otherwise.

@@ -4,8 +4,8 @@ use tokio_postgres::Client;
 
 use super::error::{Doing, Error};
 use super::shard::Shard;
-use crate::changes::version::StateVersion;
-use crate::replica::catalogue::quote;
+use crate::model::catalogue::quote;
+use crate::model::version::StateVersion;
 
 /// Claims a slot for a replica that is about to be synced.
 ///

@@ -8,7 +8,7 @@
 use tokio_postgres::Client;
 
 use super::error::{Doing, Error};
-use crate::replica::catalogue::quote;
+use crate::model::catalogue::quote;
 
 /// Version of zero-cache's upstream schema whose tables [`setup`] creates; a zero-cache
 /// that takes over migrates from there.

@@ -9,8 +9,8 @@ use tokio_postgres::Client;
 
 use super::error::{Doing, Error};
 use super::shard::Shard;
-use crate::changes::version::StateVersion;
-use crate::replica::catalogue::quote;
+use crate::model::catalogue::quote;
+use crate::model::version::StateVersion;
 
 /// How long the server may take to build the snapshot of a new slot. It waits for every
 /// transaction that is running then.

@@ -194,7 +194,7 @@ fn slot_obstacle(metadata: &Metadata, state: Option<&SlotState>) -> Option<Strin
 /// moved past it (trap 3: Postgres would silently skip what is between).
 pub fn slot_problem(
     name: &str,
-    position: crate::changes::version::StateVersion,
+    position: crate::model::version::StateVersion,
     state: Option<&SlotState>,
 ) -> Option<String> {
     let Some(state) = state else {

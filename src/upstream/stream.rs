@@ -12,7 +12,7 @@ use kelvin_io::postgres::{Error as PostgresError, Message, Reader, Writer};
 
 use super::acks::Acks;
 use super::decode::{Decoder, Stop};
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 use crate::replica::gauges::Gauges;
 use crate::replica::work::{Batch, Op, Reached};
 

@@ -8,7 +8,7 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{self, Task};
 
 use super::error::Error;
-use crate::changes::panics;
+use crate::testing::panics;
 
 /// What ends a session for good.
 pub enum Verdict {

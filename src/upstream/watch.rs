@@ -17,7 +17,7 @@ use super::manager::{Events, Level, Settings};
 use super::published::{self, Published};
 use super::shard::Shard;
 use super::{replicas, slot};
-use crate::replica::catalogue::{Catalogue, Table};
+use crate::model::catalogue::{Catalogue, Table};
 use crate::replica::gauges::Gauges;
 
 /// How often upstream is looked at without a reason.

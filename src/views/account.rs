@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::routing::Reason;
 use super::spread::Spread;
+use crate::model::reason::Reason;
 
 /// Sums over the life of a view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,13 +12,13 @@ use std::rc::Rc;
 use super::changed::{Changed, ChangedRows};
 use super::journal::Delta;
 use super::pace::Pace;
-use super::routing::{Candidate, Candidates};
 use super::rows::{RowId, RowMap, RowSet, Rows};
 use super::state::{Slot, State};
 use super::view::{Layout, identity_bytes};
-use crate::changes::commit::Row;
-use crate::changes::version::StateVersion;
+use crate::model::commit::Row;
+use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
+use crate::views::routing::{Candidate, Candidates};
 use crate::zql::plan::{Kind, Node, Plan};
 use crate::zql::sql::Statements;
 
@@ -283,7 +283,7 @@ impl<'a, 'c, P: Pace> Advance<'a, 'c, P> {
         if plan.is_exact() {
             return Ok(true);
         }
-        let key = crate::zql::key::values(identity);
+        let key = crate::model::key::values(identity);
         let mut statement = self.reader.prepare(&plan.holds.text)?;
         let mut rows = statement.query(crate::zql::evaluate::parameters(&key, &plan.holds.constants))?;
         Ok(rows.next()?.is_some())
@@ -346,7 +346,7 @@ impl<'a, 'c, P: Pace> Advance<'a, 'c, P> {
 
     fn lookup(&self, node: usize, id: RowId) -> Result<Option<Row>, ReadError> {
         let plan = &self.plan.nodes[node];
-        let key = crate::zql::key::values(self.rows.borrow().key_of(id));
+        let key = crate::model::key::values(self.rows.borrow().key_of(id));
         let mut statement = self.reader.prepare(&plan.lookup.text)?;
         let mut rows = statement.query(crate::zql::evaluate::parameters(&key, &plan.lookup.constants))?;
         rows.next()?.map(|row| super::read::row(plan, row)).transpose()

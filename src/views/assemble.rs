@@ -10,7 +10,7 @@ use super::rows::{RowId, RowSet, Rows};
 use super::scan::{Chunk, FoundRow, Frame};
 use super::state::{Slot, State};
 use super::view::{Layout, ViewId};
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 use crate::zql::plan::Plan;
 
 /// Most rows that one view may hold. A browser's local store is far below it.

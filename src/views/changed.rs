@@ -7,10 +7,10 @@ use hashbrown::HashTable;
 
 use super::rows::{Identity, IdentityId, Rows};
 use super::view::identity_bytes;
-use crate::changes::batch::{Batch, Change, TableBatch};
-use crate::changes::commit::Row;
-use crate::changes::faults::{self, Fault};
-use crate::zql::key;
+use crate::model::batch::{Batch, Change, TableBatch};
+use crate::model::commit::Row;
+use crate::model::key;
+use crate::testing::faults::{self, Fault};
 
 /// One row before and after the batch.
 #[derive(Debug, Clone)]
@@ -114,8 +114,8 @@ impl<'c> Changed<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::catalogue::TableId;
-    use crate::replica::value::Value;
+    use crate::model::catalogue::TableId;
+    use crate::model::value::Value;
 
     #[test]
     fn rows_that_swap_their_client_keys_have_changed_their_contents() {

@@ -15,11 +15,11 @@ use super::fragment::Encoder;
 use super::journal::Delta;
 use super::registry::Views;
 use super::rows::{IdentityId, RowId, RowMap, Rows};
-use crate::changes::faults::{self, Fault};
-use crate::replica::catalogue::{Catalogue, quote};
+use crate::model::catalogue::{Catalogue, quote};
+use crate::model::key;
 use crate::replica::reader::{ReadError, Reader};
+use crate::testing::faults::{self, Fault};
 use crate::zql::evaluate::parameters;
-use crate::zql::key;
 
 /// Most bytes of fragments kept for one version. Beyond it rows are read again.
 const MAX_CACHED: usize = 32 << 20;

@@ -4,7 +4,7 @@ use super::journal::{Delta, MAX_KEYS};
 use super::pace::Pace;
 use super::rows::RowSet;
 use super::state::State;
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 
 /// What came, went and changed. `edited`: rows whose contents changed, if they stay. `None`:
 /// more than a journal keeps.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::registry::Views;
 use super::state::Slots;
 use super::view::{Status, View};
-use crate::replica::catalogue::Catalogue;
+use crate::model::catalogue::Catalogue;
 use crate::zql::plan::{Kind, Node};
 
 impl Views {

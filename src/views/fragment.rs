@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::replica::catalogue::{ColumnIndex, Table, ZeroType};
+use crate::model::catalogue::{ColumnIndex, Table, ZeroType};
+use crate::model::key::{self, MAX_SAFE_INTEGER, Scalar};
 use crate::replica::reader::ReadError;
-use crate::zql::key::{self, MAX_SAFE_INTEGER, Scalar};
 
 /// Writes the patches of one table as clients with one key see it.
 pub struct Encoder {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kelvin_io::websocket;
 
 use super::rows::RowId;
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 
 /// Most row patches per part, as the reference (`docs/spec/sync-protocol.md` §9.5).
 pub const PATCHES_PER_PART: usize = 100;

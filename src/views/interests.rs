@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 
 use super::sharded::ShardedMap;
 use super::view::ViewId;
-use crate::replica::catalogue::{ColumnIndex, TableId};
-use crate::replica::value::Value;
-use crate::zql::key;
+use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::key;
+use crate::model::value::Value;
 use crate::zql::order::{Cursor, Order};
 use crate::zql::predicate::{Bound, Predicate, Wanted};
 use crate::zql::test;

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::rows::{RowId, Rows};
-use crate::changes::version::StateVersion;
+use crate::model::version::StateVersion;
 
 /// Most row keys that one journal keeps. A tab that missed more is better off with the
 /// whole view; at 4 bytes a key this is 256 KiB for a busy view.
@@ -130,7 +130,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::catalogue::TableId;
+    use crate::model::catalogue::TableId;
 
     #[test]
     fn a_dropped_delta_raises_the_floor_and_a_quiet_view_keeps_it() {

@@ -2,10 +2,10 @@
 
 use rusqlite::Row as SqlRow;
 
-use crate::changes::commit::Row;
+use crate::model::commit::Row;
+use crate::model::key::Scalar;
+use crate::model::value::Value;
 use crate::replica::reader::ReadError;
-use crate::replica::value::Value;
-use crate::zql::key::Scalar;
 use crate::zql::plan::Node;
 
 /// A row that one of the node's statements gave: all columns of the table, in its order.

@@ -5,6 +5,7 @@
 //! views have looks for the parents of its changed rows once. The work is done in small steps,
 //! so that others can run in between; nothing takes effect here.
 
+use crate::model::reason::Reason;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -15,15 +16,15 @@ use super::interests::{ShapeId, Target};
 use super::registry::Views;
 use super::shapes::Shape;
 use super::view::{View, ViewId, identity_bytes};
-use crate::changes::batch::{Batch, TableBatch};
-use crate::changes::commit::Row;
-use crate::changes::faults::{self, Fault};
-use crate::replica::catalogue::{ColumnIndex, TableId};
+use crate::model::batch::{Batch, TableBatch};
+use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::commit::Row;
+use crate::model::key::Scalar;
+use crate::model::value::Value;
 use crate::replica::reader::{ReadError, Reader};
-use crate::replica::value::Value;
+use crate::testing::faults::{self, Fault};
 use crate::zql::builder::Constant;
 use crate::zql::evaluate::parameters;
-use crate::zql::key::Scalar;
 
 /// Changed rows per step.
 const CHANGES_PER_STEP: usize = 64;
@@ -45,34 +46,6 @@ pub enum Candidate {
     Changed(u32),
     /// One whose condition may be another now; as it is after the batch.
     Touched(Rc<Row>),
-}
-
-/// Why a view is read anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// It is not known which rows of a table changed.
-    Bulk,
-    /// Too many parents, or keys, of a condition; or finding them would be a scan.
-    Condition,
-    /// More rows than looking at each is worth.
-    Candidates,
-    /// A read that takes more than the live path may give it: a refill without an index.
-    Budget,
-}
-
-impl Reason {
-    /// All there are.
-    pub const ALL: [Reason; 4] = [Reason::Bulk, Reason::Condition, Reason::Candidates, Reason::Budget];
-
-    /// As metrics call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Reason::Bulk => "bulk",
-            Reason::Condition => "condition",
-            Reason::Candidates => "candidates",
-            Reason::Budget => "budget",
-        }
-    }
 }
 
 /// What one view has to look at.

@@ -10,8 +10,8 @@ use hashbrown::{HashMap, HashTable};
 
 use super::entries::Entries;
 use super::sharded::{PER_SHARD, ShardedMap, shard_of, splits};
-use crate::replica::catalogue::{ColumnIndex, TableId};
-use crate::zql::key;
+use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::key;
 
 /// Number of a row on this core. Valid while somebody holds a reference to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

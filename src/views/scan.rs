@@ -13,10 +13,10 @@ use super::fragment::Encoder;
 use super::full::{Frames, MAX_FULL_SIZE};
 use super::rows::IdentityId;
 use super::window::TAIL;
-use crate::changes::version::StateVersion;
+use crate::model::key::Scalar;
+use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
 use crate::zql::evaluate::{Collect, ScopeKey, evaluate};
-use crate::zql::key::Scalar;
 use crate::zql::order::Position;
 use crate::zql::plan::{Kind, Node, Plan};
 

@@ -11,13 +11,14 @@ use super::changed::Changed;
 use super::journal::Delta;
 use super::pace::Pace;
 use super::registry::Views;
-use super::routing::{Candidates, Reason};
 use super::rows::Rows;
 use super::state::State;
 use super::view::{Layout, ViewId};
-use crate::changes::panics;
-use crate::changes::version::StateVersion;
+use crate::model::reason::Reason;
+use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
+use crate::testing::panics;
+use crate::views::routing::Candidates;
 use crate::zql::plan::Plan;
 
 /// What is to be done for a view.

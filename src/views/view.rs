@@ -9,11 +9,11 @@ use super::interests::ShapeId;
 use super::journal::Journal;
 use super::rows::{IdentityId, RowId, Rows};
 use super::state::{Slots, State};
-use crate::changes::commit::Row;
-use crate::changes::version::StateVersion;
-use crate::cvr::record::RecordId;
-use crate::replica::catalogue::ColumnIndex;
-use crate::zql::key;
+use crate::model::catalogue::ColumnIndex;
+use crate::model::commit::Row;
+use crate::model::ids::RecordId;
+use crate::model::key;
+use crate::model::version::StateVersion;
 use crate::zql::plan::{Node, Plan};
 
 /// How the nodes of a plan map to identities and encoders; by node.

@@ -65,7 +65,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::value::Value;
+    use crate::model::value::Value;
     use crate::zql::ast::Direction;
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use crate::replica::value::Value;
+use crate::model::value::Value;
 
 /// Shortest text that is worth to be shared among the statements of a plan.
 const SHARED: usize = 64;

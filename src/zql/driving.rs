@@ -18,7 +18,7 @@ use super::planner::Planner;
 use super::predicate::Predicate;
 use super::resolved::{Resolved, comparable, correlation};
 use super::sql::wanted;
-use crate::replica::catalogue::{Table, quote};
+use crate::model::catalogue::{Table, quote};
 use crate::replica::reader::{ReadError, Reader};
 
 /// Most conditions from which a root may be read.

@@ -10,11 +10,11 @@ use rusqlite::Row;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 
 use super::builder::{Constant, Statement};
-use super::key::{self, Scalar};
 use super::plan::{MAX_WITNESSES, Node, Plan};
 use super::sql::{Statements, json_array};
+use crate::model::key::{self, Scalar};
+use crate::model::value::Value;
 use crate::replica::reader::{ReadError, Reader};
-use crate::replica::value::Value;
 
 /// Only integers that no client can hold are equal to a number without having its key.
 pub const UNEQUAL: &str = "a correlation key is an integer that clients cannot hold";

@@ -8,8 +8,8 @@ use super::planner::Planner;
 use super::resolved::{Resolved, comparable, correlation, visible_column};
 use super::sql::{column, columns, start};
 use super::test::{self, Test};
-use crate::replica::catalogue::{Table, quote};
-use crate::replica::value::Value;
+use crate::model::catalogue::{Table, quote};
+use crate::model::value::Value;
 
 /// Members of an AND or an OR that are joined in a row. SQLite reads each as one level deeper, and takes a
 /// thousand of them: more are put in brackets by halves.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::sql::json_array;
 use super::test::compare;
-use crate::replica::value::Value;
+use crate::model::value::Value;
 
 /// Values in order, each once.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_in_a_list_is_found_whatever_its_order() {
-        let numbers = [3.0, 1.5, 9e15, 1e300, -4.0, 3.0].map(super::super::test::number);
+        let numbers = [3.0, 1.5, 9e15, 1e300, -4.0, 3.0].map(Value::number);
         let list = List::new(numbers.iter().cloned());
         assert_eq!(list.values().len(), 5);
         assert!(numbers.iter().all(|number| list.contains(number)));

@@ -6,8 +6,8 @@ use std::cmp::Ordering;
 use super::ast::Direction;
 use super::predicate::Bound;
 use super::test;
-use crate::replica::catalogue::ColumnIndex;
-use crate::replica::value::Value;
+use crate::model::catalogue::ColumnIndex;
+use crate::model::value::Value;
 
 /// Columns of an order, completed with the key: no two rows are equal in it.
 pub type Order = [(ColumnIndex, Direction)];

@@ -12,9 +12,9 @@ use super::limits::TooMuch;
 use super::order::{Cursor, Order};
 use super::predicate::Predicate;
 use super::sql::{Refill, Statements};
-use crate::replica::catalogue::{ColumnIndex, Table, TableId};
+use crate::model::catalogue::{ColumnIndex, Table, TableId};
+use crate::model::value::Value;
 use crate::replica::live_indexes::Wish;
-use crate::replica::value::Value;
 
 pub use super::planner::plan;
 

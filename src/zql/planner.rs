@@ -16,10 +16,10 @@ use super::plan::{Exists, Keys, Kind, Node, Plan, PlanError};
 use super::predicate::Predicate;
 use super::resolved::{Resolved, comparable, correlation, cursor, limit, visible_column};
 use super::test::{self, Test};
-use crate::changes::panics;
-use crate::replica::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
+use crate::model::value::Value;
 use crate::replica::live_indexes::Wish;
-use crate::replica::value::Value;
+use crate::testing::panics;
 
 /// Most columns of an index that is wished for: the first ones leave few rows.
 const MAX_COLUMNS: usize = 3;

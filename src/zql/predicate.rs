@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::key::MAX_SAFE_INTEGER;
 use super::test::{self, Comparison, Test};
-use crate::replica::catalogue::ColumnIndex;
-use crate::replica::value::Value;
+use crate::model::catalogue::ColumnIndex;
+use crate::model::key::MAX_SAFE_INTEGER;
+use crate::model::value::Value;
 
 /// Values that rows must have in certain columns.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,8 +6,8 @@ use super::ast::{Ast, Correlated, Direction, Literal};
 use super::order::Cursor;
 use super::plan::PlanError;
 use super::test;
-use crate::replica::catalogue::{ColumnIndex, Table};
-use crate::replica::value::Value;
+use crate::model::catalogue::{ColumnIndex, Table};
+use crate::model::value::Value;
 
 /// A subquery with its correlation resolved.
 pub(super) struct Resolved<'a> {

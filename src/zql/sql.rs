@@ -14,8 +14,8 @@ use super::planner::Planner;
 use super::predicate::Predicate;
 use super::resolved::{Resolved, cursor};
 use super::test::Test;
-use crate::replica::catalogue::{ColumnIndex, Table, quote};
-use crate::replica::value::Value;
+use crate::model::catalogue::{ColumnIndex, Table, quote};
+use crate::model::value::Value;
 
 /// The version of a row (`docs/spec/replication.md` §7.1), quoted.
 const VERSION: &str = "\"_0_version\"";

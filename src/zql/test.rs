@@ -5,11 +5,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::ast::{Literal, Operand, Operator};
-use super::like::{self, Pattern};
 use super::list::List;
 use super::plan::PlanError;
-use crate::replica::catalogue::{ColumnIndex, Table, ZeroType};
-use crate::replica::value::Value;
+use crate::model::catalogue::{ColumnIndex, Table, ZeroType};
+use crate::model::value::Value;
+use crate::replica::like::{self, Pattern};
 
 /// A resolved comparison. Null on the column side is false unless the variant says otherwise.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,15 +97,9 @@ pub fn stored(literal: &Literal, zero_type: ZeroType) -> Option<Value> {
         (ZeroType::Json, literal) => Value::Text(json_text(literal).into()),
         (ZeroType::String, Literal::String(s)) => Value::Text(s.as_str().into()),
         (ZeroType::Boolean, Literal::Bool(b)) => Value::Integer(*b as i64),
-        (ZeroType::Number, Literal::Number(n)) => number(*n),
+        (ZeroType::Number, Literal::Number(n)) => Value::number(*n),
         _ => return None,
     })
-}
-
-/// A number as the replica stores it: -0 is 0, integers are integers.
-pub fn number(n: f64) -> Value {
-    const SAFE: f64 = 9_007_199_254_740_991.0;
-    if n.fract() == 0.0 && n.abs() <= SAFE { Value::Integer(n as i64) } else { Value::Real(n) }
 }
 
 fn json_text(literal: &Literal) -> String {

@@ -7,8 +7,8 @@ use crate::model::random;
 use crate::model::replica::Replica;
 use crate::support::postgres::Cluster;
 use crate::support::sql::Sql;
+use kelvin::replica::like::{Pattern, fold};
 use kelvin::replica::reader::{ReadError, Reader};
-use kelvin::zql::like::{Pattern, fold};
 
 /// Texts and patterns.
 fn pairs(choices: &mut Choices, count: usize, alphabet: &[char]) -> Vec<(String, String)> {

@@ -9,7 +9,7 @@ use crate::model::disk::{Disk, End};
 use crate::model::world::World;
 use crate::support::app::{THREE, of};
 use crate::support::stage::Stage;
-use kelvin::groups::purging::Purging;
+use kelvin::model::purging::Purging;
 use kelvin::protocol::cookie::{Cookie, MAX_STEP};
 
 const HOUR: f64 = 3_600_000.0;

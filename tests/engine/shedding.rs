@@ -2,7 +2,7 @@
 
 use crate::model::world::World;
 use kelvin::groups::shedding::Excess;
-use kelvin::groups::sink::ConnectionId;
+use kelvin::model::ids::ConnectionId;
 use kelvin::protocol::error::ProtocolError;
 use kelvin::protocol::upstream::{QueryBody, QueryOp};
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::model::simulation::{Failure, Life, Run, run};
-use kelvin::changes::faults::{self, Fault};
+use kelvin::testing::faults::{self, Fault};
 
 /// Seeds that found something once, with the steps that it took: every run repeats them.
 const KEPT: [(u64, usize); 1] = [(5082, 100)];

@@ -11,7 +11,7 @@ use crate::model::keeper::{Keeper, Name};
 use crate::model::replica::Replica;
 use crate::model::tree::{Chosen, Synced, judge, nodes};
 use crate::model::{print, random, random_query};
-use kelvin::changes::commit::TableChange;
+use kelvin::model::commit::TableChange;
 use kelvin::views::view::ViewId;
 use kelvin::zql::ast::Ast;
 use proptest::prelude::*;
@@ -55,7 +55,7 @@ impl Watched {
         &mut self,
         keeper: &Keeper,
         db: &Database,
-        since: kelvin::changes::version::StateVersion,
+        since: kelvin::model::version::StateVersion,
         bulk: &BTreeSet<usize>,
     ) -> Result<(), String> {
         let (synced, chosen) = self.held(keeper, db, Some(&self.chosen))?;

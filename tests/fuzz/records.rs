@@ -1,9 +1,10 @@
 //! The record log.
 
-use kelvin::changes::version::StateVersion;
 use kelvin::cvr::frame::{Chain, Frames, MAX_PAYLOAD, head};
-use kelvin::cvr::record::{Batch, Header, LeftRecord, Record, RecordId, RecordedDelta, Start};
+use kelvin::cvr::record::{Batch, Header, LeftRecord, Record, RecordedDelta, Start};
 use kelvin::cvr::replay::Replay;
+use kelvin::model::ids::RecordId;
+use kelvin::model::version::StateVersion;
 use proptest::prelude::*;
 use proptest::sample::Index;
 

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kelvin::model::lexi;
 use kelvin::protocol::connect::{MAX_ID, parse};
 use kelvin::protocol::cookie::Cookie;
-use kelvin::protocol::lexi;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kelvin::changes::faults::{self, Fault};
 use kelvin::protocol::cookie::Cookie;
 use kelvin::protocol::upstream::QueryOp;
+use kelvin::testing::faults::{self, Fault};
 
 use super::choices::Choices;
 use super::client::{Receiver, Store};

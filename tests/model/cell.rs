@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use kelvin::replica::value::Value;
+use kelvin::model::value::Value;
 use kelvin::zql::ast::Literal;
 use serde_json::json;
 

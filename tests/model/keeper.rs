@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_lite::future::block_on;
-use kelvin::changes::batch::Batch;
-use kelvin::changes::commit::Commit;
-use kelvin::changes::version::StateVersion;
-use kelvin::replica::catalogue::Catalogue;
+use kelvin::model::batch::Batch;
+use kelvin::model::catalogue::Catalogue;
+use kelvin::model::commit::Commit;
+use kelvin::model::version::StateVersion;
 use kelvin::replica::live_indexes::Wish;
 use kelvin::replica::reader::Reader;
 use kelvin::views::assemble::Assembly;

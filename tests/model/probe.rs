@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kelvin::model::key;
+use kelvin::model::value::Value;
 use kelvin::replica::reader::ReadError;
-use kelvin::replica::value::Value;
 use kelvin::zql::evaluate::{Collect, ScopeKey};
-use kelvin::zql::key;
 use kelvin::zql::plan::{Kind, Node, Plan};
 use rusqlite::types::ValueRef;
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kelvin::changes::commit::{Commit, Row as StoredRow};
-use kelvin::changes::version::StateVersion;
+use kelvin::model::catalogue::{Catalogue, TableId};
+use kelvin::model::commit::{Commit, Row as StoredRow};
+use kelvin::model::version::StateVersion;
 use kelvin::replica::apply::Applier;
-use kelvin::replica::catalogue::{Catalogue, TableId};
 use kelvin::replica::live_indexes::{self, Wish};
 use kelvin::replica::metadata::{self, Metadata};
 use kelvin::replica::reader::Reader;

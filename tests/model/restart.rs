@@ -1,10 +1,10 @@
 //! A core that records, ends at any moment, and comes back.
 
-use kelvin::changes::faults::{self, Fault};
 use kelvin::cvr::frame::MAX_PAYLOAD;
 use kelvin::cvr::parts::Sizes;
 use kelvin::groups::recorder::LogName;
 use kelvin::groups::restore::Restoration;
+use kelvin::testing::faults::{self, Fault};
 
 use super::choices::Choices;
 use super::core::Core;

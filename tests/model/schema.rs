@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kelvin::model::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, TableId, ZeroType};
 use kelvin::protocol::client_schema::{ClientColumn, ClientSchema, ClientTable};
-use kelvin::replica::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, TableId, ZeroType};
 use kelvin::zql::plan::Keys;
 
 use super::cell::Kind;

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use kelvin::groups::sink::ConnectionId;
-use kelvin::groups::syncer::{Arrival, Named, Transformed};
+use kelvin::groups::syncer::Arrival;
+use kelvin::model::ids::ConnectionId;
 use kelvin::protocol::cookie::Cookie;
 use kelvin::protocol::error::Kind;
 use kelvin::protocol::upstream::{InitConnection, QueryBody, QueryOp};
 use kelvin::views::view::ViewId;
 use kelvin::zql::ast::Ast;
+use kelvin::zql::custom_query::{Named, Transformed};
 use serde_json::value::RawValue;
 
 use super::cell::Cell;

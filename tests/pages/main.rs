@@ -1,4 +1,5 @@
 //! What the pages say of the code, and the code of the reference.
 
+mod arrows;
 mod compatibility;
 mod pages;

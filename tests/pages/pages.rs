@@ -132,39 +132,6 @@ fn every_metric_that_a_page_or_the_generator_names_is_one() {
     assert!(count > 10, "{count} are named");
 }
 
-/// A crate's or folder's modules that its files use.
-fn used_by(folder: &str) -> BTreeSet<String> {
-    let used = Regex::new(r"crate::([a-z]+)\b").expect("a pattern");
-    let mut modules = BTreeSet::new();
-    for file in files(folder, ".rs") {
-        // Tests may use what they like.
-        let source = text(&file);
-        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-        modules.extend(used.captures_iter(source).map(|found| found[1].to_owned()));
-    }
-    modules
-}
-
-#[test]
-fn dependencies_point_downward_as_the_map_says() {
-    let layers = ["server", "groups", "views", "zql", "replica"];
-    for (at, layer) in layers.iter().enumerate() {
-        let used = used_by(&format!("src/{layer}"));
-        let above = layers[..at].iter().filter(|above| used.contains(**above));
-        // What the map says of the one exception.
-        let above: Vec<&&str> = above.filter(|above| (*layer, **above) != ("replica", "zql")).collect();
-        assert!(above.is_empty(), "{layer} uses {above:?}");
-    }
-    let of_zql = Regex::new(r"crate::zql::([a-z_]+)").expect("a pattern");
-    for file in files("src/replica", ".rs") {
-        for found in of_zql.captures_iter(&text(&file)) {
-            assert_eq!(&found[1], "like", "{file} uses more of zql than the map says");
-        }
-    }
-    let known: BTreeSet<String> = layers.iter().map(|layer| (*layer).to_owned()).collect();
-    assert!(used_by("src/protocol").is_disjoint(&known), "protocol knows nobody");
-}
-
 #[test]
 fn only_io_names_the_runtime_and_only_the_settings_read_the_environment() {
     for file in files("src", ".rs") {

@@ -8,7 +8,7 @@ use crate::support::on_executor;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::replicator::{Replicator, Scratch};
 use crate::support::tables;
-use kelvin::changes::version::StateVersion;
+use kelvin::model::version::StateVersion;
 use kelvin::replica::file::{Found, inspect};
 use kelvin_io::executor;
 use kelvin_io::postgres::{Target, connect};

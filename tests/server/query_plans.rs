@@ -3,7 +3,7 @@
 use crate::support::on_executor;
 use crate::support::postgres::Cluster;
 use crate::support::replicator::{Replicator, Scratch};
-use kelvin::replica::catalogue::{Catalogue, ColumnIndex, Table};
+use kelvin::model::catalogue::{Catalogue, ColumnIndex, Table};
 use kelvin::replica::reader::Reader;
 use kelvin::zql::ast::{self, Strictness};
 use kelvin::zql::explain::explain;

@@ -9,7 +9,7 @@ use crate::support::random::Random;
 use crate::support::replicator::{Replicator, Scratch, settings};
 use crate::support::values::{CASES, PRELUDE, literal};
 use crate::support::{tables, values};
-use kelvin::replica::value::Value;
+use kelvin::model::value::Value;
 use kelvin::upstream::copy::Format;
 use kelvin::upstream::manager::Settings;
 

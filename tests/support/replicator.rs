@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use kelvin::changes::commit::{Commit, TableChange};
-use kelvin::changes::version::StateVersion;
-use kelvin::replica::catalogue::Catalogue;
+use kelvin::model::catalogue::Catalogue;
+use kelvin::model::commit::{Commit, TableChange};
+use kelvin::model::version::StateVersion;
 use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::Wish;
 use kelvin::replica::writer::Commits;
@@ -182,7 +182,7 @@ fn keyed(connection: &rusqlite::Connection, start: &Start, name: &str) -> BTreeM
     if table.row_key.is_empty() {
         return BTreeMap::new();
     }
-    let key_table = kelvin::replica::catalogue::Table {
+    let key_table = kelvin::model::catalogue::Table {
         columns: table
             .row_key
             .iter()

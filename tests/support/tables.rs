@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use kelvin::replica::catalogue::{Catalogue, Table, quote};
-use kelvin::replica::value::Value;
+use kelvin::model::catalogue::{Catalogue, Table, quote};
+use kelvin::model::value::Value;
 use kelvin::upstream::copy::{Columns, Format};
 use kelvin::upstream::types::Malformed;
 use rusqlite::types::ValueRef;

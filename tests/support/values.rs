@@ -1,6 +1,6 @@
 //! Values of every column type: known ones with what a client must see, and random ones.
 
-use kelvin::replica::value::Value;
+use kelvin::model::value::Value;
 
 use super::random::Random;
 

@@ -9,7 +9,7 @@ mod text;
 
 use super::published::PublishedTable;
 use super::types::{Form, Kind, Malformed, Stored};
-use crate::replica::catalogue::quote;
+use crate::model::catalogue::quote;
 
 /// A format of COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Which rule converts a column, and what clients see of it.
 
-use crate::replica::catalogue::ZeroType;
+use crate::model::catalogue::ZeroType;
 
 /// How the text of a type becomes a stored value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kelvin_io::notify::{Notified, Notifier, notify};
 
-use super::commit::Commit;
-use super::version::StateVersion;
+use crate::model::commit::Commit;
+use crate::model::version::StateVersion;
 
 /// Most bytes of rows that wait for one core. The rows are shared by all cores, so this is
 /// about the most that a stuck core can pin.

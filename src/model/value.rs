@@ -19,6 +19,12 @@ pub enum Value {
 }
 
 impl Value {
+    /// A number as the replica stores it: -0 is 0, integers are integers.
+    pub fn number(n: f64) -> Value {
+        const SAFE: f64 = 9_007_199_254_740_991.0;
+        if n.fract() == 0.0 && n.abs() <= SAFE { Value::Integer(n as i64) } else { Value::Real(n) }
+    }
+
     /// Bytes that the value occupies beside the enum itself, for budgets.
     pub fn heap_size(&self) -> usize {
         match self {

@@ -1,6 +1,6 @@
 //! State versions (`docs/spec/replication.md` §6).
 
-use crate::protocol::lexi;
+use crate::model::lexi;
 
 /// Position in the upstream's log: the commit LSN of the transaction that a state ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::version::StateVersion;
-use crate::replica::catalogue::TableId;
-use crate::replica::value::Value;
+use crate::model::catalogue::TableId;
+use crate::model::value::Value;
+use crate::model::version::StateVersion;
 
 /// All columns of one row, in catalogue order, without `_0_version`.
 pub type Row = Box<[Value]>;

@@ -5,7 +5,7 @@
 
 use rusqlite::types::ValueRef;
 
-use crate::replica::value::Value;
+use crate::model::value::Value;
 
 /// Integers beyond this cannot be told apart as doubles, and no client can hold them.
 pub const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
@@ -105,7 +105,7 @@ fn next(bytes: &[u8]) -> Option<(Value, &[u8])> {
     match *tag {
         NUMBER => {
             let (number, rest) = rest.split_first_chunk::<8>()?;
-            Some((crate::zql::test::number(f64::from_bits(u64::from_be_bytes(*number))), rest))
+            Some((Value::number(f64::from_bits(u64::from_be_bytes(*number))), rest))
         }
         LARGE_INTEGER => {
             let (number, rest) = rest.split_first_chunk::<8>()?;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::commit::{Commit, Row, TableChange};
-use super::faults::{self, Fault};
-use super::version::StateVersion;
-use crate::replica::catalogue::{Catalogue, TableId};
-use crate::zql::key;
+use crate::model::catalogue::{Catalogue, TableId};
+use crate::model::commit::{Commit, Row, TableChange};
+use crate::model::key;
+use crate::model::version::StateVersion;
+use crate::testing::faults::{self, Fault};
 
 /// Net change of one row over a batch, borrowed from its commits.
 #[derive(Debug, Clone, Copy)]
@@ -105,8 +105,8 @@ fn differs(change: &Change) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changes::commit::RowChange;
-    use crate::replica::value::Value;
+    use crate::model::commit::RowChange;
+    use crate::model::value::Value;
 
     fn commit(version: u64, changes: Vec<(i64, Option<i64>, Option<i64>)>) -> Arc<Commit> {
         let row = |key: i64, v: i64| -> Row { [Value::Integer(key), Value::Integer(v)].into() };

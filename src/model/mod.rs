@@ -1,0 +1,14 @@
+//! What several folders need and none owns: values and keys of rows, tables, versions, commits, ids.
+//!
+//! Rules 1 and 2 of `docs/spec/rules.md`.
+
+pub mod batch;
+pub mod catalogue;
+pub mod commit;
+pub mod ids;
+pub mod key;
+pub mod lexi;
+pub mod purging;
+pub mod reason;
+pub mod value;
+pub mod version;

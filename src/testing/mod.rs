@@ -1,0 +1,4 @@
+//! What tests do to the code that serves: they switch rules off, and order panics. Nothing of it is in a release.
+
+pub mod faults;
+pub mod panics;
