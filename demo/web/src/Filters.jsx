@@ -80,10 +80,12 @@ export function Filters() {
 
 function SearchBox({value, onChange}) {
   const [text, setText] = useState(value);
-  // Changed from elsewhere: back button, "Clear".
-  useEffect(() => {
+  const [shown, setShown] = useState(value);
+  // Changed from elsewhere: back button, "Clear". Not in an effect: a timer of the old word could be faster.
+  if (shown !== value) {
+    setShown(value);
     setText(value);
-  }, [value]);
+  }
   useEffect(() => {
     if (text === value) return;
     const timer = setTimeout(() => onChange(text), TYPING_MS);
