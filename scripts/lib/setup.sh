@@ -113,7 +113,7 @@ need_packages() {
 
 need_cargo() {
   have cargo || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH
-  have cargo || die "cargo is missing: Kelvin is written in Rust" \
+  have cargo || die "cargo is missing: Kelvin is written in Rust (1.92 or newer)" \
     "install Rust, e.g. from https://rustup.rs, and open a new shell;" \
     "or set KELVIN_BIN to a kelvin that is built already"
   have cc || apt_install "a C compiler" build-essential
