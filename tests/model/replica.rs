@@ -91,9 +91,7 @@ impl Replica {
         Arc::new(Commit {
             version: self.version,
             previous,
-            schema_epoch: self.schema.catalogue.epoch,
             tables,
-            permissions_changed: false,
             size,
         })
     }
