@@ -107,7 +107,7 @@ fn those_without_room_are_counted() {
     }
     assert!(refused > 2, "{sent_away} were sent away, {} served", served.len());
     assert_eq!(page().value("kelvin_overload_refusals_total") - before, f64::from(refused));
-    // Those that close leave what can be given up, and is when others come.
+    // What those leave that close is given up when others come.
     let mut closed = served.len();
     served.iter_mut().for_each(|client| client.vanish());
     let deadline = Instant::now() + SHOWN;
