@@ -176,9 +176,7 @@ fn route_rows(keeper: &mut Keeper, replica: &Replica, table: usize, rows: &[Row]
     let commit = Commit {
         version: end,
         previous: StateVersion::ZERO,
-        schema_epoch: 1,
         tables: [(TableId(table as u16), TableChange::Rows(rows.iter().map(change).collect()))].into(),
-        permissions_changed: false,
         size: 0,
     };
     let commits = [Arc::new(commit)];

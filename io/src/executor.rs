@@ -443,6 +443,33 @@ mod tests {
     }
 
     #[test]
+    fn a_sleep_wakes_whoever_asked_last() {
+        #[derive(Default)]
+        struct Asked(AtomicUsize);
+        impl Wake for Asked {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let executor = start("test", None, || async {
+            let (first, last) = (Arc::new(Asked::default()), Arc::new(Asked::default()));
+            let mut sleeping = std::pin::pin!(sleep(Duration::from_millis(20)));
+            for asked in [&first, &last] {
+                let waker = Waker::from(asked.clone());
+                assert!(sleeping.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+            let woken = async {
+                while last.0.load(Ordering::Relaxed) == 0 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let in_time = timeout(Duration::from_secs(10), woken).await.is_some();
+            (in_time, first.0.load(Ordering::Relaxed))
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), (true, 0));
+    }
+
+    #[test]
     fn a_timeout_ends_a_future_that_never_does() {
         let executor = start("test", None, || async {
             timeout(Duration::from_millis(5), std::future::pending::<()>()).await

@@ -125,28 +125,58 @@ mod tests {
     use super::*;
     use crate::executor::{spawn, start};
 
+    /// What a thread returns that is to end within seconds; `None`: it did not.
+    fn in_time<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(run()));
+        result.recv_timeout(Duration::from_secs(20)).ok()
+    }
+
+    /// Waits for any signal that has a handler, as the runtime's sleep does.
+    fn pause() {
+        // SAFETY: the call takes nothing and touches no memory of ours.
+        unsafe { libc::pause() };
+    }
+
     #[test]
     fn an_executor_that_stands_still_is_woken() {
         let before = nudges();
-        let executor = start("test", None, move || async move {
-            // A core that does not come to its tasks, as one that sleeps does not.
-            while nudges() == before {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            spawn(async { 7 }).await
-        });
-        assert_eq!(executor.unwrap().join().unwrap(), Some(7));
+        let executor = || {
+            let executor = start("test", None, || async {
+                // A core that does not come to its tasks.
+                pause();
+                spawn(async { 7 }).await
+            });
+            executor.expect("it starts").join().expect("it ends")
+        };
+        assert_eq!(in_time(executor), Some(Some(7)));
         assert!(nudges() > before);
     }
 
     #[test]
     fn one_that_sleeps_before_it_has_begun_is_woken() {
-        let sleeper = std::thread::spawn(|| {
-            let pulse = Pulse::of_this_thread();
-            // SAFETY: it waits for any signal that has a handler, as the runtime's sleep does.
-            unsafe { libc::pause() };
-            drop(pulse);
+        let sleeper = || {
+            let _pulse = Pulse::of_this_thread();
+            pause();
+        };
+        assert_eq!(in_time(sleeper), Some(()));
+    }
+
+    #[test]
+    fn a_thread_that_nobody_watches_sleeps_on() {
+        let mut sleeper = None;
+        let (began, begun) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: it returns a number.
+            let _ = began.send(unsafe { libc::pthread_self() });
+            pause();
         });
-        sleeper.join().unwrap();
+        sleeper.replace(begun.recv().expect("it begins"));
+        let _watched = Pulse::of_this_thread();
+        std::thread::sleep(LOOK * (STILL + 2));
+        assert!(!thread.is_finished(), "the others are woken by what is watched");
+        // SAFETY: the thread is there until it is woken by this signal, which does nothing else.
+        unsafe { libc::pthread_kill(sleeper.expect("a thread"), SIGNAL) };
+        thread.join().expect("it ends");
     }
 }

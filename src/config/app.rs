@@ -17,16 +17,6 @@ impl App {
         format!("{}_{}", self.id, self.shard_num)
     }
 
-    /// The schema of the client view records, `zero_0/cvr`.
-    pub fn cvr_schema(&self) -> String {
-        self.shard_schema() + "/cvr"
-    }
-
-    /// The schema of the change log, `zero_0/cdc`.
-    pub fn change_schema(&self) -> String {
-        self.shard_schema() + "/cdc"
-    }
-
     /// The publication of all public tables, `_zero_public_0`.
     pub fn default_publication(&self) -> String {
         format!("_{}_public_{}", self.id, self.shard_num)

@@ -121,9 +121,7 @@ mod tests {
         Arc::new(Commit {
             version: StateVersion(version),
             previous: StateVersion(version - 1),
-            schema_epoch: 0,
             tables: [(TableId(0), TableChange::Rows(rows))].into(),
-            permissions_changed: false,
             size: 0,
         })
     }

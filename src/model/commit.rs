@@ -41,12 +41,8 @@ pub struct Commit {
     pub version: StateVersion,
     /// State before it. A receiver whose last version differs has a gap.
     pub previous: StateVersion,
-    /// Epoch of the catalogue that the rows follow.
-    pub schema_epoch: u64,
     /// Changed tables, net over the commit.
     pub tables: HashMap<TableId, TableChange>,
-    /// The permissions row changed: queries of clients are transformed again.
-    pub permissions_changed: bool,
     /// Approximate size of the rows in bytes, for queue budgets.
     pub size: usize,
 }

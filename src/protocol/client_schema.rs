@@ -4,11 +4,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::list::map_at_most;
+
+/// Most tables of a schema. An app has tens, rarely hundreds.
+pub const MAX_TABLES: usize = 10_000;
+
+/// Most columns of a table. Postgres takes 1,600 at most.
+pub const MAX_COLUMNS: usize = 1_600;
+
 /// Tables by server name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSchema {
     /// Tables by server name.
+    #[serde(deserialize_with = "map_at_most::<_, MAX_TABLES, _>")]
     pub tables: BTreeMap<String, ClientTable>,
 }
 
@@ -17,6 +26,7 @@ pub struct ClientSchema {
 #[serde(deny_unknown_fields)]
 pub struct ClientTable {
     /// Types by server column name.
+    #[serde(deserialize_with = "map_at_most::<_, MAX_COLUMNS, _>")]
     pub columns: BTreeMap<String, ClientColumn>,
     /// Key columns; sorted by name, as clients normalise it.
     #[serde(rename = "primaryKey")]

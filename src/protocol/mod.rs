@@ -8,5 +8,6 @@ pub mod cookie;
 pub mod downstream;
 pub mod error;
 pub mod inspect;
+mod list;
 pub(crate) mod problem;
 pub mod upstream;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::client_schema::ClientSchema;
 use super::inspect;
+use super::list::{AtMost, MapAtMost, Unread, UnreadTexts};
 use super::problem::problem;
 
 /// Most query operations in one message.
@@ -147,6 +148,9 @@ pub struct Mutation<'m> {
     pub client_id: String,
 }
 
+type ClientIds = AtMost<String, MAX_CLIENT_IDS>;
+type RawHeaders = MapAtMost<String, MAX_HEADERS>;
+
 /// Why a message cannot be taken.
 pub type Invalid = String;
 
@@ -154,20 +158,20 @@ pub type Invalid = String;
 #[serde(deny_unknown_fields)]
 struct RawInit<'m> {
     #[serde(rename = "desiredQueriesPatch", borrow)]
-    desired: Vec<RawOp<'m>>,
+    desired: AtMost<RawOp<'m>, MAX_QUERY_OPS>,
     #[serde(rename = "clientSchema")]
     client_schema: Option<ClientSchema>,
     deleted: Option<RawDeleted>,
     #[serde(rename = "userPushURL")]
     push_url: Option<String>,
     #[serde(rename = "userPushHeaders")]
-    push_headers: Option<BTreeMap<String, String>>,
+    push_headers: Option<RawHeaders>,
     #[serde(rename = "userQueryURL")]
     query_url: Option<String>,
     #[serde(rename = "userQueryHeaders")]
-    query_headers: Option<BTreeMap<String, String>>,
+    query_headers: Option<RawHeaders>,
     #[serde(rename = "activeClients")]
-    active_clients: Option<Vec<String>>,
+    active_clients: Option<ClientIds>,
     #[serde(rename = "traceparent")]
     _traceparent: Option<String>,
     // Clients of protocol 30 (ruling 13).
@@ -181,9 +185,9 @@ struct RawInit<'m> {
 #[serde(deny_unknown_fields)]
 struct RawDeleted {
     #[serde(rename = "clientIDs")]
-    client_ids: Option<Vec<String>>,
+    client_ids: Option<ClientIds>,
     #[serde(rename = "clientGroupIDs")]
-    _group_ids: Option<Vec<String>>,
+    _group_ids: Option<UnreadTexts>,
 }
 
 #[derive(Deserialize)]
@@ -203,7 +207,7 @@ struct RawOp<'m> {
 #[serde(deny_unknown_fields)]
 struct RawChange<'m> {
     #[serde(rename = "desiredQueriesPatch", borrow)]
-    desired: Vec<RawOp<'m>>,
+    desired: AtMost<RawOp<'m>, MAX_QUERY_OPS>,
     #[serde(rename = "traceparent")]
     _traceparent: Option<String>,
 }
@@ -214,7 +218,7 @@ struct RawPush<'m> {
     #[serde(rename = "clientGroupID")]
     group_id: String,
     #[serde(borrow)]
-    mutations: Vec<&'m RawValue>,
+    mutations: AtMost<&'m RawValue, MAX_MUTATIONS>,
     #[serde(rename = "pushVersion")]
     push_version: Number,
     #[serde(rename = "schemaVersion")]
@@ -230,15 +234,15 @@ struct RawPush<'m> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawMutation<'m> {
+struct RawMutation {
     #[serde(rename = "type")]
     kind: String,
     id: f64,
     #[serde(rename = "clientID")]
     client_id: String,
     name: String,
-    #[serde(rename = "args", borrow)]
-    _args: Vec<&'m RawValue>,
+    #[serde(rename = "args")]
+    _args: Unread,
     #[serde(rename = "timestamp")]
     _timestamp: f64,
 }
@@ -274,7 +278,7 @@ pub fn parse(message: &str) -> Result<Upstream<'_>, Invalid> {
         }
         "deleteClients" => {
             let raw: RawDeleted = read(body, kind)?;
-            Ok(Upstream::DeleteClients(client_ids(raw.client_ids.unwrap_or_default())?))
+            Ok(Upstream::DeleteClients(raw.client_ids.map_or(Ok(Vec::new()), client_ids)?))
         }
         "push" => push(read(body, kind)?).map(|p| Upstream::Push(Box::new(p))),
         "ping" => read::<Empty>(body, kind).map(|_| Upstream::Ping),
@@ -319,11 +323,8 @@ fn name(text: String, what: &str) -> Result<String, Invalid> {
     Ok(text)
 }
 
-fn client_ids(ids: Vec<String>) -> Result<Vec<String>, Invalid> {
-    if ids.len() > MAX_CLIENT_IDS {
-        return Err(format!("more than {MAX_CLIENT_IDS} ids of clients in one list"));
-    }
-    ids.into_iter().map(|id| name(id, "clientID")).collect()
+fn client_ids(ids: ClientIds) -> Result<Vec<String>, Invalid> {
+    ids.0.into_iter().map(|id| name(id, "clientID")).collect()
 }
 
 fn text(text: Option<String>, what: &str) -> Result<Option<String>, Invalid> {
@@ -333,22 +334,16 @@ fn text(text: Option<String>, what: &str) -> Result<Option<String>, Invalid> {
     }
 }
 
-fn headers(headers: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String>, Invalid> {
-    let headers = headers.unwrap_or_default();
-    if headers.len() > MAX_HEADERS {
-        return Err(format!("more than {MAX_HEADERS} headers for an endpoint"));
-    }
+fn headers(headers: Option<RawHeaders>) -> Result<BTreeMap<String, String>, Invalid> {
+    let headers = headers.map(|headers| headers.0).unwrap_or_default();
     if headers.iter().any(|(name, value)| name.len() > MAX_NAME || value.len() > MAX_TEXT) {
         return Err("a header for an endpoint is too long".to_owned());
     }
     Ok(headers)
 }
 
-fn ops(raw: Vec<RawOp<'_>>) -> Result<Vec<QueryOp<'_>>, Invalid> {
-    if raw.len() > MAX_QUERY_OPS {
-        return Err(format!("more than {MAX_QUERY_OPS} query operations in one message"));
-    }
-    raw.into_iter().map(op).collect()
+fn ops(raw: AtMost<RawOp<'_>, MAX_QUERY_OPS>) -> Result<Vec<QueryOp<'_>>, Invalid> {
+    raw.0.into_iter().map(op).collect()
 }
 
 fn op(raw: RawOp<'_>) -> Result<QueryOp<'_>, Invalid> {
@@ -378,7 +373,7 @@ fn init(raw: RawInit<'_>) -> Result<InitConnection<'_>, Invalid> {
     Ok(InitConnection {
         desired: ops(raw.desired)?,
         client_schema: raw.client_schema.map(ClientSchema::normalised),
-        deleted: raw.deleted.map(|d| client_ids(d.client_ids.unwrap_or_default())).transpose()?,
+        deleted: raw.deleted.map(|d| d.client_ids.map_or(Ok(Vec::new()), client_ids)).transpose()?,
         push_url: text(raw.push_url, "userPushURL")?,
         push_headers: headers(raw.push_headers)?,
         query_url: text(raw.query_url, "userQueryURL")?,
@@ -388,11 +383,9 @@ fn init(raw: RawInit<'_>) -> Result<InitConnection<'_>, Invalid> {
 }
 
 fn push(raw: RawPush<'_>) -> Result<Push<'_>, Invalid> {
-    if raw.mutations.len() > MAX_MUTATIONS {
-        return Err(format!("more than {MAX_MUTATIONS} mutations in one push"));
-    }
-    let mut mutations = Vec::with_capacity(raw.mutations.len());
-    for text in raw.mutations {
+    let raw_mutations = raw.mutations.0;
+    let mut mutations = Vec::with_capacity(raw_mutations.len());
+    for text in raw_mutations {
         let mutation: RawMutation = read(text.get(), "mutation of a push")?;
         let crud = match mutation.kind.as_str() {
             "crud" => true,
@@ -420,6 +413,7 @@ fn push(raw: RawPush<'_>) -> Result<Push<'_>, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::client_schema::MAX_TABLES;
 
     #[test]
     fn messages_of_stock_clients_are_read() {
@@ -443,9 +437,15 @@ mod tests {
         };
         let delete = |ids: String| format!(r#"["deleteClients",{{"clientIDs":{ids}}}]"#);
         let init = |more: String| format!(r#"["initConnection",{{"desiredQueriesPatch":[],{more}}}]"#);
+        let tables = |count: usize| {
+            let table = |n| format!(r#""t{n}":{{"columns":{{}},"primaryKey":[]}}"#);
+            (0..count).map(table).collect::<Vec<_>>().join(",")
+        };
         let (long, longer) = ("x".repeat(MAX_NAME + 1), "x".repeat(MAX_TEXT + 1));
         assert!(parse(&delete(ids(MAX_CLIENT_IDS))).is_ok());
         assert!(parse(&init(format!(r#""activeClients":{}"#, ids(MAX_CLIENT_IDS)))).is_ok());
+        let schema = format!(r#""clientSchema":{{"tables":{{{}}}}}"#, tables(MAX_TABLES));
+        assert!(parse(&init(schema)).is_ok());
         let many: BTreeMap<String, &str> = (0..=MAX_HEADERS).map(|n| (format!("h{n}"), "")).collect();
         let many = serde_json::to_string(&many).unwrap();
         for bad in [
@@ -453,6 +453,7 @@ mod tests {
             delete(format!("[{long:?}]")),
             init(format!(r#""activeClients":{}"#, ids(MAX_CLIENT_IDS + 1))),
             init(format!(r#""deleted":{{"clientIDs":{}}}"#, ids(MAX_CLIENT_IDS + 1))),
+            init(format!(r#""clientSchema":{{"tables":{{{}}}}}"#, tables(MAX_TABLES + 1))),
             init(format!(r#""userPushURL":{longer:?}"#)),
             init(format!(r#""userQueryURL":{longer:?}"#)),
             init(format!(r#""userPushHeaders":{many}"#)),

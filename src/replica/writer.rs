@@ -75,8 +75,6 @@ pub struct Start {
     pub version: StateVersion,
     /// Position recorded in the file.
     pub position: StateVersion,
-    /// The table that holds the permissions.
-    pub permissions: Option<TableId>,
 }
 
 /// Handle of the thread.
@@ -159,7 +157,6 @@ struct Session<'c> {
     set_state: Statement<'c>,
     set_seen: Statement<'c>,
     catalogue: Arc<Catalogue>,
-    permissions: Option<TableId>,
     gauges: Arc<Gauges>,
     gate: Arc<Gate>,
     written: Written,
@@ -205,7 +202,6 @@ impl<'c> Session<'c> {
             set_state: connection.prepare(SET_STATE).doing(doing)?,
             set_seen: connection.prepare(SET_SEEN).doing(doing)?,
             catalogue: start.catalogue,
-            permissions: start.permissions,
             gauges,
             gate,
             written,
@@ -379,13 +375,10 @@ impl<'c> Session<'c> {
         self.gauges.applied(rows, transactions);
         self.gauges.surprised(std::mem::take(&mut self.applier.surprises));
         let (tables, size) = self.applier.net.take();
-        let permissions_changed = self.permissions.is_some_and(|table| tables.contains_key(&table));
         let commit = Commit {
             version: self.complete,
             previous: std::mem::replace(&mut self.published, self.complete),
-            schema_epoch: self.catalogue.epoch,
             tables,
-            permissions_changed,
             size,
         };
         let applied = Applied { transactions, rows, took, arrived: self.first_arrived.take() };

@@ -132,9 +132,7 @@ mod tests {
         Arc::new(Commit {
             version: StateVersion(version),
             previous: StateVersion(previous),
-            schema_epoch: 0,
             tables: Default::default(),
-            permissions_changed: false,
             size,
         })
     }

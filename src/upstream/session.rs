@@ -158,7 +158,6 @@ impl Threads {
             catalogue: catalogue.clone(),
             version: ready.metadata.state_version,
             position: ready.metadata.position,
-            permissions: catalogue.table(&format!("{}.permissions", shard.app_schema())).map(|t| t.id),
         };
         executor::blocking(move || {
             let gate = Arc::new(Gate::default());

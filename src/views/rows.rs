@@ -269,11 +269,6 @@ impl Rows {
         self.entries.key(id.0)
     }
 
-    /// Table of a row.
-    pub fn table_of(&self, id: RowId) -> TableId {
-        self.describe(self.identity_of(id)).table
-    }
-
     /// Rows held at the moment.
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()

@@ -43,26 +43,11 @@ impl From<TooMuch> for ParseError {
 
 /// Reads a query from its JSON text.
 pub fn parse(json: &str, strictness: Strictness, limits: &Limits) -> Result<Ast, ParseError> {
-    read(json, strictness, limits, |reader, value, depth| reader.ast(value, depth))
-}
-
-/// Reads a condition from its JSON text, as permission rules hold them.
-pub fn parse_condition(json: &str, limits: &Limits) -> Result<Condition, ParseError> {
-    read(json, Strictness::Tolerant, limits, |reader, value, depth| reader.condition(value, depth))
-}
-
-fn read<T>(
-    json: &str,
-    strictness: Strictness,
-    limits: &Limits,
-    read: impl Fn(&mut Reader<'_>, &BorrowedValue<'_>, usize) -> Result<T, ParseError>,
-) -> Result<T, ParseError> {
     Limits::check("bytes", json.len(), limits.text)?;
     limits.check_nesting(json)?;
     let mut bytes = json.as_bytes().to_vec();
     let value = simd_json::to_borrowed_value(&mut bytes).map_err(|e| ParseError::Malformed(e.to_string()))?;
-    let mut reader = Reader { strictness, limits, nodes: 0, values: 0, constants: 0 };
-    read(&mut reader, &value, 0)
+    Reader { strictness, limits, nodes: 0, values: 0, constants: 0 }.ast(&value, 0)
 }
 
 type Object<'v> = simd_json::borrowed::Object<'v>;

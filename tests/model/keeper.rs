@@ -189,7 +189,7 @@ impl Keeper {
 
 /// What a row number stands for.
 pub fn name(id: RowId, rows: &Rows) -> Name {
-    (rows.table_of(id).0 as usize, probe::name(rows.key_of(id)))
+    (rows.describe(rows.identity_of(id)).table.0 as usize, probe::name(rows.key_of(id)))
 }
 
 /// Members of a view.

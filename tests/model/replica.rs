@@ -88,14 +88,7 @@ impl Replica {
             .execute(r#"UPDATE "_zero.replicationState" SET stateVersion = ?1"#, [self.version.to_lexi()])
             .expect("the state version");
         self.connection.execute_batch("COMMIT").expect("a commit");
-        Arc::new(Commit {
-            version: self.version,
-            previous,
-            schema_epoch: self.schema.catalogue.epoch,
-            tables,
-            permissions_changed: false,
-            size,
-        })
+        Arc::new(Commit { version: self.version, previous, tables, size })
     }
 
     fn apply(&self, applier: &mut Applier, write: &Write) {

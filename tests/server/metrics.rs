@@ -96,23 +96,10 @@ fn those_without_room_are_counted() {
     // Who is told before it is let in, who after that, and who is served.
     let (mut refused, mut sent_away, mut served) = (0u32, 0u32, Vec::new());
     for owner in 0..200 {
-        let mut client = stage.client();
-        client.open(Some(&client.init_body(vec![of(&format!("o{owner}")).put()])));
-        let mut is_in = false;
-        loop {
-            match client.next(SHOWN).expect("an answer") {
-                Event::Connected(_) => is_in = true,
-                Event::Error(error) => {
-                    assert_eq!(error["kind"], "ServerOverloaded");
-                    *(if is_in { &mut sent_away } else { &mut refused }) += 1;
-                    break;
-                }
-                _ if client.store.got.len() == 1 => {
-                    served.push(client);
-                    break;
-                }
-                _ => {}
-            }
+        match arrive(&stage, owner) {
+            Arrived::Served(client) => served.push(client),
+            Arrived::SentAway => sent_away += 1,
+            Arrived::Refused => refused += 1,
         }
         if refused > 2 {
             break;
@@ -120,17 +107,50 @@ fn those_without_room_are_counted() {
     }
     assert!(refused > 2, "{sent_away} were sent away, {} served", served.len());
     assert_eq!(page().value("kelvin_overload_refusals_total") - before, f64::from(refused));
-    // Those that close leave what can be given up.
-    let closed = served.len();
+    // What those leave that close is given up when others come.
+    let mut closed = served.len();
     served.iter_mut().for_each(|client| client.vanish());
     let deadline = Instant::now() + SHOWN;
-    loop {
+    for owner in (0..200).cycle() {
         let shed = page().value("kelvin_overload_groups_shed_total");
         assert!(shed <= 1.0 + closed as f64 + f64::from(sent_away), "{shed} of {closed} and {sent_away}");
         if shed > 1.0 + f64::from(sent_away) {
             break;
         }
         assert!(Instant::now() < deadline, "nothing was given up");
-        std::thread::sleep(Duration::from_millis(50));
+        match arrive(&stage, owner) {
+            Arrived::Served(mut client) => {
+                client.vanish();
+                closed += 1;
+            }
+            Arrived::SentAway => sent_away += 1,
+            Arrived::Refused => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// What becomes of somebody who asks for rows that nobody has yet.
+enum Arrived {
+    Served(Client),
+    /// Told after it was let in.
+    SentAway,
+    /// Told before that.
+    Refused,
+}
+
+fn arrive(stage: &Stage, owner: usize) -> Arrived {
+    let mut client = stage.client();
+    client.open(Some(&client.init_body(vec![of(&format!("o{owner}")).put()])));
+    let mut is_in = false;
+    loop {
+        match client.next(SHOWN).expect("an answer") {
+            Event::Connected(_) => is_in = true,
+            Event::Error(error) => {
+                assert_eq!(error["kind"], "ServerOverloaded");
+                return if is_in { Arrived::SentAway } else { Arrived::Refused };
+            }
+            _ if client.store.got.len() == 1 => return Arrived::Served(client),
+            _ => {}
+        }
     }
 }

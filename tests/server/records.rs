@@ -228,7 +228,7 @@ fn without_records_a_client_is_told_to_start_anew() {
 }
 
 #[test]
-fn a_disk_that_is_full_sends_clients_away_and_serves_them_again_when_it_is_not() {
+fn what_was_known_before_a_disk_was_full_is_known_when_it_is_not() {
     let (mut stage, mut client) = settled(&[]);
     let first = files(&stage).pop().expect("a file");
     let directory = first.parent().expect("its directory").to_owned();

@@ -237,7 +237,6 @@ impl Record {
         assert_eq!(commit.previous, self.version(), "commits follow each other");
         assert!(commit.version > commit.previous, "versions grow");
         let start = self.start.clone().expect("ready came first");
-        assert_eq!(commit.schema_epoch, start.catalogue.epoch);
         if self.forget {
             let light = Commit { tables: Default::default(), ..(*commit).clone() };
             self.commits.push(Arc::new(light));

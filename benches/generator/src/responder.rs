@@ -163,7 +163,12 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        assert_eq!(answer("GET /query HTTP/1.1", b"").0, "404 Not Found");
+        let body = br#"["transform",[]]"#;
+        assert_eq!(answer("POST /query HTTP/1.1", body).0, "200 OK");
+        for head in ["GET /query", "POST /", "POST /mutate", "POST /query/x", "POST /queryx?a=/query", "POST"]
+        {
+            assert_eq!(answer(&format!("{head} HTTP/1.1"), body).0, "404 Not Found", "{head}");
+        }
         assert_eq!(answer("POST /query HTTP/1.1", b"{}").0, "400 Bad Request");
         let unknown = transform(br#"["transform",[{"id":"a","name":"x","args":[]}]]"#).unwrap();
         assert_eq!(unknown["queries"][0]["error"], "app");
