@@ -332,6 +332,8 @@ mod tests {
     use std::sync::Arc;
     use std::task::Wake;
 
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]

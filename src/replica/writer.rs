@@ -22,7 +22,7 @@ use super::gauges::Gauges;
 use super::live_indexes::{self, Wish};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
 use super::work::{Batch, Op, Reached};
-use crate::model::catalogue::{Catalogue, TableId};
+use crate::model::catalogue::Catalogue;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
 use crate::testing::panics;

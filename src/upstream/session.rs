@@ -62,8 +62,7 @@ pub async fn run(
         Ok(indexed) => indexed,
         Err(e) => return End::failed(&Error::Replica(e)),
     };
-    let threads = match Threads::start(&settings, &shard, &ready, &indexed, (&gauges, events.commits())).await
-    {
+    let threads = match Threads::start(&settings, &ready, &indexed, &gauges, events.commits()).await {
         Ok(threads) => threads,
         Err(e) => return End::failed(&Error::Replica(e)),
     };
@@ -147,10 +146,10 @@ struct Threads {
 impl Threads {
     async fn start(
         settings: &Settings,
-        shard: &Shard,
         ready: &Ready,
         catalogue: &Arc<Catalogue>,
-        (gauges, commits): (&Arc<Gauges>, Commits),
+        gauges: &Arc<Gauges>,
+        commits: Commits,
     ) -> Result<Threads, replica::Error> {
         let path = settings.replica_file.clone();
         let gauges = gauges.clone();

@@ -131,7 +131,7 @@ fn those_without_room_are_counted() {
 
 /// What becomes of somebody who asks for rows that nobody has yet.
 enum Arrived {
-    Served(Client),
+    Served(Box<Client>),
     /// Told after it was let in.
     SentAway,
     /// Told before that.
@@ -149,7 +149,7 @@ fn arrive(stage: &Stage, owner: usize) -> Arrived {
                 assert_eq!(error["kind"], "ServerOverloaded");
                 return if is_in { Arrived::SentAway } else { Arrived::Refused };
             }
-            _ if client.store.got.len() == 1 => return Arrived::Served(client),
+            _ if client.store.got.len() == 1 => return Arrived::Served(Box::new(client)),
             _ => {}
         }
     }
