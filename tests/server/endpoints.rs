@@ -31,6 +31,8 @@ fn refusal(stage: &Stage, answers: Vec<Answer>) -> (Value, usize) {
     stage.app.script_query(answers);
     let mut client = stage.client();
     client.connect(&[items()]);
+    // An error waits for a first message.
+    client.ping();
     let error = client.until_error();
     let calls = stage.app.queries().len() - before;
     assert_eq!(error["kind"], "TransformFailed", "{error}");

@@ -59,6 +59,8 @@ fn no_session_vanishes_without_a_goodbye() {
             // The replica is made anew in the process.
             stage.sql.run("ALTER TABLE item ADD COLUMN more text");
             stage.server.until_log("epoch=3", "the replica is ready");
+            // One that has not begun cannot say goodbye.
+            stage.server.until_log("slot=zero_0_b from=", "streaming");
         }
         stage.server.signal("TERM");
         assert!(stage.server.until_ended().success());

@@ -181,6 +181,8 @@ fn an_answer_that_is_none_is_told() {
         let mut tab = stage.client();
         stage.app.script_query([Answer::Text(answer.clone())]);
         tab.connect(&[items()]);
+        // An error waits for a first message.
+        tab.ping();
         let error = tab.until_error();
         assert_eq!(error["kind"], "TransformFailed", "{answer}: {error}");
         assert_eq!((&error["origin"], &error["reason"]), (&json!("zeroCache"), &json!("parse")), "{answer}");
