@@ -64,26 +64,3 @@ fn a_batch_that_changes_more_than_a_journal_keeps_is_not_taken_for_one_that_chan
     world.settled();
     world.end().unwrap();
 }
-
-#[test]
-fn a_view_read_anew_that_changed_in_more_than_its_journal_keeps_is_not_taken_for_one_that_changed_in_that() {
-    let mut choices = Choices::new((0, 0));
-    let mut world = World::new(1, 0);
-    world.core.syncer.shared.views.keep_journals_of(2);
-    world.start_recording(Disk::new(true));
-    world.write("+item a - 1 -; +item b - 1 -; +item c - 1 -");
-    world.tab(0, &[ITEMS]);
-    world.settled();
-    written(&mut world);
-    // While the tab is away nobody hears what a commit changed: the view is read anew.
-    world.disconnect(0, 0);
-    world.write("item a n=2; item b n=2; item c n=2");
-    world.core.lose_commits();
-    world.batch();
-    world.settled();
-    written(&mut world);
-    world.crash(&mut choices, End::Kill);
-    world.connect(&mut choices, 0, 0).unwrap();
-    world.settled();
-    world.end().unwrap();
-}
