@@ -164,19 +164,18 @@ mod tests {
 
     #[test]
     fn a_thread_that_nobody_watches_sleeps_on() {
-        let mut sleeper = None;
         let (began, begun) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             // SAFETY: it returns a number.
             let _ = began.send(unsafe { libc::pthread_self() });
             pause();
         });
-        sleeper.replace(begun.recv().expect("it begins"));
+        let sleeper = begun.recv().expect("it begins");
         let _watched = Pulse::of_this_thread();
         std::thread::sleep(LOOK * (STILL + 2));
         assert!(!thread.is_finished(), "the others are woken by what is watched");
         // SAFETY: the thread is there until it is woken by this signal, which does nothing else.
-        unsafe { libc::pthread_kill(sleeper.expect("a thread"), SIGNAL) };
+        unsafe { libc::pthread_kill(sleeper, SIGNAL) };
         thread.join().expect("it ends");
     }
 }

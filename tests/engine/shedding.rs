@@ -103,7 +103,7 @@ fn what_is_on_the_way_goes_with_the_large_ones_that_sent_it() {
         let id = connection(&world, group);
         world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
     }
-    // A hundred times what is known is in use, and sixty in a hundred of it are to go.
+    // A hundred times what is known is in use, and three fifths of it have to go.
     let mut excess = Excess { bytes: 90 << 20, in_use: 150 << 20, stays: false };
     assert_eq!(world.core.syncer.shed_connected(excess, |_| 0, &error, now), 0, "it would not help");
     excess.stays = true;
