@@ -94,7 +94,7 @@ fn measure(views: usize, members: usize, keys: usize) {
     println!("{views} views of {members} rows, {keys} keys of 20 bytes");
     let schema = schema();
     let replica = Replica::create(&schema);
-    let mut core = Core::new(&replica, &schema, EPOCH + 1);
+    let core = Core::new(&replica, &schema, EPOCH + 1);
     let directory = record_files::directory(&replica.path());
     std::fs::create_dir_all(&directory).expect("a scratch directory");
     write(&directory.join(record_files::name(EPOCH, 0, 1)), &schema, views, members, keys);
@@ -106,9 +106,9 @@ fn measure(views: usize, members: usize, keys: usize) {
     print("read back", begun.elapsed(), per_member(resident() - before), per_member(peak() - before));
     forget_peak();
     let begun = Instant::now();
-    let syncer = &mut core.syncer;
+    let mut syncer = core.syncer();
     let mut restoration = Restoration::new(recovered, FIRST, &mut syncer.shared).expect("fits");
-    while restoration.step(syncer, 0.0) {}
+    while restoration.step(&mut syncer, 0.0) {}
     let time = begun.elapsed();
     assert_eq!((restoration.misfits, syncer.shared.old.ids().len()), (0, views));
     drop(restoration);

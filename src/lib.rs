@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod backend;
 pub mod config;
+pub mod core;
 pub mod cvr;
 pub mod groups;
 pub mod model;

@@ -12,9 +12,8 @@ use kelvin_io::websocket;
 use serde_json::{Map, Value, json};
 
 use super::core::Core;
-use super::lane::{give_reader_back, take_reader};
-use super::lane_threads::Message;
 use super::session::Session;
+use crate::core::effect::Reported;
 use crate::model::catalogue::Catalogue;
 use crate::protocol::inspect::Analyze;
 use crate::replica::reader::{ReadError, Reader};
@@ -81,8 +80,8 @@ pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Res
         let times = [started, started + elapsed, elapsed];
         report.write(reader, wanted, times).map_err(|error| error.to_string())
     });
-    let ended = reader.map_or(Ok(()), |reader| give_reader_back(core, reader));
-    ended.map_err(|error| error.to_string()).and(described)
+    reader.into_iter().for_each(|reader| core.give_reader_back(reader));
+    described
 }
 
 /// Counts an analysis for as long as it is under way.
@@ -109,14 +108,14 @@ fn milliseconds_of_day() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e3
 }
 
-/// Has a lane's thread read it on a snapshot of its own.
+/// Has a thread read it on a snapshot of its own.
 async fn read(
     core: &Core,
     job: Job,
     wanted: &Analyze,
 ) -> (Option<Reader>, Result<(Found, usize), ReadError>) {
     let stop = Arc::new(AtomicBool::new(false));
-    let begun = take_reader(core).and_then(|mut reader| {
+    let begun = core.take_reader().and_then(|mut reader| {
         reader.stop_when(stop.clone())?;
         reader.begin()?;
         Ok(reader)
@@ -131,7 +130,7 @@ async fn read(
         raised.store(true, Ordering::Relaxed);
     });
     let mut found = Found { read: vec![0; job.plan.nodes.len()], ..Found::default() };
-    let messages = match core.lanes.threads.read(reader, job) {
+    let messages = match core.reading_threads.read(reader, job) {
         Ok(messages) => messages,
         Err(error) => return (None, Err(error)),
     };
@@ -142,16 +141,16 @@ async fn read(
         let Ok(message) = messages.recv().await else { break (None, Err(ReadError::Interrupted)) };
         pace.begin();
         match message {
-            Message::Chunk(chunk) if taken.is_ok() => {
+            Reported::Chunk(chunk) if taken.is_ok() => {
                 taken = found.take(&chunk, wanted);
                 if taken.is_err() {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
-            Message::Chunk(_) => {}
-            Message::End(reader, result) => {
+            Reported::Chunk(_) => {}
+            Reported::End(reader, result) => {
                 let result = std::mem::replace(&mut taken, Ok(())).and(result);
-                break (Some(reader), result.map(|driver| (found, driver)));
+                break (reader, result.map(|driver| (found, driver)));
             }
         }
         if pace.is_over() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use kelvin_io::{allocator, memory};
 
 use super::supervise::Guard;
+use crate::core::host::Pressure;
 use crate::testing::panics;
 
 /// Time between looks. Hydrations take some tens of megabytes in it at most.
@@ -41,30 +42,17 @@ struct Parts {
     full: usize,
 }
 
-/// How tight memory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pressure {
-    /// There is enough.
-    Calm,
-    /// What is kept for nobody is given up; groups that are not here are not taken in.
-    Tight,
-    /// Nobody is taken in, no view is read; groups that are connected may be sent away.
-    Full,
-}
-
-impl Pressure {
-    /// From what is in use, of a budget, and what was before.
-    fn of(budget: usize, in_use: usize, held: usize, before: Pressure) -> Pressure {
-        let above = |percent: fn(&Parts) -> usize| {
-            in_use > part(budget, percent(&IN_USE_PARTS)) || held > part(budget, percent(&HELD_PARTS))
-        };
-        if above(|parts| parts.full) {
-            Pressure::Full
-        } else if above(|parts| parts.tight) || (before != Pressure::Calm && above(|parts| parts.calm)) {
-            Pressure::Tight
-        } else {
-            Pressure::Calm
-        }
+/// From what is in use, of a budget, and what was before.
+fn pressure_of(budget: usize, in_use: usize, held: usize, before: Pressure) -> Pressure {
+    let above = |percent: fn(&Parts) -> usize| {
+        in_use > part(budget, percent(&IN_USE_PARTS)) || held > part(budget, percent(&HELD_PARTS))
+    };
+    if above(|parts| parts.full) {
+        Pressure::Full
+    } else if above(|parts| parts.tight) || (before != Pressure::Calm && above(|parts| parts.calm)) {
+        Pressure::Tight
+    } else {
+        Pressure::Calm
     }
 }
 
@@ -127,7 +115,7 @@ impl Budget {
 
     fn look(&self, in_use: usize, held: usize) {
         let before = self.pressure();
-        let pressure = Pressure::of(self.bytes, in_use, held, before);
+        let pressure = pressure_of(self.bytes, in_use, held, before);
         self.in_use.store(in_use, Ordering::Relaxed);
         self.held.store(held, Ordering::Relaxed);
         self.pressure.store(pressure as u8, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kelvin_io::notify::{Notified, Notifier, notify};
 
+use crate::core::host::Commits;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
 
@@ -32,33 +33,19 @@ struct Waiting {
 pub struct CommitSender {
     waiting: Arc<Mutex<Waiting>>,
     signal: Notifier,
-    arrived: Notifier,
 }
 
 /// A core's end.
 pub struct CommitReceiver {
     waiting: Arc<Mutex<Waiting>>,
     signal: Notified,
-    /// The same signal for whoever waits for one commit: a signal that somebody else has
-    /// taken must not be the one that it waits for.
-    arrived: Notified,
-}
-
-/// What a core takes at a time.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// In order.
-    pub commits: Vec<Arc<Commit>>,
-    /// Commits are missing: everything has to be looked at again.
-    pub gap: bool,
 }
 
 /// A queue for one core.
 pub fn queue() -> (CommitSender, CommitReceiver) {
     let waiting = Arc::new(Mutex::new(Waiting::default()));
-    let ((signal, signalled), (arrived, arrivals)) = (notify(), notify());
-    let sender = CommitSender { waiting: waiting.clone(), signal, arrived };
-    (sender, CommitReceiver { waiting, signal: signalled, arrived: arrivals })
+    let (signal, signalled) = notify();
+    (CommitSender { waiting: waiting.clone(), signal }, CommitReceiver { waiting, signal: signalled })
 }
 
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
@@ -83,7 +70,6 @@ impl CommitSender {
             full
         };
         self.signal.notify();
-        self.arrived.notify();
         overflowed
     }
 }
@@ -94,20 +80,15 @@ impl CommitReceiver {
         self.signal.wait().await
     }
 
-    /// Waits until the commit that ends with this version, or a later one, has been sent.
-    /// One task at a time may wait.
-    pub async fn until_reached(&self, version: StateVersion) {
-        while lock(&self.waiting).newest < version {
-            if !self.arrived.wait().await {
-                return;
-            }
-        }
+    /// Whether the commit that ends with this version, or a later one, has been sent.
+    pub fn has_reached(&self, version: StateVersion) -> bool {
+        lock(&self.waiting).newest >= version
     }
 
     /// Takes the commits after `from` up to `to`; later ones stay.
-    pub fn take(&self, from: StateVersion, to: StateVersion) -> Taken {
+    pub fn take(&self, from: StateVersion, to: StateVersion) -> Commits {
         let mut waiting = lock(&self.waiting);
-        let mut taken = Taken { gap: std::mem::take(&mut waiting.gap), ..Taken::default() };
+        let mut taken = Commits { gap: std::mem::take(&mut waiting.gap), ..Commits::default() };
         let mut last = from;
         while let Some(commit) = waiting.commits.front().filter(|c| c.version <= to).cloned() {
             waiting.commits.pop_front();
@@ -150,26 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_is_awaited_is_seen_by_two() {
-        use futures_lite::future::{block_on, or, zip};
+    fn a_commit_is_there_once_it_or_a_later_one_was_sent() {
         let (sender, receiver) = queue();
-        let late = async { panic!("the commit was not seen by both") };
-        let both = zip(receiver.wait(), receiver.until_reached(StateVersion(2)));
-        let sent = async {
-            sender.send(&commit(1, 2, 1));
-        };
-        block_on(or(
-            async {
-                zip(both, sent).await;
-            },
-            async {
-                futures_lite::future::yield_now().await;
-                futures_lite::future::yield_now().await;
-                late.await
-            },
-        ));
-        // What was sent before is not waited for.
-        block_on(receiver.until_reached(StateVersion(2)));
+        assert!(!receiver.has_reached(StateVersion(2)));
+        sender.send(&commit(1, 3, 1));
+        assert!(receiver.has_reached(StateVersion(2)) && !receiver.has_reached(StateVersion(4)));
     }
 
     #[test]

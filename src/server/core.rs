@@ -1,14 +1,10 @@
 //! One view-syncer core: its groups, its readers, its sockets.
 //!
-//! Everything here belongs to one executor. The groups are changed only in short calls that
-//! do not wait; what takes long (evaluation, the app, sockets) happens between them.
-//!
-//! The *turn* orders what depends on the core's version: a batch, the work of groups
-//! between batches, a lane that joins. Whoever holds it may rely on the live reader being
-//! at the version of the groups.
+//! Everything here belongs to one executor. What the core decides is in [`ViewSyncer`]; it is changed only in short
+//! calls that do not wait.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -24,29 +20,33 @@ use super::cork::Cork;
 use super::gate::Gate;
 use super::handover::Handover;
 use super::handshakes::Handshakes;
+use super::host::ServerHost;
 use super::inbox::Inbound;
-use super::lanes::{Lanes, lanes_of};
 use super::outbox::Outbox;
 use super::pace::{CorePace, CpuClock};
+use super::reading_threads::ReadingThreads;
 use super::record_files;
 use super::records::{self, Completed, Records};
-use super::rounds;
 use super::session::Session;
 use super::status::Status;
 use super::supervise::Supervisor;
 use super::warnings::Warnings;
+use super::{driver, rounds};
 use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
 use crate::backend::clean_up::CleanUps;
 use crate::backend::push::Queue;
 use crate::config::Config;
+use crate::core::effect::{Effect, Event, ReadingId};
+use crate::core::host::Host;
+use crate::core::limits::Limits;
+use crate::core::view_syncer::ViewSyncer;
 use crate::cvr::recovered::Recovered;
 use crate::groups::recorder::LogName;
 use crate::groups::restore::Restoration;
 use crate::groups::shared::Shared;
 use crate::groups::syncer::Syncer;
 use crate::model::catalogue::Catalogue;
-use crate::model::commit::Commit;
 use crate::model::ids::ConnectionId;
 use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
@@ -56,7 +56,6 @@ use crate::server::commit_queue::CommitReceiver;
 use crate::upstream::manager::Start;
 use crate::views::pace::Pace;
 use crate::views::rows::Rows;
-use crate::views::view::ViewId;
 
 /// Steps of SQLite's machine that one statement of the live path may take: about a
 /// millisecond. What takes more goes to a lane (rule 6).
@@ -110,19 +109,17 @@ pub struct Core {
     /// Results that the app may forget, by group.
     pub clean_ups: RefCell<HashMap<Rc<str>, CleanUps>>,
     /// Commits to come.
-    pub commits: CommitReceiver,
-    /// Held by whoever depends on the core's version.
-    pub turn: async_lock::Mutex<()>,
-    /// Commits kept for the lanes that are under way.
-    pub recent: RefCell<Recent>,
+    pub commits: Rc<CommitReceiver>,
+    /// Threads that read whole views.
+    pub reading_threads: ReadingThreads,
+    /// By reading: what has it go on once the core has taken what it reported.
+    pub readings: RefCell<HashMap<ReadingId, Sender<()>>>,
     /// Where sockets are read into; borrowed only within a poll.
     pub scratch: RefCell<Vec<u8>>,
     /// Collects what goes out to its sockets.
     pub cork: Rc<Cork>,
-    /// Lanes.
-    pub lanes: Lanes,
     /// What is written down.
-    pub records: Records,
+    pub records: Rc<Records>,
     /// Memory of the process.
     pub budget: Arc<Budget>,
     /// What clients have sent and is not handled.
@@ -136,25 +133,19 @@ pub struct Core {
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
-    wishes: Sender<Wish>,
-    syncer: RefCell<Option<Syncer>>,
+    pub wishes: Sender<Wish>,
+    host: Rc<ServerHost>,
+    limits: Limits,
+    /// `None`: the replica cannot be read yet.
+    view_syncer: RefCell<Option<ViewSyncer>>,
+    /// Who waits to hear whether the read transactions were begun anew.
+    rebegins: RefCell<Option<Sender<bool>>>,
     work: (Sender<()>, Receiver<()>),
     ready: (Sender<()>, Receiver<()>),
     stopping: (Sender<()>, Receiver<()>),
     next_connection: Cell<u64>,
     started: Instant,
     cpu_clock: CpuClock,
-}
-
-/// Commits since the oldest lane under way began.
-#[derive(Default)]
-pub struct Recent {
-    /// In order.
-    pub commits: VecDeque<Arc<Commit>>,
-    /// Their size in bytes.
-    pub bytes: usize,
-    /// Some were dropped.
-    pub gap: bool,
 }
 
 /// What a core is made of.
@@ -191,8 +182,17 @@ impl Core {
         let directory = record_files::directory(&parts.config.replica_file);
         let mode = parts.config.record_mode;
         let cores = parts.peers.len();
-        let records = Records::new(mode, directory, cores, parts.completed);
-        let lanes = lanes_of(std::thread::available_parallelism().map_or(1, usize::from), cores);
+        let records = Rc::new(Records::new(mode, directory, cores, parts.completed));
+        let (commits, cork, started) = (Rc::new(parts.commits), Rc::new(Cork::new()), now());
+        let host = ServerHost {
+            config: parts.config.clone(),
+            started,
+            commits: commits.clone(),
+            budget: parts.budget.clone(),
+            records: records.clone(),
+            cork: cork.clone(),
+            slice: Cell::new((started, 0)),
+        };
         let warnings = Rc::new(Warnings::new(parts.index));
         Rc::new(Core {
             index: parts.index,
@@ -210,12 +210,11 @@ impl Core {
             tabs: RefCell::default(),
             pushes: RefCell::default(),
             clean_ups: RefCell::default(),
-            commits: parts.commits,
-            turn: async_lock::Mutex::new(()),
-            recent: RefCell::default(),
+            commits,
+            reading_threads: ReadingThreads::new(parts.index),
+            readings: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
-            cork: Rc::new(Cork::new()),
-            lanes: Lanes::new(parts.index, lanes),
+            cork,
             records,
             budget: parts.budget,
             inbound: Rc::default(),
@@ -224,12 +223,15 @@ impl Core {
             analyses: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
             wishes: parts.wishes,
-            syncer: RefCell::new(None),
+            host: Rc::new(host),
+            limits: Limits::of(std::thread::available_parallelism().map_or(1, usize::from), cores),
+            view_syncer: RefCell::new(None),
+            rebegins: RefCell::new(None),
             work: bounded(1),
             ready: bounded(1),
             stopping: bounded(1),
             next_connection: Cell::new(1),
-            started: now(),
+            started,
             cpu_clock: CpuClock::of_this_thread(),
         })
     }
@@ -249,15 +251,17 @@ impl Core {
         if let Some(rule) = self.config.purging {
             syncer.purge_by(rule);
         }
-        *self.syncer.borrow_mut() = Some(syncer);
+        let slow_after = self.config.log.slow_hydrate.as_secs_f64() * 1000.0;
+        let (of, host) = ((self.index, syncer), (self.host.clone() as Rc<_>, self.metrics.clone()));
+        *self.view_syncer.borrow_mut() = Some(ViewSyncer::new(of, host, self.limits, slow_after));
         self.restore(start.replica_version).await;
         let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };
         records::start(self, name);
         // Closing the channel lets everybody pass who waits, now and later.
         self.ready.0.close();
         let part = |what, part: Pin<Box<dyn Future<Output = ()>>>| self.supervisor.spawn(what, part);
-        part("batches", Box::pin(super::batch::run(self.clone())));
-        part("the work of groups", Box::pin(rounds::work(self.clone())));
+        part("what a core goes on with", Box::pin(driver::run(self.clone())));
+        part("commits", Box::pin(driver::commits(self.clone())));
         part("a core's clock", Box::pin(rounds::tick(self.clone())));
         part("pongs", Box::pin(rounds::pongs(self.clone())));
         part("checks that are repeated", Box::pin(super::maintenance::run(self.clone())));
@@ -320,49 +324,108 @@ impl Core {
     /// Calls into the groups. `None` before the replica can be read. The call must not wait,
     /// and must not come back here.
     pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> Option<T> {
+        self.call(|core| core.with(f))
+    }
+
+    /// Tells the core of something.
+    pub fn tell(&self, event: Event) {
+        self.call(|core| core.handle(event));
+    }
+
+    /// Lets the core go on for a slice. Whether there is more.
+    pub fn step(&self) -> bool {
+        let pace = self.pace("the work of a core");
+        self.host.begin();
+        self.cork.close();
+        let what = self.call(ViewSyncer::step).flatten();
+        self.cork.open();
+        pace.end_of(what.unwrap_or_default());
+        self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready)
+    }
+
+    fn call<T>(&self, f: impl FnOnce(&mut ViewSyncer) -> T) -> Option<T> {
         if self.records.is_on() {
             // What is told is recorded first.
             self.cork.hold();
         }
-        let _whole = Whole::begin(self);
-        let out = self.syncer.borrow_mut().as_mut().map(f);
-        self.after_call();
+        let whole = Whole::begin(self);
+        let out = self.view_syncer.borrow_mut().as_mut().map(f);
+        let is_broken = self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_broken);
+        drop(whole);
+        if is_broken {
+            self.lose();
+        }
+        self.record();
+        if self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready) {
+            self.wake();
+        }
         out
     }
 
-    /// How many groups wait for a view, or have it.
-    pub fn subscribers(&self, view: ViewId) -> usize {
-        self.syncer.borrow().as_ref().map_or(0, |s| s.shared.views.subscribers(view))
+    /// What the core wants performed.
+    pub fn take_effects(&self) -> Vec<Effect> {
+        self.view_syncer.borrow_mut().as_mut().map(ViewSyncer::take_effects).unwrap_or_default()
     }
 
-    /// Starts what a call into the groups asked for.
-    fn after_call(&self) {
-        self.record();
-        let (lanes, unread, work) = match self.syncer.borrow_mut().as_mut() {
-            None => return,
-            Some(syncer) => {
-                let views = &mut syncer.shared.views;
-                let work = views.has_remains();
-                for wish in syncer.shared.wishes.drain(..) {
-                    // A core 0 that is busy hears of it from the next view of the kind.
-                    let _ = self.wishes.try_send(wish);
-                }
-                (syncer.take_lane_requests(), syncer.shared.views.take_unread(), work || syncer.has_work())
-            }
-        };
-        unread.into_iter().for_each(|incarnation| self.lanes.cancel(incarnation));
-        lanes.into_iter().for_each(|request| self.lanes.ask(request));
-        // When all lanes are taken, the one that ends starts the next.
-        if work || self.lanes.can_start() {
-            self.wake();
+    /// How many hydrations are under way.
+    pub fn hydrating(&self) -> usize {
+        self.view_syncer.borrow().as_ref().map_or(0, ViewSyncer::hydrating)
+    }
+
+    /// What a reading reported has been taken.
+    pub fn read_on(&self, id: ReadingId) {
+        if let Some(on) = self.readings.borrow().get(&id) {
+            // It waits for one only.
+            let _ = on.try_send(());
         }
+    }
+
+    /// A reader that is not in use.
+    pub fn take_reader(&self) -> Result<Reader, ReadError> {
+        match self.view_syncer.borrow_mut().as_mut() {
+            Some(core) => core.take_reader(),
+            None => self.host.open_reader(),
+        }
+    }
+
+    /// Takes it back.
+    pub fn give_reader_back(&self, reader: Reader) {
+        if let Some(core) = self.view_syncer.borrow_mut().as_mut() {
+            core.give_reader_back(reader);
+        }
+    }
+
+    /// Begins the read transactions anew, and answers whether that was possible.
+    pub fn rebegin(&self, answer: Sender<bool>) {
+        self.rebegins.replace(Some(answer));
+        self.tell(Event::Rebegin);
+    }
+
+    /// The answer.
+    pub fn rebegun(&self, could: bool) {
+        if let Some(answer) = self.rebegins.take() {
+            let _ = answer.try_send(could);
+        }
+    }
+
+    /// Nobody may be told anything of what the groups are now: the process ends.
+    fn lose(&self) {
+        self.cork.drop_held();
+        if let Ok(mut core) = self.view_syncer.try_borrow_mut() {
+            // To take it apart might panic again.
+            std::mem::forget(core.take());
+        }
+        self.supervisor.lost(&format!("the groups of core {}", self.index));
     }
 
     /// Hands what has to be recorded to the writer; what was told may go if there is nothing.
     fn record(&self) {
         let now = self.clock();
-        let taken = self.syncer.borrow_mut().as_mut().map(|s| (s.take_records(now), s.is_filling()));
-        let Some((output, filling)) = taken.filter(|_| self.records.is_on()) else { return };
+        let taken = {
+            let mut core = self.view_syncer.borrow_mut();
+            core.as_mut().map(|core| core.take_records(now))
+        };
+        let Some(output) = taken.filter(|_| self.records.is_on()) else { return };
         if self.records.refusal().is_some() {
             self.cork.drop_held();
         } else if let Some(output) = output {
@@ -377,9 +440,6 @@ impl Core {
         }
         if !self.records.is_behind() {
             self.cork.release_marked(true);
-        }
-        if filling {
-            self.records.wake_filling();
         }
     }
 
@@ -434,14 +494,8 @@ impl Whole<'_> {
 
 impl Drop for Whole<'_> {
     fn drop(&mut self) {
-        if self.within || !std::thread::panicking() {
-            return;
+        if !self.within && std::thread::panicking() {
+            self.core.lose();
         }
-        self.core.cork.drop_held();
-        if let Ok(mut syncer) = self.core.syncer.try_borrow_mut() {
-            // To take it apart might panic again.
-            std::mem::forget(syncer.take());
-        }
-        self.core.supervisor.lost(&format!("the groups of core {}", self.core.index));
     }
 }

@@ -8,9 +8,10 @@ use kelvin_io::channel::{Receiver, bounded};
 use kelvin_io::executor::{sleep, yield_now};
 use kelvin_io::socket::Listener;
 
+use super::accept;
 use super::core::{Control, Core, Parts};
 use super::handover::Handover;
-use super::{accept, batch};
+use crate::core::effect::Event;
 use crate::groups::sink::Sink;
 
 /// How long closing frames may take to leave when the process stops.
@@ -54,11 +55,10 @@ pub async fn run(
                 }
             }
             Control::Indexed(catalogue) => {
-                let _turn = core.turn.lock().await;
-                core.with(|s| s.take_catalogue(&catalogue));
+                core.tell(Event::Indexed(catalogue));
             }
             Control::Rebegin(answer) => {
-                let _ = answer.try_send(rebegin(&core).await);
+                core.rebegin(answer);
             }
             Control::Stop => {
                 core.stop();
@@ -79,20 +79,6 @@ async fn beat(core: Rc<Core>) {
         core.status.beat(core.index);
         sleep(BEAT).await;
     }
-}
-
-/// Moves all read transactions of the core to the newest snapshot, if none is in use.
-async fn rebegin(core: &Rc<Core>) -> bool {
-    if core.lanes.running() > 0 {
-        return false;
-    }
-    let Some(_turn) = core.turn.try_lock() else { return false };
-    if batch::advance(core).await.is_err() {
-        return false;
-    }
-    // Begins anew even if there was nothing to take: it is what releases the log.
-    let began = core.with(|s| s.shared.reader.begin().is_ok_and(|version| version == s.shared.version));
-    began.unwrap_or(true)
 }
 
 /// Closes every connection in the way that makes clients come back.

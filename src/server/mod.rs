@@ -1,27 +1,25 @@
 //! What runs on which core; start, drain, stop; HTTP pages.
 //!
-//! This module performs what the others decide: it owns sockets, readers and timers, and
-//! calls into the groups of its core.
+//! This module performs what the others decide: it owns sockets, threads and timers, and runs the
+//! [`crate::core::view_syncer::ViewSyncer`] of each core.
 
 pub mod accept;
 mod analyse;
-pub mod batch;
 pub mod budget;
 mod clean_ups;
 pub mod commit_queue;
 pub mod core;
 mod core_run;
 mod cork;
+mod driver;
 mod frame_rates;
 pub mod gate;
 pub mod handover;
 pub mod handshakes;
+pub mod host;
 pub mod inbox;
 mod incoming;
 mod inspect;
-pub mod lane;
-pub mod lane_threads;
-mod lanes;
 pub mod maintenance;
 pub mod messages;
 mod node;
@@ -30,6 +28,7 @@ pub mod overload;
 pub mod pace;
 pub mod pages;
 pub mod rate;
+pub mod reading_threads;
 pub mod record_files;
 pub mod records;
 pub mod replication;

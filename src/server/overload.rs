@@ -1,24 +1,15 @@
 //! What a core does when it is asked for more than it has room for (decision 008).
-//!
-//! Clients are told `ServerOverloaded`: they come back by themselves, after a time that differs
-//! from one to the next, so that they do not come back together.
 
 use std::rc::Rc;
 
-use super::budget::Pressure;
 use super::core::Core;
 use super::warnings::Warning;
 use crate::backend::push::Queue;
-use crate::groups::reading::LaneRequest;
+use crate::core::host::Pressure;
+use crate::core::overload::{BACK_AFTER, no_memory, overloaded};
 use crate::groups::shedding::Excess;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
-use crate::replica::reader::ReadError;
-use crate::views::assemble::Assembly;
-
-/// Least time until a client comes back, and how far the times of several lie apart, in milliseconds.
-const BACK_AFTER: u64 = 5_000;
-const BACK_WITHIN: u64 = 10_000;
 
 /// Files that are open beside the sockets of clients: replica, logs, Postgres, the app.
 const OTHER_FILES: usize = 1_024;
@@ -27,21 +18,9 @@ const OTHER_FILES: usize = 1_024;
 /// here and in the kernel.
 const MAX_CONNECTIONS: usize = 100_000;
 
-/// Lanes at a time while memory is tight: each holds what it reads.
-pub const TIGHT_LANES: usize = 2;
-
-/// Rows that a lane must have before it is ended for want of memory: small ones are over soon.
-const LARGE: usize = 10_000;
-
 /// Connections of each of so many cores, if the process may have so many files open.
 pub fn most_connections(files: usize, cores: usize) -> usize {
     (files.saturating_sub(OTHER_FILES) / cores.max(1)).clamp(16, MAX_CONNECTIONS)
-}
-
-/// What a client is told that there is no room for. `of`: spreads the times at which they return.
-fn overloaded(message: &str, of: &str) -> ProtocolError {
-    let after = BACK_AFTER + xxhash_rust::xxh3::xxh3_64(of.as_bytes()) % BACK_WITHIN;
-    ProtocolError::overloaded(message, after)
 }
 
 /// Why a connection is not let in, if it is not.
@@ -71,54 +50,10 @@ fn refused(core: &Core, error: ProtocolError) -> Option<ProtocolError> {
     Some(error)
 }
 
-fn no_memory(of: &str) -> ProtocolError {
-    overloaded("the server has no memory left for more clients; it is tried again", of)
-}
-
 /// What a client is told that has sent more than the core can keep.
 pub fn too_much_inbound() -> ProtocolError {
     let message = "the server has more messages of clients than it can handle; they are sent again";
     ProtocolError::overloaded(message, BACK_AFTER)
-}
-
-/// Whether there is no memory for a view that nobody has yet. Those who wait for it are sent away.
-pub fn refuse_lane(core: &Core, request: LaneRequest) -> bool {
-    if core.budget.pressure() < Pressure::Full {
-        return false;
-    }
-    let (now, error) = (core.clock(), no_memory(&request.incarnation.to_string()));
-    let Some(groups) = core.with(|s| s.refuse_reading(request, &error, now)).flatten() else { return false };
-    core.metrics.shed_for_load(groups);
-    true
-}
-
-/// Whether a lane has to end: what it reads is more than one view or one group may have, or than
-/// there is memory for.
-pub fn check_lane(core: &Core, request: LaneRequest, assembly: &Assembly) -> Result<(), ReadError> {
-    let most = core.budget.of_view();
-    if assembly.bytes() > most {
-        return Err(ReadError::Unsupported(format!(
-            "the query's rows take more than {} MiB, a quarter of the server's memory: ask for fewer, or give \
-             the server more",
-            most >> 20
-        )));
-    }
-    if assembly.len() >= LARGE && refuse_lane(core, request) {
-        return Err(ReadError::Interrupted);
-    }
-    Ok(())
-}
-
-/// Whether all who wait for a view have as much already as one group may have.
-pub fn check_groups(core: &Core, request: LaneRequest) -> Result<(), ReadError> {
-    let most = core.budget.of_group();
-    if core.with(|s| s.is_read_for_large_groups(request, most)) == Some(true) {
-        return Err(ReadError::Unsupported(format!(
-            "the client group's queries take more than {} MiB, half of the server's memory: close some",
-            most >> 20
-        )));
-    }
-    Ok(())
 }
 
 /// Gives up what is cheapest to lose, for as long as memory is short. Called by the core's clock.
@@ -179,13 +114,5 @@ mod tests {
         assert_eq!(most_connections(1_024, 4), 16);
         assert_eq!(most_connections(21_024, 4), 5_000);
         assert_eq!(most_connections(usize::MAX, 4), MAX_CONNECTIONS);
-    }
-
-    #[test]
-    fn clients_come_back_at_different_times() {
-        let after = |of: &str| overloaded("", of).fields["minBackoffMs"].as_u64().unwrap();
-        let times: std::collections::BTreeSet<u64> = (0..100).map(|n| after(&n.to_string())).collect();
-        assert!(times.len() > 80);
-        assert!(times.iter().all(|time| (BACK_AFTER..BACK_AFTER + BACK_WITHIN).contains(time)));
     }
 }

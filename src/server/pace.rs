@@ -90,6 +90,11 @@ impl CorePace {
 
     /// Records the slice.
     pub fn end(&self) {
+        self.end_of(self.what);
+    }
+
+    /// Records the slice, now that it is known what it was.
+    pub fn end_of(&self, what: &str) {
         let ended = now();
         let ran = ended.saturating_duration_since(self.began);
         let worked = worked(ran, || self.clock.at(ended).saturating_sub(self.cpu_began));
@@ -97,7 +102,7 @@ impl CorePace {
         if worked > LONG_SLICE {
             crate::debug!(
                 core = self.core, ms = worked.as_secs_f64() * 1e3;
-                "a slice was long: {}", self.what
+                "a slice was long: {what}"
             );
         }
     }

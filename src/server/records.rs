@@ -18,12 +18,14 @@ use std::time::{Duration, Instant};
 use futures_lite::FutureExt;
 use kelvin_io::append_file::AppendFile;
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{blocking, now, sleep, spawn, yield_now};
+use kelvin_io::executor::{blocking, now, spawn};
 
 use self::recovery::{fail, recover, refusal};
 use super::core::Core;
 use super::record_files;
 use crate::config::RecordMode;
+use crate::core::effect::Event;
+use crate::core::host::RecordQueue;
 use crate::cvr::frame::MAX_PAYLOAD;
 use crate::groups::recorder::{LogName, Output};
 use crate::protocol::error::ProtocolError;
@@ -34,9 +36,6 @@ const MAX_FILLING: usize = 4 << 20;
 /// Bytes that may wait before no more views are read: each of them is recorded with its rows. A
 /// disk that is slower than the readers would otherwise fill the memory.
 const MAX_WAITING: usize = 32 << 20;
-
-/// Pause of the filling.
-const WAIT: Duration = Duration::from_millis(1);
 
 /// Time between warnings of what is not recorded.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -76,7 +75,6 @@ pub struct Records {
     unrecorded: Cell<usize>,
     said_at: Cell<Option<Instant>>,
     signal: (Sender<()>, Receiver<()>),
-    fill: (Sender<()>, Receiver<()>),
 }
 
 impl Records {
@@ -99,7 +97,6 @@ impl Records {
             unrecorded: Cell::new(0),
             said_at: Cell::new(None),
             signal: bounded(1),
-            fill: bounded(1),
         }
     }
 
@@ -113,9 +110,14 @@ impl Records {
         self.writing.get() != Writing::Nothing || self.waiting_bytes.get() > 0
     }
 
-    /// Whether so much waits to be written that no more views are to be read meanwhile.
-    pub fn is_overfull(&self) -> bool {
-        self.waiting_bytes.get() > MAX_WAITING
+    /// How much waits to be written.
+    pub fn queue(&self) -> RecordQueue {
+        match self.waiting_bytes.get() {
+            _ if self.failed.get() => RecordQueue::Failed,
+            bytes if bytes > MAX_WAITING => RecordQueue::Overfull,
+            bytes if bytes > MAX_FILLING => RecordQueue::Long,
+            _ => RecordQueue::Short,
+        }
     }
 
     /// Why no groups are served at present, if they are not.
@@ -231,11 +233,6 @@ impl Records {
         done.wait().or(more).await
     }
 
-    /// The present file lacks something: it has to be filled.
-    pub fn wake_filling(&self) {
-        let _ = self.fill.0.try_send(());
-    }
-
     fn take(&self) -> Vec<Output> {
         self.waiting_bytes.set(0);
         std::mem::take(&mut *self.waiting.borrow_mut())
@@ -250,8 +247,7 @@ pub fn start(core: &Rc<Core>, name: LogName) {
     core.records.name.set(Some(name));
     core.with(|s| s.shared.recorder.start(name));
     core.supervisor.spawn("writing records", write(core.clone(), name));
-    core.supervisor.spawn("filling record logs", fill(core.clone()));
-    core.records.wake_filling();
+    core.tell(Event::FillRecords);
 }
 
 async fn write(core: Rc<Core>, name: LogName) {
@@ -312,9 +308,7 @@ async fn write_whole(core: &Core, name: LogName) -> io::Result<usize> {
 pub fn written_some(core: &Core, bytes: usize) {
     core.metrics.records_written(bytes);
     core.cork.release_marked(!core.records.is_behind());
-    if core.lanes.can_start() {
-        core.wake();
-    }
+    core.tell(Event::Recorded);
 }
 
 async fn write_some(
@@ -379,27 +373,6 @@ async fn remove_older(records: &Records, name: LogName) {
     }
 }
 
-/// Fills files, in slices beside everything else.
-async fn fill(core: Rc<Core>) {
-    while core.records.fill.1.recv().await.is_ok() {
-        let mut more = true;
-        while more && !core.records.failed.get() {
-            if core.records.waiting_bytes.get() > MAX_FILLING {
-                sleep(WAIT).await;
-                continue;
-            }
-            let turn = core.turn.lock().await;
-            let (pace, now) = (core.pace("filling a record log"), core.clock());
-            while more && !pace.is_over() {
-                more = core.with(|s| s.fill_records(now)).unwrap_or(false);
-            }
-            pace.end();
-            drop(turn);
-            yield_now().await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kelvin_io::executor::start;
@@ -447,7 +420,7 @@ mod tests {
             let records = Records::new(RecordMode::Written, PathBuf::new(), 1, Completed::default());
             records.file.replace(Some(AppendFile::create(&file).await.unwrap()));
             let mut pushed = 0;
-            while !records.is_overfull() {
+            while records.queue() != RecordQueue::Overfull {
                 records.push(Output { bytes: vec![0; 1 << 20], ..Output::default() });
                 pushed += 1;
             }
@@ -455,7 +428,7 @@ mod tests {
             let mut file = records.file.take();
             let name = LogName { replica: StateVersion(1), epoch: 1, core: 0 };
             write_some(&records, name, &mut file, waiting).await.unwrap();
-            (pushed, records.is_overfull())
+            (pushed, records.queue() == RecordQueue::Overfull)
         });
         assert_eq!(executor.unwrap().join().unwrap(), ((MAX_WAITING >> 20) + 1, false));
         assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, MAX_WAITING + (1 << 20));

@@ -1,26 +1,21 @@
-//! What a core does again and again: the work of its groups between batches, what time brings, pongs.
+//! What a core does again and again: what time brings, pongs.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use kelvin_io::executor::{sleep, yield_now};
+use kelvin_io::executor::sleep;
 
 use super::core::Core;
 use super::outbox::Outbox;
-use super::{lane, overload};
+use super::overload;
 use crate::groups::execution::SPELLED;
 use crate::groups::syncer::Syncer;
 use crate::protocol::downstream::PONG;
-use crate::views::pace::Pace;
-
-/// Sockets that one slice of steps sends to: that comes on top of the slice, and takes some ten
-/// microseconds for each.
-const MAX_SENDS: usize = 100;
 
 /// Time between rounds of the clock: expiries, lingering groups, metrics.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Rounds without a lane after which the memory of a peak is given back: that takes
+/// Rounds without a hydration after which the memory of a peak is given back: that takes
 /// milliseconds, and more hydrations may be about to come.
 const CALM: u32 = 25;
 
@@ -35,57 +30,14 @@ const PONG_CHECK: Duration = Duration::from_secs(3);
 /// Milliseconds between warnings of queries that clients spelled out.
 const WARN_OF_SPELLED: f64 = 600_000.0;
 
-/// Does what is due for groups, between batches.
-pub async fn work(core: Rc<Core>) {
-    while core.until_work().await {
-        lane::start_waiting(&core).await;
-        // The signal may be up again already: others must run in between.
-        yield_now().await;
-        while core.with(|s| s.has_work()).unwrap_or(false) {
-            let turn = core.turn.lock().await;
-            step_groups(&core);
-            drop(turn);
-            yield_now().await;
-        }
-        sweep(&core).await;
-    }
-}
-
-/// Does what is due for groups, for a slice. The caller holds the turn.
-fn step_groups(core: &Core) {
-    let pace = core.pace("steps of groups");
-    core.cork.close();
-    let before = core.cork.collected();
-    while !pace.is_over() && core.cork.collected() < before + MAX_SENDS {
-        let now = core.clock();
-        let worked = core.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)));
-        if worked.flatten().is_none() {
-            break;
-        }
-    }
-    core.cork.open();
-    pace.end();
-}
-
-/// Gives up what nobody needs any more.
-async fn sweep(core: &Core) {
-    let mut pace = core.pace("giving up states");
-    while core.with(|s| s.shared.views.sweep()).unwrap_or(false) {
-        if pace.is_over() {
-            pace.rest().await;
-        }
-    }
-    pace.end();
-}
-
 /// Does what time brings: expiries, what is idle or old, what memory is short for, numbers.
 pub async fn tick(core: Rc<Core>) {
     let (mut peak, mut calm, mut warned) = (false, 0, f64::NEG_INFINITY);
     loop {
         sleep(TICK).await;
         core.answers.borrow_mut().forget(core.clock());
-        // Once the lanes of a peak are done and their encoded views are gone.
-        let busy = core.lanes.running() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
+        // Once the hydrations of a peak are done and their encoded views are gone.
+        let busy = core.hydrating() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
         calm = if busy { 0 } else { calm + 1 };
         peak |= busy;
         if peak && calm >= CALM {

@@ -52,8 +52,13 @@ mod order {
     /// Panics when this place is to; never ends before.
     pub async fn when_ordered(place: &'static str) {
         poll_fn(|cx| {
-            here(place);
             let mut order = lock();
+            // Under the lock, or an order that is given now would wake nobody.
+            if order.place.take_if(|ordered| ordered == place).is_some() {
+                GIVEN.store(false, Ordering::Release);
+                drop(order);
+                panic!("on purpose: {place}");
+            }
             order.waiting.retain(|(name, waker)| *name != place || !waker.will_wake(cx.waker()));
             order.waiting.push((place, cx.waker().clone()));
             Poll::Pending

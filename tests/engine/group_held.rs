@@ -12,8 +12,8 @@ const LARGE: usize = 8;
 
 /// Does everything that is due, and has a tab take what was sent to it.
 fn told(world: &mut World, group: usize) -> usize {
-    while let Some(due) = world.core.syncer.next_due() {
-        world.core.syncer.work(&due, world.now);
+    while let Some(due) = world.core.next_due() {
+        world.core.syncer().work(&due, world.now);
     }
     world.receive(group, 0, usize::MAX).unwrap();
     world.groups[group].tabs[0].receiver.store.rows.len()
@@ -21,9 +21,9 @@ fn told(world: &mut World, group: usize) -> usize {
 
 /// Ends all lanes; no batch comes in between.
 fn read_all(world: &mut World) {
-    world.core.start_lanes(&world.replica, true, world.now);
+    world.core.start_lanes(true);
     while world.core.lanes() > 0 {
-        world.core.step_lane(0, usize::MAX, world.now);
+        world.core.step_lane(0, usize::MAX);
     }
 }
 
@@ -56,7 +56,7 @@ fn a_group_is_told_of_both_views_or_of_none() {
 fn what_happens_while_a_view_is_read_anew_is_not_lost() {
     let mut world = two_groups();
     world.replicate("truncate item; +item b - 1 -; +item c - 1 -");
-    world.core.start_lanes(&world.replica, true, world.now);
+    world.core.start_lanes(true);
     world.replicate("-item b; +item d - 1 -; item c s=x");
     world.settled();
     assert_eq!(world.groups[0].tabs[0].receiver.store.rows.len(), 3);
@@ -70,10 +70,10 @@ fn a_view_that_is_overtaken_again_and_again_joins() {
     let mut rounds = 0;
     while told(&mut world, 0) == 2 && rounds < 10 {
         rounds += 1;
-        world.core.start_lanes(&world.replica, true, world.now);
+        world.core.start_lanes(true);
         world.replicate(&format!("truncate item; +item x{rounds} - 1 -; +item y - 1 -"));
         while world.core.lanes() > 0 {
-            world.core.step_lane(0, usize::MAX, world.now);
+            world.core.step_lane(0, usize::MAX);
         }
     }
     assert_eq!(rounds, MAX_OVERTAKEN + 1, "the batch waits for a view that would never be there in time");
@@ -103,15 +103,14 @@ fn nothing_is_read_for_clients_that_are_gone() {
     world.batch();
     world.tab(0, &[LARGE]);
     world.reply(&mut Choices::new((0, 0)), false);
-    world.core.start_lanes(&world.replica, false, world.now);
+    world.core.start_lanes(false);
     let request = world.core.reading(0).request;
     world.disconnect(0, 0);
-    world.core.syncer.tick(world.now);
-    assert!(world.core.syncer.is_read(request), "a page that is reloaded is back at once");
+    world.core.syncer().tick(world.now);
+    assert!(world.core.syncer().is_read(request), "a page that is reloaded is back at once");
     world.now += READ_FOR_NOBODY;
-    world.core.syncer.tick(world.now);
-    assert!(!world.core.syncer.is_read(request));
-    assert_eq!(world.core.syncer.shared.views.take_unread(), [request.incarnation]);
+    world.core.syncer().tick(world.now);
+    assert!(!world.core.syncer().is_read(request));
     read_all(&mut world);
     world.connect(&mut Choices::new((0, 0)), 0, 0).unwrap();
     world.settled();

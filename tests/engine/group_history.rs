@@ -7,8 +7,8 @@ use kelvin::protocol::upstream::QueryOp;
 use kelvin::views::journal::MAX_DELTAS;
 
 fn work(world: &mut World) {
-    while let Some(group) = world.core.syncer.next_due() {
-        world.core.syncer.work(&group, world.now);
+    while let Some(group) = world.core.next_due() {
+        world.core.syncer().work(&group, world.now);
     }
 }
 
@@ -70,7 +70,7 @@ fn a_tab_in_the_middle_of_a_catch_up_survives_an_overflow() {
     let pipe = world.groups[0].tabs[late].line.clone().expect("connected").1;
     // Slices until the item has been written, none after that.
     for _ in 0..3 {
-        world.core.syncer.work(&"g0".into(), world.now);
+        world.core.syncer().work(&"g0".into(), world.now);
     }
     world.receive(0, late, usize::MAX).unwrap();
     pipe.behind.set(true);

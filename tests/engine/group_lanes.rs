@@ -22,7 +22,7 @@ fn reading_again(form: usize) -> World {
     world.settle().unwrap();
     world.check().unwrap();
     world.now += KEEP_FULL;
-    world.core.syncer.tick(world.now);
+    world.core.syncer().tick(world.now);
     world.tab(1, &[LARGE]);
     world.reply(&mut Choices::new((0, 0)), false);
     world
@@ -30,8 +30,11 @@ fn reading_again(form: usize) -> World {
 
 fn settled(mut world: World) {
     world.settled();
-    let queries = world.core.syncer.groups.values().flat_map(|g| g.queries.values());
-    assert!(queries.into_iter().all(|q| !q.failed), "a query was refused");
+    let refused = |world: &World| {
+        let syncer = world.core.syncer();
+        syncer.groups.values().flat_map(|g| g.queries.values()).any(|q| q.failed)
+    };
+    assert!(!refused(&world), "a query was refused");
     world.end().unwrap();
 }
 
@@ -39,7 +42,7 @@ fn settled(mut world: World) {
 fn a_row_that_only_the_lane_saw_is_sent_to_nobody() {
     let mut world = reading_again(0);
     world.write("+big 5000 1");
-    world.core.start_lanes(&world.replica, RACING, world.now);
+    world.core.start_lanes(RACING);
     // The core goes to a snapshot that does not have the row, past the one that had it.
     world.write("-big 5000");
     world.batch();
@@ -50,7 +53,7 @@ fn a_row_that_only_the_lane_saw_is_sent_to_nobody() {
 fn contents_that_only_the_lane_saw_are_sent_to_nobody() {
     let mut world = reading_again(0);
     world.write("big 7 n=9");
-    world.core.start_lanes(&world.replica, RACING, world.now);
+    world.core.start_lanes(RACING);
     world.write("big 7 n=1");
     world.batch();
     settled(world);
@@ -60,7 +63,7 @@ fn contents_that_only_the_lane_saw_are_sent_to_nobody() {
 fn witnesses_that_the_lane_chose_are_those_of_the_view() {
     let mut world = reading_again(1);
     world.write("-tag b");
-    world.core.start_lanes(&world.replica, RACING, world.now);
+    world.core.start_lanes(RACING);
     world.write("+tag b - 1");
     world.batch();
     settled(world);
@@ -69,13 +72,13 @@ fn witnesses_that_the_lane_chose_are_those_of_the_view() {
 #[test]
 fn a_lane_whose_view_is_gone_harms_nobody() {
     let mut world = reading_again(1);
-    world.core.start_lanes(&world.replica, RACING, world.now);
+    world.core.start_lanes(RACING);
     // The rows of the table are read, witnesses are still to come.
-    world.core.step_lane(0, 1_300, world.now);
+    world.core.step_lane(0, 1_300);
     let over = ProtocolError::new(Kind::Internal, "over");
     for group in 0..2 {
         world.disconnect(group, 0);
-        world.core.syncer.fail_group(&format!("g{group}").as_str().into(), &over);
+        world.core.syncer().fail_group(&format!("g{group}").as_str().into(), &over);
         world.groups[group].tabs.clear();
         world.groups[group].history.clear();
     }

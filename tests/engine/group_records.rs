@@ -13,7 +13,7 @@ fn written(world: &mut World) -> usize {
     let mut steps = 0;
     loop {
         world.flush();
-        if !world.core.syncer.is_filling() {
+        if !world.core.syncer().is_filling() {
             return steps;
         }
         steps += 1;
@@ -32,7 +32,7 @@ fn a_large_view_that_nobody_came_back_to_is_written_in_pieces() {
     world.crash(&mut choices, End::Kill);
     // It ends again in the middle of it.
     (0..ROWS / 20).for_each(|_| world.flush());
-    assert!(world.core.syncer.is_filling());
+    assert!(world.core.syncer().is_filling());
     world.crash(&mut choices, End::Kill);
     assert!(written(&mut world) > ROWS / 10, "it is not written in one step");
     world.crash(&mut choices, End::Kill);
@@ -50,7 +50,7 @@ const ITEMS: usize = 0;
 fn a_batch_that_changes_more_than_a_journal_keeps_is_not_taken_for_one_that_changed_nothing() {
     let mut choices = Choices::new((0, 0));
     let mut world = World::new(1, 0);
-    world.core.syncer.shared.views.keep_journals_of(2);
+    world.core.syncer().shared.views.keep_journals_of(2);
     world.start_recording(Disk::new(true));
     world.write("+item a - 1 -; +item b - 1 -; +item c - 1 -");
     world.tab(0, &[ITEMS]);

@@ -27,8 +27,8 @@ fn streaming() -> World {
     come(&mut world, 0, LARGE);
     world.mutate(&mut choices(), 0);
     world.batch();
-    world.core.syncer.work(&"g0".into(), world.now);
-    world.core.start_lanes(&world.replica, false, world.now);
+    world.core.syncer().work(&"g0".into(), world.now);
+    world.core.start_lanes(false);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
     world.receive(0, 0, usize::MAX).unwrap();
@@ -37,10 +37,7 @@ fn streaming() -> World {
 }
 
 fn read_on(world: &mut World) {
-    world.core.step_lane(0, 200, world.now);
-    if world.core.lanes() > 0 {
-        world.core.offer(0);
-    }
+    world.core.step_lane(0, 200);
 }
 
 fn settled(mut world: World) {
@@ -94,7 +91,7 @@ fn a_group_that_comes_meanwhile_gets_all_rows() {
     while world.core.lanes() > 0 {
         read_on(&mut world);
     }
-    world.core.start_lanes(&world.replica, false, world.now);
+    world.core.start_lanes(false);
     assert_eq!(world.core.lanes(), 1, "the others are not read a lane of their own");
     settled(world);
 }
@@ -143,7 +140,7 @@ fn a_query_that_comes_meanwhile_is_answered() {
 fn a_lane_that_fails_takes_back_what_was_sent() {
     let mut world = streaming();
     let request = world.core.reading(0).request;
-    world.core.syncer.lane_failed(request, None, "the disk is gone");
+    world.core.syncer().lane_failed(request, None, "the disk is gone");
     world.settle().unwrap();
     let receiver = &world.groups[0].tabs[0].receiver;
     assert!(!receiver.is_in_poke(), "the poke was never ended");
@@ -156,7 +153,7 @@ fn a_group_that_ends_meanwhile_leaves_nothing() {
     let mut world = streaming();
     world.disconnect(0, 0);
     let over = ProtocolError::new(Kind::Internal, "over");
-    world.core.syncer.fail_group(&"g0".into(), &over);
+    world.core.syncer().fail_group(&"g0".into(), &over);
     world.groups[0].tabs.clear();
     world.groups[0].history.clear();
     read_on(&mut world);
@@ -170,10 +167,10 @@ fn rows_that_only_the_lane_saw_are_sent_to_nobody() {
     come(&mut world, 0, LARGE);
     world.settle().unwrap();
     world.now += KEEP_FULL;
-    world.core.syncer.tick(world.now);
+    world.core.syncer().tick(world.now);
     come(&mut world, 1, LARGE);
     world.write("+big -5 1");
-    world.core.start_lanes(&world.replica, true, world.now);
+    world.core.start_lanes(true);
     world.write("-big -5");
     world.batch();
     read_on(&mut world);
@@ -186,9 +183,9 @@ fn a_view_that_lives_is_sent_while_it_is_read_again() {
     come(&mut world, 0, LARGE);
     world.settle().unwrap();
     world.now += KEEP_FULL;
-    world.core.syncer.tick(world.now);
+    world.core.syncer().tick(world.now);
     come(&mut world, 1, LARGE);
-    world.core.start_lanes(&world.replica, false, world.now);
+    world.core.start_lanes(false);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
     world.write("big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
@@ -205,7 +202,7 @@ fn a_tab_that_has_other_rows_is_not_held_up() {
     world.groups[0].tabs[0].wanted.insert(LARGE);
     world.want(0, 0, vec![put(LARGE, 300_000.0)]).unwrap();
     world.reply(&mut choices(), false);
-    world.core.start_lanes(&world.replica, false, world.now);
+    world.core.start_lanes(false);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 0, "a long poke is open before live rows");
     settled(world);

@@ -22,7 +22,7 @@ fn got(world: &World) -> Vec<&String> {
 /// Time passes, and the core looks at its clock.
 fn pass(world: &mut World, time: f64) {
     world.now += time;
-    world.core.syncer.tick(world.now);
+    world.core.syncer().tick(world.now);
     world.settle().unwrap();
 }
 
@@ -70,11 +70,11 @@ fn a_group_that_comes_back_before_its_views_are_gone_keeps_them() {
     let cookie = world.groups[0].tabs[0].receiver.store.cookie.clone();
     world.disconnect(0, 0);
     pass(&mut world, LINGER - 1.0);
-    let views = world.core.syncer.shared.views.len();
+    let views = world.core.syncer().shared.views.len();
     assert!(views >= 2);
     come_back(&mut world);
     assert_eq!(world.groups[0].tabs[0].receiver.store.cookie, cookie, "nothing has happened");
-    assert_eq!(world.core.syncer.shared.views.len(), views);
+    assert_eq!(world.core.syncer().shared.views.len(), views);
     pass(&mut world, TIME_TO_LIVE - 100_000.0 + 1_000.0);
     assert_eq!(got(&world), ["q5"]);
     world.end().unwrap();

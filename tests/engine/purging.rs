@@ -16,16 +16,16 @@ const HOUR: f64 = 3_600_000.0;
 const RULE: Purging = Purging { after: 48.0 * HOUR, interval: 60_000.0, batch: 25 };
 
 fn is_known(world: &World, group: usize) -> bool {
-    world.core.syncer.groups.contains_key(world.groups[group].id.as_str())
+    world.core.syncer().groups.contains_key(world.groups[group].id.as_str())
 }
 
 /// Time passes, and the core looks at its clock then and a minute later. Returns how many groups went.
 fn pass(world: &mut World, time: f64) -> usize {
     world.now += time;
-    let mut purged = world.core.syncer.purge(world.now);
+    let mut purged = world.core.syncer().purge(world.now);
     // The first look only notes the time.
     world.now += RULE.interval;
-    purged += world.core.syncer.purge(world.now);
+    purged += world.core.syncer().purge(world.now);
     world.settle().unwrap();
     purged
 }
@@ -34,7 +34,7 @@ fn pass(world: &mut World, time: f64) -> usize {
 fn left() -> World {
     let mut world = World::new(2, 0);
     world.start_recording(Disk::new(true));
-    world.core.syncer.purge_by(RULE);
+    world.core.syncer().purge_by(RULE);
     world.write("+item a - 1 -");
     world.tab(0, &[0]);
     world.tab(1, &[0]);
@@ -62,8 +62,8 @@ fn the_time_without_connections_goes_on_when_the_server_starts_anew() {
     for _ in 0..2 {
         world.now += 20.0 * HOUR;
         world.crash(&mut choices, End::Kill);
-        world.core.syncer.purge_by(RULE);
-        while world.core.syncer.is_filling() {
+        world.core.syncer().purge_by(RULE);
+        while world.core.syncer().is_filling() {
             world.flush();
         }
         assert_eq!(pass(&mut world, 0.0), 0);
@@ -82,7 +82,7 @@ fn the_time_without_connections_goes_on_when_the_server_starts_anew() {
 #[test]
 fn a_cookie_of_a_group_that_is_gone_is_not_taken_for_one_of_the_group_that_follows_it() {
     let (mut world, mut choices) = (World::new(1, 0), Choices::new((0, 0)));
-    world.core.syncer.purge_by(RULE);
+    world.core.syncer().purge_by(RULE);
     world.tab(0, &[0]);
     world.tab(0, &[0]);
     world.settled();
@@ -108,8 +108,11 @@ fn a_group_that_used_up_its_labels_begins_again_at_the_next_version() {
     let (mut world, mut choices) = (left(), Choices::new((0, 0)));
     let epoch = world.epoch;
     let id = world.groups[0].id.clone();
-    let group = world.core.syncer.groups.get_mut(id.as_str()).expect("the group");
-    group.label = Cookie::label(group.label.major, epoch, MAX_STEP);
+    {
+        let mut syncer = world.core.syncer();
+        let group = syncer.groups.get_mut(id.as_str()).expect("the group");
+        group.label = Cookie::label(group.label.major, epoch, MAX_STEP);
+    }
     assert_eq!(pass(&mut world, 48.0 * HOUR), 1);
     world.groups[0].tabs[0].receiver.store = Default::default();
     assert!(world.connect(&mut choices, 0, 0).is_err(), "none are left for it");
@@ -128,7 +131,7 @@ fn a_group_that_came_back_was_there_when_the_server_ended() {
     world.flush();
     world.now += 480.0 * HOUR;
     world.crash(&mut choices, End::Kill);
-    world.core.syncer.purge_by(RULE);
+    world.core.syncer().purge_by(RULE);
     assert_eq!(pass(&mut world, 0.0), 0);
     assert!(is_known(&world, 0), "nobody knows since when it was alone");
     world.end().unwrap();

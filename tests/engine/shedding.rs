@@ -11,15 +11,15 @@ const ITEMS: usize = 0;
 const NAMES: usize = 5;
 
 fn connected(world: &World) -> Vec<bool> {
-    let groups = &world.core.syncer.groups;
-    world.groups.iter().map(|group| !groups[group.id.as_str()].connections.is_empty()).collect()
+    let syncer = world.core.syncer();
+    world.groups.iter().map(|group| !syncer.groups[group.id.as_str()].connections.is_empty()).collect()
 }
 
 /// Sends groups away until so many bytes are free.
 fn shed(world: &mut World, bytes: usize) -> usize {
     let error = ProtocolError::overloaded("there is no memory", 5_000);
     let excess = Excess { bytes, in_use: bytes, stays: true };
-    world.core.syncer.shed_connected(excess, |_| 0, &error, world.now)
+    world.core.syncer().shed_connected(excess, |_| 0, &error, world.now)
 }
 
 /// One group has many small rows, another has fewer with long keys.
@@ -67,7 +67,7 @@ fn large(hash: &str, args: &str) -> QueryOp<'static> {
 
 /// The connection of a group.
 fn connection(world: &World, group: usize) -> ConnectionId {
-    world.core.syncer.groups[world.groups[group].id.as_str()].connections[0].id
+    world.core.syncer().groups[world.groups[group].id.as_str()].connections[0].id
 }
 
 #[test]
@@ -75,13 +75,13 @@ fn what_spells_queries_counts_for_who_sent_it() {
     let mut world = world();
     let args = format!("[\"{}\"]", "x".repeat(1 << 20));
     let (id, now) = (connection(&world, 0), world.now);
-    world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+    world.core.syncer().change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
     assert_eq!(shed(&mut world, 1), 1);
     assert_eq!(connected(&world), [false, true], "it has the smaller rows, but its query is a megabyte");
     // Its views are gone, and what is left is still large: it is forgotten.
-    assert_eq!(world.core.syncer.shed_large(1), 1);
-    assert!(!world.core.syncer.groups.contains_key(world.groups[0].id.as_str()));
-    assert_eq!(world.core.syncer.shed_large(1), 0, "the other one is connected");
+    assert_eq!(world.core.syncer().shed_large(1), 1);
+    assert!(!world.core.syncer().groups.contains_key(world.groups[0].id.as_str()));
+    assert_eq!(world.core.syncer().shed_large(1), 0, "the other one is connected");
 }
 
 #[test]
@@ -89,43 +89,48 @@ fn who_takes_little_is_not_sent_away_with_who_takes_much() {
     let mut world = world();
     let args = format!("[\"{}\"]", "x".repeat(1 << 20));
     let (id, now) = (connection(&world, 0), world.now);
-    world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+    world.core.syncer().change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
     assert_eq!(shed(&mut world, 1 << 30), 1, "though that is not enough");
     assert_eq!(connected(&world), [false, true]);
 }
 
 #[test]
 fn what_is_on_the_way_goes_with_the_large_ones_that_sent_it() {
-    let mut world = world();
+    let world = world();
     let (now, error) = (world.now, ProtocolError::overloaded("there is no memory", 5_000));
     for (group, bytes) in [(0, 1 << 20), (1, 1 << 19)] {
         let args = format!("[\"{}\"]", "x".repeat(bytes));
         let id = connection(&world, group);
-        world.core.syncer.change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
+        world.core.syncer().change_desired(id, &[large("h", &args)], now).expect("it is within the limits");
     }
     // A hundred times what is known is in use, and three fifths of it have to go.
     let mut excess = Excess { bytes: 90 << 20, in_use: 150 << 20, stays: false };
-    assert_eq!(world.core.syncer.shed_connected(excess, |_| 0, &error, now), 0, "it would not help");
+    assert_eq!(world.core.syncer().shed_connected(excess, |_| 0, &error, now), 0, "it would not help");
     excess.stays = true;
-    assert_eq!(world.core.syncer.shed_connected(excess, |_| 0, &error, now), 1);
+    assert_eq!(world.core.syncer().shed_connected(excess, |_| 0, &error, now), 1);
     assert_eq!(connected(&world), [false, true]);
 }
 
 #[test]
 fn what_waits_for_the_app_or_a_socket_counts_for_who_caused_it() {
-    let mut world = world();
+    let world = world();
     let (id, now) = (world.groups[0].id.clone(), world.now);
     let error = ProtocolError::overloaded("there is no memory", 5_000);
     let elsewhere = |group: &str| if group == id.as_str() { 1 << 20 } else { 0 };
     assert_eq!(
-        world.core.syncer.shed_connected(Excess { bytes: 1, in_use: 1, stays: true }, elsewhere, &error, now),
+        world.core.syncer().shed_connected(
+            Excess { bytes: 1, in_use: 1, stays: true },
+            elsewhere,
+            &error,
+            now
+        ),
         1
     );
     assert_eq!(connected(&world), [false, true]);
 
     let mut world = self::world();
-    let group = &world.core.syncer.groups[world.groups[0].id.as_str()];
-    group.connections[0].sink.send(&[vec![0; 1 << 20].into()]);
+    let sink = world.core.syncer().groups[world.groups[0].id.as_str()].connections[0].sink.clone();
+    sink.send(&[vec![0; 1 << 20].into()]);
     assert_eq!(shed(&mut world, 1), 1);
     assert_eq!(connected(&world), [false, true]);
 }

@@ -60,7 +60,7 @@ fn refresh(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
 
 /// Gives a tab a cookie and rows that another server may have given it.
 fn forge(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
-    let version = world.core.syncer.shared.version.0;
+    let version = world.core.syncer().shared.version.0;
     let (major, epoch) = match choices.below(3) {
         0 => ((version + choices.below(6) as u64).saturating_sub(3), 1),
         1 => ((version + choices.below(6) as u64).saturating_sub(3), EPOCH + 1_000),
@@ -115,8 +115,9 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             }
         }
         24 => world.core.step_batch(),
+        28..30 => world.core.go_on_with_any(choices),
         25 if !world.core.is_busy() => world.index(choices),
-        26..30 => world.core.end_batch(),
+        26..28 => world.core.end_batch(),
         30..38 => come(world, choices, group)?,
         38..42 if tabs > 0 => world.disconnect(group, tab),
         42..52 if tabs > 0 => want(world, choices, group, tab)?,
@@ -128,44 +129,40 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             world.ask(group, true);
         }
         61..70 => {
-            world.core.start_lanes(&world.replica, choices.percent(40), world.now);
+            world.core.start_lanes(choices.percent(40));
             if world.core.lanes() > 0 {
                 let (lane, steps) =
                     (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));
-                world.core.step_lane(lane, steps, world.now);
-                if lane < world.core.lanes() && choices.percent(60) {
-                    world.core.offer(lane);
-                }
+                world.core.step_lane(lane, steps);
             }
         }
         70..85 if !world.core.is_busy() || faults::is_on(Fault::Between) => {
-            if let Some(due) = world.core.syncer.next_due() {
-                world.log.push(format!("work for {due}"));
-                world.work(&due);
-            }
+            world.work();
         }
         85..92 if tabs > 0 => world.receive(group, tab, 1 + choices.below(12))?,
         92..95 if tabs > 0 => {
             if let Some((id, pipe)) = world.groups[group].tabs[tab].line.clone()
                 && pipe.behind.replace(!pipe.behind.get())
             {
-                world.core.syncer.drained(id);
+                world.core.syncer().drained(id);
             }
         }
         95..98 => {
             let time: f64 = *choices.pick(&[10.0, 300.0, 2_500.0, 61_000.0, 400_000.0]);
             // Where nothing may be lost nobody is away for long.
             world.now += if world.disk.is_some() && !world.cuts { time.min(300.0) } else { time };
-            world.core.syncer.tick(world.now);
+            world.core.set_time(world.now);
+            world.core.syncer().tick(world.now);
             if choices.clone().percent(30) {
-                world.core.counts.purged += world.core.syncer.purge(world.now);
+                let purged = world.core.syncer().purge(world.now);
+                world.core.counts.purged += purged;
             }
         }
         _ if tabs > 1 => {
             let other = world.groups[group].tabs[(tab + 1) % tabs].client.clone();
             let line = world.groups[group].tabs[tab].line.clone();
             if let Some((id, _)) = line {
-                let deleted = world.core.syncer.delete_clients(id, &[other], world.now);
+                let deleted = world.core.syncer().delete_clients(id, &[other], world.now);
                 deleted.map_err(|e| format!("a deletion was refused: {e}"))?;
             }
         }

@@ -1,76 +1,35 @@
-//! The part of a core that drives the groups: batches in two halves, lanes in slices. The
-//! order of things is that of `src/server`; what happens between them is up to the test.
+//! A core of the server as a test drives it: the test says which of its tasks goes on, and for how long; the disk, the
+//! threads that read and the queue of commits are simulated.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_lite::future::block_on;
-use kelvin::groups::reading::{Begun, Found, LaneRequest, Reading};
+use kelvin::core::effect::{Effect, Event, ReadingId, Reported};
+use kelvin::core::host::{Commits, Host, Memory, Pressure, RecordQueue};
+use kelvin::core::limits::Limits;
+use kelvin::core::state::Call;
+use kelvin::core::view_syncer::ViewSyncer;
+use kelvin::groups::reading::Reading;
 use kelvin::groups::recorder::Output;
 use kelvin::groups::shared::Shared;
 use kelvin::groups::syncer::Syncer;
-use kelvin::model::batch::Batch;
 use kelvin::model::commit::Commit;
 use kelvin::model::purging::Purging;
-use kelvin::model::reason::Reason;
 use kelvin::model::version::StateVersion;
+use kelvin::observe::exposition::prometheus;
+use kelvin::observe::metrics::Metrics;
+use kelvin::replica::live_indexes::Wish;
 use kelvin::replica::reader::{ReadError, Reader};
-use kelvin::testing::faults::{self, Fault};
-use kelvin::views::changed::Changed;
-use kelvin::views::difference::difference;
-use kelvin::views::pace::NoPace;
 use kelvin::views::rows::Rows;
 use kelvin::views::scan::{Chunk, scan};
-use kelvin::views::task::{Done, Outcome, Task};
-use kelvin::views::view::ViewId;
-use kelvin::views::witnesses::witnesses;
 
+use super::choices::Choices;
 use super::counts::Counts;
-use super::keeper::route;
 use super::replica::Replica;
 use super::schema::Schema;
-
-/// A lane under way: the thread that reads is done at once, what it found comes bit by bit.
-struct Lane {
-    begun: Begun,
-    chunks: VecDeque<Chunk>,
-    result: Result<(), ReadError>,
-    /// Whether it keeps what is encoded; `None`: not decided yet.
-    keeps: Option<bool>,
-}
-
-/// A batch of which nothing has taken effect yet.
-struct Half {
-    commits: Vec<Arc<Commit>>,
-    /// There were others.
-    lost: bool,
-    end: StateVersion,
-    tasks: Vec<Task>,
-    stale: Vec<(ViewId, Reason)>,
-    done: Vec<Done>,
-    /// Views that were read within the batch.
-    read: Vec<(Reading, Found)>,
-}
-
-pub struct Core {
-    pub syncer: Syncer,
-    pub counts: Counts,
-    /// What was recorded in the middle of something.
-    pub recorded: Vec<Output>,
-    queue: VecDeque<Arc<Commit>>,
-    /// The queue overflowed: what the commits changed is not known.
-    lost: bool,
-    recent: Vec<Arc<Commit>>,
-    /// Some that a lane needs are not among these.
-    recent_lost: bool,
-    waiting: VecDeque<LaneRequest>,
-    lanes: Vec<Lane>,
-    half: Option<Half>,
-    path: PathBuf,
-}
 
 /// Zero of the clock, in milliseconds since 1970.
 const STARTED: f64 = 1_800_000_000_000.0;
@@ -78,7 +37,97 @@ const STARTED: f64 = 1_800_000_000_000.0;
 /// Between the times that pass at once: groups of which some views are kept, and others, go.
 const PURGING: Purging = Purging { after: 100_000.0, interval: 0.0, batch: 1 };
 
-type Stale = Vec<(ViewId, Reason)>;
+/// Tasks of a core, by name.
+const BATCHES: &str = "batches";
+const GROUPS: &str = "the work of groups";
+const STARTING: &str = "starting hydrations";
+const HYDRATION: &str = "a hydration";
+const FILLING: &str = "filling record logs";
+
+/// Looks at the clock within one slice, if somebody chooses.
+const SLICES: [usize; 8] = [0, 0, 0, 1, 2, 5, 20, 1_000];
+
+/// Where nothing is to be held up.
+const ENDLESS: usize = usize::MAX;
+
+/// Around the core.
+struct SimulatedHost {
+    now: Cell<f64>,
+    /// Looks at the clock until the slice is over.
+    slice: Cell<usize>,
+    commits: RefCell<VecDeque<Arc<Commit>>>,
+    /// Commits were dropped: the queue was full.
+    gap: Cell<bool>,
+    /// So many of the next readers cannot be opened.
+    unopened: Cell<usize>,
+    records: Cell<RecordQueue>,
+    path: PathBuf,
+}
+
+impl Host for SimulatedHost {
+    fn now(&self) -> f64 {
+        self.now.get()
+    }
+
+    fn is_over(&self) -> bool {
+        let left = self.slice.get();
+        self.slice.set(left.saturating_sub(1));
+        left == 0
+    }
+
+    fn take_commits(&self, from: StateVersion, to: StateVersion) -> Option<Commits> {
+        let mut waiting = self.commits.borrow_mut();
+        let mut taken = Commits { gap: self.gap.take(), ..Commits::default() };
+        let mut last = from;
+        while let Some(commit) = waiting.front().filter(|commit| commit.version <= to).cloned() {
+            waiting.pop_front();
+            if commit.version > from {
+                taken.gap |= commit.previous != last;
+                last = commit.version;
+                taken.commits.push(commit);
+            }
+        }
+        taken.gap |= last != to;
+        Some(taken)
+    }
+
+    fn open_reader(&self) -> Result<Reader, ReadError> {
+        if let Some(left) = self.unopened.get().checked_sub(1) {
+            self.unopened.set(left);
+            return Err(ReadError::Unsupported("no file can be opened".to_owned()));
+        }
+        Reader::open(&self.path)
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { pressure: Pressure::Calm, of_view: usize::MAX, of_group: usize::MAX }
+    }
+
+    fn record_queue(&self) -> RecordQueue {
+        self.records.get()
+    }
+}
+
+/// A reading: the thread is done at once, what it found comes bit by bit.
+struct Thread {
+    view: u64,
+    chunks: VecDeque<Chunk>,
+    /// What it reported last has been taken.
+    is_asked: bool,
+    end: Option<(Reader, Result<usize, ReadError>)>,
+}
+
+pub struct Core {
+    pub counts: Counts,
+    /// Chooses how long slices are; `None`: as long as there is something to do.
+    pub slices: Option<Choices>,
+    /// Indexes that queries would read by.
+    pub wishes: Vec<Wish>,
+    value: ViewSyncer,
+    host: Rc<SimulatedHost>,
+    metrics: Arc<Metrics>,
+    threads: BTreeMap<ReadingId, Thread>,
+}
 
 impl Core {
     pub fn new(replica: &Replica, schema: &Schema, epoch: u64) -> Core {
@@ -89,300 +138,295 @@ impl Core {
         shared.clock_zero = STARTED;
         let mut syncer = Syncer::new(shared, "test_0");
         syncer.purge_by(PURGING);
-        Core {
-            syncer,
-            counts: Counts::default(),
-            recorded: Vec::new(),
-            queue: VecDeque::new(),
-            lost: false,
-            recent: Vec::new(),
-            recent_lost: false,
-            waiting: VecDeque::new(),
-            lanes: Vec::new(),
-            half: None,
+        let host = Rc::new(SimulatedHost {
+            now: Cell::new(0.0),
+            slice: Cell::new(ENDLESS),
+            commits: RefCell::default(),
+            gap: Cell::new(false),
+            unopened: Cell::new(0),
+            records: Cell::new(RecordQueue::Short),
             path: replica.path(),
+        });
+        let metrics = Arc::new(Metrics::new(0));
+        let limits = Limits { rows_per_look: 1, stream_from: 1, settled_slots: 3, ..roomy() };
+        let value = ViewSyncer::new((0, syncer), (host.clone(), metrics.clone()), limits, f64::INFINITY);
+        Core {
+            counts: Counts::default(),
+            slices: None,
+            wishes: Vec::new(),
+            value,
+            host,
+            metrics,
+            threads: BTreeMap::new(),
         }
+    }
+
+    /// The groups, as they are.
+    pub fn look(&self) -> Ref<'_, Syncer> {
+        self.value.look()
+    }
+
+    /// The groups, for one call.
+    pub fn syncer(&self) -> Call<'_> {
+        self.value.groups()
+    }
+
+    /// The next group that has something to do.
+    pub fn next_due(&self) -> Option<Rc<str>> {
+        self.value.groups().next_due()
+    }
+
+    /// Other limits.
+    pub fn limit(&mut self, change: impl FnOnce(&mut Limits)) {
+        let mut limits = self.value.limits();
+        change(&mut limits);
+        self.value.limit(limits);
+    }
+
+    /// It is that late now.
+    pub fn set_time(&self, now: f64) {
+        self.host.now.set(now);
     }
 
     /// A commit has been made.
     pub fn commit(&mut self, commit: Arc<Commit>) {
-        self.queue.push_back(commit);
+        self.host.commits.borrow_mut().push_back(commit);
+        self.value.handle(Event::Committed);
     }
 
     /// The queue overflows: the next batch has to look at everything.
     pub fn lose_commits(&mut self) {
-        if !self.queue.is_empty() {
-            self.lost = true;
+        let mut commits = self.host.commits.borrow_mut();
+        if !commits.is_empty() {
+            commits.clear();
+            self.host.gap.set(true);
             self.counts.lost += 1;
         }
     }
 
-    /// Whether a batch is half done: what needs the turn has to wait.
+    /// The next reader cannot be opened.
+    pub fn fail_to_open(&self) {
+        self.host.unopened.set(1);
+    }
+
+    /// How much waits to be recorded.
+    pub fn set_record_queue(&self, queue: RecordQueue) {
+        self.host.records.set(queue);
+    }
+
+    /// Something was recorded.
+    pub fn recorded(&mut self) {
+        self.value.handle(Event::Recorded);
+    }
+
+    /// Whether somebody depends on the version: a batch is half way, or a view joins.
     pub fn is_busy(&self) -> bool {
-        self.half.is_some()
+        self.value.is_version_held()
     }
 
-    /// Begins a batch: finds what it touches.
+    /// Lets a task of this name go on for a slice, if there is one that can.
+    fn run(&mut self, name: &str, slice: usize) -> bool {
+        let Some((task, _)) = self.value.ready().into_iter().find(|(_, what)| *what == name) else {
+            return false;
+        };
+        self.host.slice.set(slice);
+        self.value.run(task);
+        self.perform();
+        true
+    }
+
+    /// The same for a slice of any length.
+    fn run_some(&mut self, name: &str) -> bool {
+        let slice = self.slices.as_mut().map_or(ENDLESS, |choices| *choices.pick(&SLICES));
+        self.run(name, slice)
+    }
+
+    fn perform(&mut self) {
+        for effect in self.value.take_effects() {
+            match effect {
+                Effect::Read { id, view, reader, job } => {
+                    let mut chunks = VecDeque::new();
+                    let mut hand = |chunk| {
+                        chunks.push_back(chunk);
+                        Ok(())
+                    };
+                    let result = scan(&reader, &job, &mut hand);
+                    self.threads
+                        .insert(id, Thread { view, chunks, is_asked: true, end: Some((reader, result)) });
+                }
+                Effect::ReadOn(id) => {
+                    self.threads.get_mut(&id).into_iter().for_each(|one| one.is_asked = true)
+                }
+                Effect::WantIndex(wish) => self.wishes.push(wish),
+                Effect::RetryBatch => {
+                    self.counts.failed += 1;
+                    self.value.handle(Event::Committed);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins a batch, or goes on with it.
     pub fn begin_batch(&mut self) {
-        let reader = self.syncer.shared.reader.clone();
-        let end = reader.begin().expect("a snapshot");
-        if end == self.syncer.shared.version {
-            return;
-        }
-        let commits: Vec<Arc<Commit>> = self.queue.drain(..).collect();
-        if self.lanes.is_empty() {
-            self.recent.clear();
-            self.recent_lost = false;
-        } else {
-            self.recent_lost |= self.lost;
-            self.recent.extend(commits.iter().cloned());
-        }
-        let lost = std::mem::take(&mut self.lost);
-        let batch = batch(&self.syncer, &commits, lost, end);
-        let tasks = route(&mut self.syncer.shared.views, &reader, &batch, None);
-        let (tasks, stale, done) = (tasks.advance, tasks.stale, Vec::new());
-        self.counts.batches += 1;
-        self.counts.advanced += tasks.len();
-        self.counts.anew += stale.len();
-        let (stale, read) = self.read_inline(stale, end);
-        self.half = Some(Half { commits, lost, end, tasks, stale, done, read });
+        self.value.handle(Event::Committed);
+        self.run_some(BATCHES);
     }
 
-    /// Reads what cannot wait for a lane; gives the others back.
-    fn read_inline(&mut self, stale: Stale, end: StateVersion) -> (Stale, Vec<(Reading, Found)>) {
-        let (mut rest, mut found) = (Vec::new(), Vec::new());
-        let from = self.syncer.shared.version;
-        for (view, reason) in stale {
-            if !self.syncer.shared.views.is_inline(view) {
-                rest.push((view, reason));
-                continue;
-            }
-            let Some(begun) = self.syncer.begin_inline(view, from, reason, end) else { continue };
-            let reader = Reader::open(&self.path).expect("a reader");
-            assert_eq!(reader.begin().expect("a snapshot"), end);
-            let mut lane = read(&self.syncer, begun, &reader);
-            lane.result.as_ref().expect("an answer");
-            lane.chunks.drain(..).for_each(|chunk| lane.begun.assembly.take(chunk));
-            self.counts.inline += 1;
-            found.push(prepare(&mut self.syncer, lane.begun));
-        }
-        (rest, found)
-    }
-
-    /// Goes on with a batch: brings one view forward.
+    /// Goes on with a batch.
     pub fn step_batch(&mut self) {
-        if let Some(half) = &mut self.half
-            && let Some(task) = half.tasks.pop()
-        {
-            let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
-            half.done.push(perform(&mut self.syncer, &batch, task));
+        self.run_some(BATCHES);
+    }
+
+    /// Goes on with anything but the work of groups, at which somebody has to look before and after.
+    pub fn go_on_with_any(&mut self, choices: &mut Choices) {
+        let ready: Vec<&str> = self.value.ready().into_iter().map(|(_, what)| what).collect();
+        let others: Vec<&str> = ready.into_iter().filter(|what| *what != GROUPS).collect();
+        if !others.is_empty() {
+            let what = others[choices.below(others.len())];
+            self.run(what, *choices.pick(&SLICES));
         }
     }
 
-    /// Ends a batch: all of it takes effect.
+    /// Ends a batch, or whatever else depends on the version.
     pub fn end_batch(&mut self) {
-        while self.half.as_ref().is_some_and(|h| !h.tasks.is_empty()) {
-            self.step_batch();
-        }
-        let Some(half) = self.half.take() else { return };
-        let batch = batch(&self.syncer, &half.commits, half.lost, half.end);
-        let from = self.syncer.shared.version;
-        self.syncer.shared.moved(half.end);
-        let mut done = half.done;
-        if faults::is_on(Fault::Barrier) {
-            self.settle_apart(&mut done, from);
-        }
-        settle(&mut self.syncer, done, half.stale, from);
-        let read: Vec<ViewId> = half.read.iter().map(|(reading, _)| reading.request.view).collect();
-        for (reading, found) in half.read {
-            self.syncer.inline_done(&reading, found, 0.0);
-        }
-        self.syncer.shared.views.inline_done(&read);
-        self.syncer.route_mutations(&batch);
-    }
-
-    /// Views take effect one by one, and groups step in between: what must not be.
-    fn settle_apart(&mut self, done: &mut Vec<Done>, from: StateVersion) {
-        while done.len() > 1
-            && let Some(next) = done.pop()
-        {
-            settle(&mut self.syncer, vec![next], Vec::new(), from);
-            while let Some(group) = self.syncer.next_due() {
-                self.syncer.work(&group, 0.0);
+        while self.is_busy() {
+            if self.run(BATCHES, ENDLESS) && !self.is_busy() {
+                return;
             }
+            // A batch reads a view, or a view joins that has the version for itself.
+            let ids: Vec<ReadingId> = self.threads.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.read_on(id, usize::MAX));
+            while self.run(HYDRATION, ENDLESS) {}
         }
     }
 
-    /// Starts the lanes that were asked for. `racing`: commits come between the core's
-    /// snapshot and the lane's.
-    pub fn start_lanes(&mut self, replica: &Replica, racing: bool, now: f64) {
-        self.waiting.extend(self.syncer.take_lane_requests());
-        if self.is_busy() || self.waiting.is_empty() {
-            return;
-        }
-        if !racing {
-            self.begin_batch();
-            self.end_batch();
-        }
-        while let Some(request) = self.waiting.pop_front() {
-            let reader = replica.lane_reader();
-            let at = reader.begin().expect("a snapshot");
-            let in_step = at == self.syncer.shared.version;
-            let Some(begun) = self.syncer.begin_reading(request, at, in_step) else {
-                self.syncer.lane_given_up(request);
-                continue;
-            };
-            self.lanes.push(read(&self.syncer, begun, &reader));
-            // It keeps the turn until it has joined.
-            if self.syncer.shared.views.is_inline(request.view) {
-                let lane = self.lanes.len() - 1;
-                self.step_lane(lane, usize::MAX, now);
-                self.step_lane(lane, usize::MAX, now);
-            }
-        }
+    /// Brings the core to the newest snapshot.
+    pub fn batch(&mut self) {
+        self.end_batch();
+        self.value.handle(Event::Committed);
+        while self.run(BATCHES, ENDLESS) {}
+        self.end_batch();
     }
 
-    pub fn lanes(&self) -> usize {
-        self.lanes.len()
-    }
-
-    /// A lane offers what it has encoded so far; once that was refused, never again.
-    pub fn offer(&mut self, which: usize) {
-        let lane = &mut self.lanes[which];
-        if lane.keeps == Some(true) || lane.begun.assembly.parts.is_empty() {
-            return;
-        }
-        let taken = self.syncer.stream(&lane.begun.reading, &mut lane.begun.assembly.parts);
-        lane.keeps = Some(!taken);
-    }
-
-    /// What a lane reads.
-    pub fn reading(&self, which: usize) -> &Reading {
-        &self.lanes[which].begun.reading
-    }
-
-    /// Lanes that send what they read.
-    pub fn streams(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.keeps == Some(false)).count()
-    }
-
-    /// Lets a lane go on for some chunks; if it is at its end and nobody has the turn, it joins.
-    pub fn step_lane(&mut self, which: usize, steps: usize, now: f64) {
-        let lane = &mut self.lanes[which];
-        if !lane.chunks.is_empty() {
-            let chunks = lane.chunks.drain(..lane.chunks.len().min(steps));
-            return chunks.for_each(|chunk| lane.begun.assembly.take(chunk));
-        }
+    /// Starts the hydrations that were asked for. `racing`: commits come between the core's
+    /// snapshot and theirs.
+    pub fn start_lanes(&mut self, racing: bool) {
         if self.is_busy() {
             return;
         }
-        // The lane counts as under way until it has joined: commits are kept for it.
-        while self.lanes[which].result.is_ok()
-            && self.syncer.shared.version < self.lanes[which].begun.reading.at
-        {
-            self.begin_batch();
-            self.end_batch();
-        }
-        let lane = self.lanes.swap_remove(which);
-        self.join(lane, now);
+        self.limit(|limits| limits.begins = if racing { 0 } else { 3 });
+        let before = self.threads.len();
+        self.run(STARTING, ENDLESS);
+        while self.run(HYDRATION, ENDLESS) {}
+        debug_assert!(self.threads.len() >= before);
     }
 
-    fn join(&mut self, lane: Lane, now: f64) {
-        let Lane { begun, result, .. } = lane;
-        let request = begun.reading.request;
-        let error = result.err().map(|e| e.to_string());
-        if error.is_some() || !self.syncer.is_read(request) {
-            return give_up(&mut self.syncer, begun, &error.unwrap_or_default());
-        }
-        self.counts.lanes += 1;
-        if begun.reading.frames_only {
-            return self.syncer.frames_done(&begun.reading, begun.assembly, now);
-        }
-        let (reading, found) = prepare(&mut self.syncer, begun);
-        let is_behind = self.syncer.lane_done(&reading, found, now);
-        // What is recorded is taken after every call, and this is one.
-        if is_behind {
-            self.recorded.extend(self.syncer.take_records(now));
-        }
-        if is_behind {
-            self.bring_forward(request.view, reading.at);
-        }
-        self.syncer.lane_joined(request.view);
+    /// How many have begun.
+    pub fn lanes(&self) -> usize {
+        self.value.readings().len()
     }
 
-    fn bring_forward(&mut self, id: ViewId, at: StateVersion) {
-        let end = self.syncer.shared.version;
-        let commits: Vec<_> = self.recent.iter().filter(|c| c.version > at).cloned().collect();
-        let batch = batch(&self.syncer, &commits, self.recent_lost, end);
-        let reader = self.syncer.shared.reader.clone();
-        let tasks = route(&mut self.syncer.shared.views, &reader, &batch, Some(id));
-        let done = tasks.advance.into_iter().map(|task| perform(&mut self.syncer, &batch, task)).collect();
-        settle(&mut self.syncer, done, tasks.stale, at);
+    /// What one of them reads.
+    pub fn reading(&self, which: usize) -> Reading {
+        self.value.readings()[which].0.clone()
     }
 
-    /// Gives up every lane.
+    /// Those that send what they read.
+    pub fn streams(&self) -> usize {
+        self.value.readings().iter().filter(|(_, streams)| *streams).count()
+    }
+
+    /// Lets one go on for some chunks; at its end it joins as soon as nobody else depends on the version.
+    pub fn step_lane(&mut self, which: usize, steps: usize) {
+        let view = self.value.readings()[which].0.request.incarnation;
+        match self.threads.iter().find(|(_, thread)| thread.view == view).map(|(id, _)| *id) {
+            Some(id) => self.read_on(id, steps),
+            None => drop(self.run_some(HYDRATION)),
+        }
+    }
+
+    /// Reports some chunks, or else the end.
+    fn read_on(&mut self, id: ReadingId, steps: usize) {
+        let is_at_its_end = self.threads.get(&id).is_some_and(|thread| thread.chunks.is_empty());
+        for _ in 0..steps {
+            let Some(thread) = self.threads.get_mut(&id) else { return };
+            if thread.is_asked {
+                match thread.chunks.pop_front() {
+                    Some(chunk) => {
+                        thread.is_asked = false;
+                        self.value.handle(Event::Read(id, Reported::Chunk(chunk)));
+                    }
+                    None if is_at_its_end => self.report_end(id),
+                    None => return,
+                }
+            }
+            self.go_on();
+        }
+    }
+
+    fn report_end(&mut self, id: ReadingId) {
+        if let Some((reader, result)) = self.threads.remove(&id).and_then(|thread| thread.end) {
+            self.counts.lanes += usize::from(result.is_ok());
+            self.value.handle(Event::Read(id, Reported::End(Some(reader), result)));
+        }
+    }
+
+    /// Whoever waits for a report takes it: the next one comes only then.
+    fn go_on(&mut self) {
+        self.run_some(HYDRATION);
+        while self.slices.is_none() && self.run(HYDRATION, ENDLESS) {}
+        if self.is_busy() {
+            self.run(BATCHES, ENDLESS);
+        }
+    }
+
+    /// Lets a group do what is due for it, if there is one and nobody depends on the version.
+    pub fn work(&mut self) -> bool {
+        self.run(GROUPS, 0)
+    }
+
+    /// What has to be recorded.
+    pub fn take_records(&mut self) -> Option<Output> {
+        self.value.take_records(self.host.now.get())
+    }
+
+    /// Goes on with the filling of the record log.
+    pub fn fill(&mut self) {
+        self.run(FILLING, 0);
+    }
+
+    /// What it has done.
+    pub fn counts(&self) -> Counts {
+        let text = prometheus(std::slice::from_ref(&self.metrics), 0);
+        let number = |name: &str| -> usize {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|number| number.parse::<f64>().ok()).map_or(0, |number| number as usize)
+        };
+        let kinds = ["bulk", "condition", "candidates", "budget"];
+        Counts {
+            batches: self.counts.batches + number("kelvin_batch_seconds_count"),
+            advanced: self.counts.advanced + number("kelvin_view_advances_total"),
+            anew: kinds.iter().fold(self.counts.anew, |sum, kind| {
+                sum + number(&format!("kelvin_view_evaluations_{kind}_total"))
+            }),
+            ..self.counts
+        }
+    }
+
+    /// Gives up every hydration.
     pub fn stop(&mut self) {
+        self.slices = None;
         self.end_batch();
-        for lane in std::mem::take(&mut self.lanes) {
-            give_up(&mut self.syncer, lane.begun, "the core stops");
+        for (id, thread) in std::mem::take(&mut self.threads) {
+            let reader = thread.end.map(|(reader, _)| reader);
+            self.value.handle(Event::Read(id, Reported::End(reader, Err(ReadError::Interrupted))));
         }
+        while self.run(HYDRATION, ENDLESS) {}
     }
 }
 
-/// What commits changed; everything, if some were lost.
-fn batch<'c>(syncer: &Syncer, commits: &'c [Arc<Commit>], lost: bool, end: StateVersion) -> Batch<'c> {
-    if lost { Batch::everything(&syncer.shared.catalogue, end) } else { Batch::fold(commits, end) }
-}
-
-/// Has a view read, all at once.
-fn read(syncer: &Syncer, begun: Begun, reader: &Reader) -> Lane {
-    let known = begun.prior.as_ref().map_or_else(Default::default, |prior| {
-        block_on(witnesses(prior, &begun.plan, &syncer.shared.rows, &mut NoPace))
-    });
-    let mut chunks = VecDeque::new();
-    let mut hand = |chunk| {
-        chunks.push_back(chunk);
-        Ok(())
-    };
-    let result = scan(reader, &begun.job(known), &mut hand);
-    Lane { begun, chunks, result: result.map(drop), keeps: None }
-}
-
-/// Makes a state out of what was read.
-fn prepare(syncer: &mut Syncer, begun: Begun) -> (Reading, Found) {
-    let Begun { reading, mut assembly, prior, plan, .. } = begun;
-    while syncer.shared.views.settle(reading.request.view, &mut assembly, 3) {}
-    let (state, full, edited) = assembly.finish(reading.at, &reading.poke_id);
-    let prior = prior.map(|prior| {
-        let delta = block_on(difference(&prior, &state, &edited, reading.at, &mut NoPace));
-        (prior, delta)
-    });
-    (reading, Found { state, full, prior, plan })
-}
-
-fn give_up(syncer: &mut Syncer, begun: Begun, error: &str) {
-    let request = begun.reading.request;
-    syncer.shared.views.discard_assembly(request.view, begun.assembly);
-    syncer.lane_failed(request, Some(&begun.plan).zip(begun.prior), error);
-}
-
-fn perform(syncer: &mut Syncer, batch: &Batch<'_>, task: Task) -> Done {
-    let shared = &mut syncer.shared;
-    let changed = Changed::new(batch, &shared.rows.borrow());
-    let done = block_on(task.perform(&changed, &shared.reader, &mut NoPace));
-    shared.contents.expect(done.delta(), &changed, &mut shared.views);
-    done
-}
-
-fn settle(syncer: &mut Syncer, done: Vec<Done>, stale: Vec<(ViewId, Reason)>, from: StateVersion) {
-    syncer.shared.contents.arrived();
-    for done in done {
-        let view = done.view;
-        let outcome = done.settle(&mut syncer.shared.views, from);
-        syncer.brought_forward(view, outcome);
-    }
-    for (view, reason) in stale {
-        syncer.shared.views.make_stale(view, from, reason);
-        syncer.brought_forward(view, Outcome::Stale(reason));
-    }
+/// Room for whatever a test has.
+fn roomy() -> Limits {
+    Limits { hydrations: 1_000, large_hydrations: 1_000, ..Limits::of(1, 1) }
 }

@@ -8,15 +8,16 @@ pub struct Counts {
     pub batches: usize,
     /// Lanes that ended with a result.
     pub lanes: usize,
-    /// Views that were read anew: in a lane, and within a batch.
+    /// Views that were read anew.
     pub anew: usize,
-    pub inline: usize,
     /// Views that a batch brought forward row by row.
     pub advanced: usize,
     /// Batches of which it is not known what they changed.
     pub lost: usize,
     /// Groups forgotten because nobody came.
     pub purged: usize,
+    /// Batches that failed half way.
+    pub failed: usize,
 }
 
 impl Counts {
@@ -24,20 +25,20 @@ impl Counts {
         self.batches += other.batches;
         self.lanes += other.lanes;
         self.anew += other.anew;
-        self.inline += other.inline;
         self.advanced += other.advanced;
         self.lost += other.lost;
         self.purged += other.purged;
+        self.failed += other.failed;
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { batches, lanes, anew, inline, advanced, lost, purged } = self;
+        let Counts { batches, lanes, anew, advanced, lost, purged, failed } = self;
         write!(
             f,
-            "{batches} batches ({lost} after a gap) with {advanced} views row by row, {lanes} lanes, "
+            "{batches} batches ({lost} after a gap, {failed} failed) with {advanced} views row by row, {lanes} lanes, "
         )?;
-        write!(f, "{anew} views read anew, {inline} of them within the batch; {purged} groups purged")
+        write!(f, "{anew} views read anew; {purged} groups purged")
     }
 }

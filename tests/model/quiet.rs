@@ -18,6 +18,7 @@ impl World {
     pub fn settle(&mut self) -> Result<(), Broken> {
         let mut choices = Choices::new((0, 0));
         self.log.push("settling".to_owned());
+        self.core.set_time(self.now);
         for round in 0.. {
             if round == 200 {
                 return Err("the world does not come to rest".to_owned());
@@ -29,18 +30,15 @@ impl World {
             for group in 0..self.groups.len() {
                 self.ask(group, false);
             }
-            self.core.end_batch();
-            self.core.begin_batch();
-            self.core.end_batch();
-            self.core.start_lanes(&self.replica, false, self.now);
+            self.core.batch();
+            self.core.start_lanes(false);
             for lane in (0..self.core.lanes()).rev() {
                 moved = true;
-                self.core.step_lane(lane, usize::MAX, self.now);
+                self.core.step_lane(lane, usize::MAX);
             }
             self.open_sockets();
-            while let Some(group) = self.core.syncer.next_due() {
+            while self.work() {
                 moved = true;
-                self.work(&group);
             }
             self.flush();
             for group in 0..self.groups.len() {
@@ -52,9 +50,9 @@ impl World {
                 continue;
             }
             // What the clock wakes.
-            self.core.syncer.tick(self.now);
+            self.core.syncer().tick(self.now);
             self.note_retried();
-            if !self.core.syncer.has_work() {
+            if !self.core.syncer().has_work() {
                 return Ok(());
             }
             if self.is_behind() {
@@ -67,7 +65,7 @@ impl World {
 
     /// A query that could not be answered is tried again without the app being asked: it is what it was.
     fn note_retried(&mut self) {
-        let syncer = &self.core.syncer;
+        let syncer = self.core.look();
         for group in &self.groups {
             let Some(state) = syncer.groups.get(group.id.as_str()) else { continue };
             for (hash, query) in &state.queries {
@@ -82,7 +80,8 @@ impl World {
     }
 
     fn is_behind(&self) -> bool {
-        let groups = self.core.syncer.groups.values();
+        let syncer = self.core.look();
+        let groups = syncer.groups.values();
         groups.flat_map(|g| &g.connections).any(|c| c.phase != Phase::Live)
     }
 
@@ -91,7 +90,7 @@ impl World {
             if let Some((id, pipe)) = &tab.line
                 && pipe.behind.replace(false)
             {
-                self.core.syncer.drained(*id);
+                self.core.syncer().drained(*id);
             }
         }
     }
@@ -99,7 +98,8 @@ impl World {
     /// Checks every live tab. The world must be at rest.
     pub fn check(&self) -> Result<(), Broken> {
         for group in &self.groups {
-            let Some(state) = self.core.syncer.groups.get(group.id.as_str()) else { continue };
+            let syncer = self.core.look();
+            let Some(state) = syncer.groups.get(group.id.as_str()) else { continue };
             let db = self.db.known_as(&group.schema);
             let mut rows: BTreeMap<(String, String), Value> = BTreeMap::new();
             let mut got = BTreeSet::new();
@@ -141,7 +141,8 @@ impl World {
 
     /// Desired sets and mutation ids.
     fn check_records(&self, group: &super::world::Group, tab: &super::world::Tab) -> Result<(), Broken> {
-        let state = &self.core.syncer.groups[group.id.as_str()];
+        let syncer = self.core.look();
+        let state = &syncer.groups[group.id.as_str()];
         let (store, name) = (&tab.receiver.store, &tab.client);
         let wanted: BTreeMap<String, BTreeSet<String>> = state
             .clients
@@ -177,7 +178,8 @@ impl World {
 
     /// What a view must hold, if it holds that.
     fn rows_of(&self, db: &Database, id: ViewId) -> Result<BTreeMap<(String, String), Value>, Broken> {
-        let shared = &self.core.syncer.shared;
+        let syncer = self.core.look();
+        let shared = &syncer.shared;
         let view = shared.views.get(id).ok_or("there is no such view")?;
         let ast = self.asts.get(&(id, view.incarnation)).ok_or("nobody asked for the view")?;
         let rows = shared.rows.borrow();
@@ -204,9 +206,10 @@ impl World {
         self.core.stop();
         let error =
             kelvin::protocol::error::ProtocolError::new(kelvin::protocol::error::Kind::Internal, "over");
-        let ids: Vec<_> = self.core.syncer.groups.keys().cloned().collect();
-        ids.iter().for_each(|id| self.core.syncer.fail_group(id, &error));
-        let shared = &mut self.core.syncer.shared;
+        let ids: Vec<_> = self.core.syncer().groups.keys().cloned().collect();
+        ids.iter().for_each(|id| self.core.syncer().fail_group(id, &error));
+        let mut syncer = self.core.syncer();
+        let shared = &mut syncer.shared;
         // Caches may keep references for as long as the version stays.
         shared.moved(shared.version);
         while shared.views.sweep() {}

@@ -47,7 +47,8 @@ impl World {
 
     fn name_log(&mut self) {
         let name = LogName { replica: FIRST, epoch: self.epoch, core: 0 };
-        let recorder = &mut self.core.syncer.shared.recorder;
+        let mut syncer = self.core.syncer();
+        let recorder = &mut syncer.shared.recorder;
         recorder.start(name);
         // So that anything may happen between two of them.
         recorder.write_in_pieces_of(PIECE);
@@ -58,19 +59,16 @@ impl World {
 
     fn limit_journals(&mut self) {
         if let Some(limits) = self.limits {
-            self.core.syncer.shared.views.keep_journals_of(limits.keys);
+            self.core.syncer().shared.views.keep_journals_of(limits.keys);
         }
     }
 
     /// Takes what has to be recorded. Between batches the present file is filled.
     pub fn record(&mut self) {
         let Some(disk) = &mut self.disk else { return };
-        self.core.recorded.drain(..).for_each(|output| disk.waiting_for(Some(output)));
-        disk.waiting_for(self.core.syncer.take_records(self.now));
-        if !self.core.is_busy() && self.core.syncer.is_filling() {
-            self.core.syncer.fill_records(self.now);
-            disk.waiting_for(self.core.syncer.take_records(self.now));
-        }
+        disk.waiting_for(self.core.take_records());
+        self.core.fill();
+        disk.waiting_for(self.core.take_records());
     }
 
     /// Writes what waits; what was sent meanwhile may go.
@@ -80,6 +78,7 @@ impl World {
         let Some(disk) = &mut self.disk else { return };
         disk.flush(epoch);
         self.pipes.iter().for_each(|pipe| pipe.release());
+        self.core.recorded();
     }
 
     /// The server ends, and another one begins on the same disk.
@@ -94,18 +93,21 @@ impl World {
         self.epoch += u64::from(!faults::is_on(Fault::Epoch));
         self.crashes += 1;
         self.asts.clear();
-        let counts = self.core.counts;
+        let (counts, slices) = (self.core.counts(), self.core.slices.take());
         let mut schema = self.schema.clone();
         // The replica has its indexes still.
-        schema.catalogue = self.core.syncer.shared.catalogue.clone();
+        schema.catalogue = self.core.syncer().shared.catalogue.clone();
         self.core = Core::new(&self.replica, &schema, self.epoch);
         self.core.counts = counts;
+        self.core.slices = slices;
+        self.core.set_time(self.now);
         self.limit_journals();
-        let syncer = &mut self.core.syncer;
+        let mut syncer = self.core.syncer();
         let restoration = Restoration::new(recovered, FIRST, &mut syncer.shared);
         if let Some(mut restoration) = restoration {
-            while restoration.step(syncer, self.now) {}
+            while restoration.step(&mut syncer, self.now) {}
         }
+        drop(syncer);
         self.name_log();
     }
 

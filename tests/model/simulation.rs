@@ -72,6 +72,8 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
     let groups = 1 + choices.below(3);
     let mut world = World::of(random_world::scenario(&mut choices), groups);
     world.watch();
+    // Not those decisions that the run is made of.
+    world.core.slices = Some(Choices::new((seed ^ 0x5eed, usize::MAX)));
     if crashes {
         world.cuts = choices.percent(70);
         world.limits = (life == Life::Tiny).then(|| Limits::tiny(seed));
@@ -107,7 +109,7 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
     let digest = digests.fold(0, |so_far, next| digest(so_far, &next.to_be_bytes()));
     let checked = world.watch.as_ref().map_or(0, |watch| watch.checked);
     let clears: usize = world.groups.iter().flat_map(|g| &g.tabs).map(|tab| tab.receiver.clears).sum();
-    let (counts, crashes, resets) = (world.core.counts, world.crashes, world.resets + clears);
+    let (counts, crashes, resets) = (world.core.counts(), world.crashes, world.resets + clears);
     let (parts, unrecorded) = world.disk.as_ref().map_or((0, 0), |disk| (disk.parts, disk.unrecorded));
     if life == Life::Ends && crashes > 0 && !world.cuts && resets > 0 {
         return Err(Failure {
@@ -128,7 +130,8 @@ fn rarely(world: &mut World, choices: &mut Choices) {
         199 => world.core.lose_commits(),
         196..199 => {
             let view = ViewId(choices.below(20) as u32);
-            let views = &mut world.core.syncer.shared.views;
+            let mut syncer = world.core.syncer();
+            let views = &mut syncer.shared.views;
             if views.get(view).is_some() {
                 views.read_inline(view);
             }

@@ -33,8 +33,7 @@ impl World {
 
     /// The core goes to the newest snapshot.
     pub fn batch(&mut self) {
-        self.core.begin_batch();
-        self.core.end_batch();
+        self.core.batch();
     }
 
     /// Nothing is left to do, and every tab has what its queries say.

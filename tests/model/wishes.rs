@@ -20,7 +20,8 @@ impl World {
         };
         let there: Vec<(usize, usize)> = self.groups.iter().enumerate().flat_map(places).collect();
         let has_to_come_back = |world: &World| {
-            let groups = world.core.syncer.groups.values();
+            let syncer = world.core.look();
+            let groups = syncer.groups.values();
             let mut tabs = world.groups.iter().flat_map(|group| &group.tabs);
             groups.flat_map(|g| &g.connections).any(|c| c.resends != Resends::No)
                 || tabs.any(|tab| tab.line.as_ref().is_some_and(|(_, pipe)| pipe.closed.get()))
@@ -32,7 +33,7 @@ impl World {
                 return Err("some tab has to come back for ever".to_owned());
             }
             self.now += RESEND_AFTER;
-            self.core.syncer.tick(self.now);
+            self.core.syncer().tick(self.now);
             self.settle()?;
             for (group, tab) in &there {
                 if self.groups[*group].tabs[*tab].line.is_none() {
@@ -46,7 +47,8 @@ impl World {
 
     fn compare_wishes(&self) -> Result<(), Broken> {
         for group in &self.groups {
-            let Some(state) = self.core.syncer.groups.get(group.id.as_str()) else { continue };
+            let syncer = self.core.look();
+            let Some(state) = syncer.groups.get(group.id.as_str()) else { continue };
             for tab in group.tabs.iter().filter(|tab| tab.line.is_some()) {
                 let wanted: BTreeSet<String> = tab.wanted.iter().map(|query| format!("q{query}")).collect();
                 let desires = state.clients.get(&tab.client).into_iter().flat_map(|c| &c.desires);

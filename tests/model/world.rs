@@ -199,16 +199,15 @@ impl World {
 
     /// The replica gets an index that some view would read by, if one would.
     pub fn index(&mut self, choices: &mut Choices) {
-        let mut wishes = std::mem::take(&mut self.core.syncer.shared.wishes);
+        let wishes = &mut self.core.wishes;
         if wishes.is_empty() {
             return;
         }
         let wish = wishes.swap_remove(choices.below(wishes.len()));
-        let shared = &mut self.core.syncer.shared;
-        shared.wishes = wishes;
-        if let Some(catalogue) = self.replica.index(&shared.catalogue, &wish) {
+        let known = self.core.syncer().shared.catalogue.clone();
+        if let Some(catalogue) = self.replica.index(&known, &wish) {
             self.log.push(format!("index {wish:?}"));
-            self.core.syncer.take_catalogue(&catalogue);
+            self.core.syncer().take_catalogue(&catalogue);
         }
     }
 
@@ -250,9 +249,10 @@ impl World {
         };
         self.log
             .push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
-        let syncer = &mut self.core.syncer;
+        let mut syncer = self.core.syncer();
         let asked = syncer.prospective(&group_id, &init.desired);
         let accepted = syncer.check(&arrival(), &init).and_then(|()| syncer.init(arrival(), &init, self.now));
+        drop(syncer);
         if let Err(error) = accepted {
             self.log.push(format!("refused: {error}"));
             let expected = match error.kind {
@@ -282,7 +282,7 @@ impl World {
         if let Some((id, _)) = tab.line.take() {
             self.log.push(format!("{} leaves", tab.client));
             tab.receiver.disconnected();
-            self.core.syncer.disconnect(id, self.now);
+            self.core.syncer().disconnect(id, self.now);
         }
     }
 
@@ -291,7 +291,7 @@ impl World {
         let tab = &self.groups[group].tabs[tab];
         let Some((id, _)) = tab.line else { return Ok(()) };
         self.log.push(format!("{} wants {ops:?}", tab.client));
-        let changed = self.core.syncer.change_desired(id, &ops, self.now);
+        let changed = self.core.syncer().change_desired(id, &ops, self.now);
         changed.map_err(|e| format!("a change was refused: {e}"))?;
         self.ask(group, false);
         Ok(())
@@ -299,7 +299,7 @@ impl World {
 
     /// The server asks the app for transformations: for those missing, or for all.
     pub fn ask(&mut self, group: usize, all: bool) {
-        let (serial, queries) = self.core.syncer.transform(&self.groups[group].id, all);
+        let (serial, queries) = self.core.syncer().transform(&self.groups[group].id, all);
         if !queries.is_empty() {
             self.owed.push(Owed { group, serial, queries });
         }
@@ -314,7 +314,7 @@ impl World {
         for named in owed.queries.iter().filter(|_| !failing) {
             self.answer(choices, owed.group, Some(owed.serial), named);
         }
-        self.core.syncer.transform_failed(&self.groups[owed.group].id, owed.serial);
+        self.core.syncer().transform_failed(&self.groups[owed.group].id, owed.serial);
     }
 
     /// The server that asked is gone.
@@ -341,7 +341,7 @@ impl World {
             Some(ast) => Transformed::Ast(Box::new((**ast).clone())),
             None => Transformed::Refused(serde_json::json!({"error": "app", "id": named.hash})),
         };
-        let syncer = &mut self.core.syncer;
+        let mut syncer = self.core.syncer();
         syncer.transformed(&group.id, &named.hash, serial, answer);
         let query = syncer.groups.get(group.id.as_str()).and_then(|g| g.queries.get(&named.hash));
         let view = query.and_then(|q| q.pending.or(q.current));
@@ -352,19 +352,22 @@ impl World {
         }
     }
 
-    /// Does what is due for a group.
-    pub fn work(&mut self, group: &Rc<str>) {
+    /// Does what is due for one group. False: for none, or not now.
+    pub fn work(&mut self) -> bool {
         self.observe();
-        self.log.push(format!("core at {}", self.core.syncer.shared.version.0));
-        self.core.syncer.work(group, self.now);
+        self.log.push(format!("core at {}", self.core.syncer().shared.version.0));
+        self.core.set_time(self.now);
+        let worked = self.core.work();
         self.observe();
+        worked
     }
 
     /// Notes what the labels of all groups stand for, if somebody looks at the tabs.
     pub fn observe(&mut self) {
         let Some(watch) = &mut self.watch else { return };
-        let views = &self.core.syncer.shared.views;
-        for group in self.core.syncer.groups.values() {
+        let syncer = self.core.look();
+        let views = &syncer.shared.views;
+        for group in syncer.groups.values() {
             // Nobody is told anything of it before it has all its views again.
             if !group.held.is_empty() || group.queries.values().any(|query| query.is_resuming()) {
                 continue;

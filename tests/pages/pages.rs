@@ -154,7 +154,7 @@ const SAID: &[(&str, &str, &str, &str)] = &[
     ("README.md", "(protocol 30 to 51)", "src/protocol/connect.rs", "PROTOCOL_VERSION: u32 = 51"),
     ("README.md", "(protocol 30 to 51)", "src/protocol/connect.rs", "MIN_PROTOCOL_VERSION: u32 = 30"),
     ("README.md", "fifty times", "scripts/soak-kills", "KELVIN_SOAK_ROUNDS:-50"),
-    ("docs/decisions/008-overload.md", "5 to 15 seconds", "src/server/overload.rs", "BACK_AFTER"),
+    ("docs/decisions/008-overload.md", "5 to 15 seconds", "src/core/overload.rs", "BACK_AFTER"),
     ("docs/decisions/008-overload.md", "three quarters", "src/server/budget.rs", "DEFAULT_SHARE: usize = 75"),
     (
         "docs/decisions/008-overload.md",

@@ -287,7 +287,7 @@ fn halves_of_large_messages_do_not_fill_the_memory() {
 /// Each thread keeps what others have freed of its memory: more of them than lanes would take the more
 /// the longer the server runs.
 #[test]
-fn views_are_read_by_no_more_threads_than_there_are_lanes() {
+fn views_are_read_by_no_more_threads_than_there_is_room_for() {
     const LANES: usize = 8;
     let stage = Stage::prepared("INSERT INTO item SELECT i, 'o' || i, i FROM generate_series(1, 600) i", &[]);
     let mut client = stage.client();
@@ -299,7 +299,7 @@ fn views_are_read_by_no_more_threads_than_there_are_lanes() {
     }
     let tasks = std::fs::read_dir(format!("/proc/{}/task", stage.server.pid())).expect("it runs");
     let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    let threads = names.filter(|name| name.starts_with("lane-")).count();
+    let threads = names.filter(|name| name.starts_with("reader-")).count();
     // One that has read for long ends, and another takes its place meanwhile.
     assert!((1..=LANES + 2).contains(&threads), "{threads} threads");
 }

@@ -8,6 +8,7 @@ use kelvin_io::append_file::AppendFile;
 use kelvin_io::executor::{blocking, sleep};
 
 use super::Writing;
+use crate::core::effect::Event;
 use crate::groups::sink::Sink;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::server::core::Core;
@@ -56,7 +57,7 @@ pub(super) async fn recover(core: Rc<Core>) {
     core.records.failed.set(false);
     core.status.set_refuses(core.index, false);
     core.with(|s| s.restart_records());
-    core.records.wake_filling();
+    core.tell(Event::FillRecords);
 }
 
 /// Room that must be there before clients are let in again.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
-use super::lanes::MAX_LANES;
+use crate::core::effect::Reported;
+use crate::core::limits::MAX_HYDRATIONS;
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::panics;
 use crate::views::scan::{Chunk, Job, scan};
@@ -28,38 +29,30 @@ const NICE_LONG: i32 = 15;
 /// A reading that takes longer than this is a long one.
 const LONG: Duration = Duration::from_millis(50);
 
-/// What a thread hands to its core.
-pub enum Message {
-    /// Something was found.
-    Chunk(Chunk),
-    /// The reading is over; the reader comes back. Which condition the root was read from.
-    End(Reader, Result<usize, ReadError>),
-}
-
 struct Order {
     reader: Reader,
     job: Job,
-    out: Sender<Message>,
+    out: Sender<Reported>,
 }
 
 /// The threads of one core.
-pub struct LaneThreads {
+pub struct ReadingThreads {
     name: String,
     orders: (Sender<Order>, Receiver<Order>),
     running: Cell<usize>,
     idle: (Sender<()>, Receiver<()>),
 }
 
-impl LaneThreads {
+impl ReadingThreads {
     /// No thread yet.
-    pub fn new(core: usize) -> LaneThreads {
+    pub fn new(core: usize) -> ReadingThreads {
         // One more for the inspector.
-        let (orders, idle) = (bounded(MAX_LANES + 1), bounded(MAX_LANES + 1));
-        LaneThreads { name: format!("lane-{core}"), orders, running: Cell::new(0), idle }
+        let (orders, idle) = (bounded(MAX_HYDRATIONS + 1), bounded(MAX_HYDRATIONS + 1));
+        ReadingThreads { name: format!("reader-{core}"), orders, running: Cell::new(0), idle }
     }
 
-    /// Has a view read. At most [`MAX_LANES`] may be under way.
-    pub fn read(&self, reader: Reader, job: Job) -> Result<Receiver<Message>, ReadError> {
+    /// Has a view read. At most [`MAX_HYDRATIONS`] may be under way.
+    pub fn read(&self, reader: Reader, job: Job) -> Result<Receiver<Reported>, ReadError> {
         let (out, messages) = bounded(AHEAD);
         // A token of a thread that waits, or else a new thread.
         if self.idle.1.try_recv().is_err() {
@@ -69,7 +62,7 @@ impl LaneThreads {
         match self.orders.0.try_send(order) {
             Ok(()) => Ok(messages),
             Err(_) => {
-                Err(ReadError::Unsupported("more views are read at a time than there are lanes".into()))
+                Err(ReadError::Unsupported("more views are read at a time than there are threads".into()))
             }
         }
     }
@@ -106,7 +99,7 @@ fn perform(order: Order, idle: &Sender<()>) -> bool {
             give_way(NICE_LONG);
         }
         // Nobody takes it any more.
-        out.send_blocking(Message::Chunk(chunk)).map_err(|_| ReadError::Interrupted)
+        out.send_blocking(Reported::Chunk(chunk)).map_err(|_| ReadError::Interrupted)
     };
     let mut read = || {
         panics::here("a lane's thread");
@@ -123,7 +116,7 @@ fn perform(order: Order, idle: &Sender<()>) -> bool {
         // thread for it.
         let _ = idle.try_send(());
     }
-    let _ = out.send_blocking(Message::End(reader, result));
+    let _ = out.send_blocking(Reported::End(Some(reader), result));
     long
 }
 

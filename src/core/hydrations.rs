@@ -1,0 +1,158 @@
+//! Which views are being hydrated, and which wait for it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::limits::Limits;
+use crate::groups::reading::{LaneRequest, Reading};
+use crate::views::view::ViewId;
+
+/// Requests that are compared to find the one that most wait for. After a restart thousands may wait.
+const COMPARED: usize = 64;
+
+/// A hydration under way.
+#[derive(Default)]
+pub struct Hydrating {
+    /// What it reads, once it has begun.
+    pub reading: Option<Reading>,
+    /// Its rows are sent while it goes on.
+    pub streams: bool,
+    /// Ends the reading.
+    stop: Arc<AtomicBool>,
+}
+
+/// The hydrations of a core.
+#[derive(Default)]
+pub struct Hydrations {
+    small: RefCell<VecDeque<LaneRequest>>,
+    large: RefCell<VecDeque<LaneRequest>>,
+    running: Cell<usize>,
+    running_large: Cell<usize>,
+    /// Started so far.
+    started: Cell<u64>,
+    /// Those under way, by the life of the view.
+    under_way: RefCell<BTreeMap<u64, Hydrating>>,
+}
+
+impl Hydrations {
+    /// Puts a request into its queue.
+    pub fn ask(&self, request: LaneRequest) {
+        let queue = if request.large { &self.large } else { &self.small };
+        queue.borrow_mut().push_back(request);
+    }
+
+    /// How many are under way.
+    pub fn running(&self) -> usize {
+        self.running.get()
+    }
+
+    /// Whether one could start.
+    pub fn can_start(&self, limits: &Limits) -> bool {
+        let large = self.running_large.get() < limits.large_hydrations && !self.large.borrow().is_empty();
+        self.running.get() < limits.hydrations && (large || !self.small.borrow().is_empty())
+    }
+
+    /// Takes the request that starts next, and counts it as under way. `wanted`: how many wait for
+    /// a view.
+    pub fn start_next(&self, limits: &Limits, wanted: impl Fn(ViewId) -> usize) -> Option<LaneRequest> {
+        if self.running.get() >= limits.hydrations {
+            return None;
+        }
+        // The one that came first is not passed for ever: those that others want more might never end.
+        let in_order = self.started.get().is_multiple_of(2);
+        let next = take(&mut self.small.borrow_mut(), in_order, &wanted).or_else(|| {
+            let free = self.running_large.get() < limits.large_hydrations;
+            free.then(|| take(&mut self.large.borrow_mut(), in_order, &wanted)).flatten()
+        })?;
+        self.started.set(self.started.get() + 1);
+        self.running.set(self.running.get() + 1);
+        self.running_large.set(self.running_large.get() + next.large as usize);
+        Some(next)
+    }
+
+    /// A hydration is over.
+    pub fn ended(&self, request: LaneRequest) {
+        self.running.set(self.running.get() - 1);
+        self.running_large.set(self.running_large.get() - request.large as usize);
+        self.under_way.borrow_mut().remove(&request.incarnation);
+    }
+
+    /// A flag that ends the reading of this life of a view.
+    pub fn stop_flag(&self, incarnation: u64) -> Arc<AtomicBool> {
+        self.under_way.borrow_mut().entry(incarnation).or_default().stop.clone()
+    }
+
+    /// What a hydration reads is known.
+    pub fn reads(&self, reading: &Reading) {
+        let mut under_way = self.under_way.borrow_mut();
+        under_way.entry(reading.request.incarnation).or_default().reading = Some(reading.clone());
+    }
+
+    /// Whether its rows are sent while a hydration goes on.
+    pub fn streams(&self, incarnation: u64, streams: bool) {
+        if let Some(hydrating) = self.under_way.borrow_mut().get_mut(&incarnation) {
+            hydrating.streams = streams;
+        }
+    }
+
+    /// Nobody wants the view any more.
+    pub fn cancel(&self, incarnation: u64) {
+        if let Some(hydrating) = self.under_way.borrow().get(&incarnation) {
+            hydrating.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What is being read, and whether it is sent meanwhile.
+    pub fn list(&self) -> Vec<(Reading, bool)> {
+        let under_way = self.under_way.borrow();
+        under_way.values().filter_map(|one| Some((one.reading.clone()?, one.streams))).collect()
+    }
+}
+
+/// The first request, or of the first ones that which most wait for.
+fn take(
+    queue: &mut VecDeque<LaneRequest>,
+    in_order: bool,
+    wanted: &impl Fn(ViewId) -> usize,
+) -> Option<LaneRequest> {
+    if in_order {
+        return queue.pop_front();
+    }
+    // Of equals the last one counts as the greatest, so they are looked at from the back.
+    let first = queue.iter().take(COMPARED).enumerate().rev();
+    let (at, _) = first.max_by_key(|(_, request)| wanted(request.view))?;
+    queue.remove(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(hydrations: &Hydrations, view: u32, large: bool) {
+        hydrations.ask(LaneRequest { view: ViewId(view), incarnation: view.into(), large });
+    }
+
+    #[test]
+    fn what_most_wait_for_passes_and_keeps_nobody_waiting_for_ever() {
+        let (waiting, limits) = (Hydrations::default(), Limits::of(4, 1));
+        (0..6).for_each(|view| ask(&waiting, view, false));
+        // The last two are wanted most, the others equally.
+        let wanted = |view: ViewId| if view.0 >= 4 { view.0 as usize } else { 1 };
+        let next = || waiting.start_next(&limits, wanted);
+        let order: Vec<u32> = std::iter::from_fn(next).map(|request| request.view.0).collect();
+        assert_eq!(order, [0, 5, 1, 4, 2, 3]);
+    }
+
+    #[test]
+    fn large_ones_leave_room_for_small_ones() {
+        let (waiting, limits) = (Hydrations::default(), Limits::of(2, 1));
+        (0..10).for_each(|view| ask(&waiting, view, true));
+        let started = || std::iter::from_fn(|| waiting.start_next(&limits, |_| 1)).count();
+        assert_eq!(started(), limits.large_hydrations);
+        assert!(!waiting.can_start(&limits));
+        (10..20).for_each(|view| ask(&waiting, view, false));
+        assert_eq!(started(), limits.hydrations - limits.large_hydrations);
+    }
+}

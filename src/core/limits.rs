@@ -1,0 +1,69 @@
+//! The limits of one core, with their reasons. The simulation draws small ones, so that what happens at each is met.
+
+/// Limits of one core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most hydrations under way at a time. Each holds a snapshot, and its result in memory.
+    pub hydrations: usize,
+    /// Of these, those whose query may have any number of rows: the others are kept for queries that are known to be
+    /// small, which a large one must not keep waiting.
+    pub large_hydrations: usize,
+    /// The same while memory is tight: each holds what it reads.
+    pub tight_hydrations: usize,
+    /// Most bytes of commits kept for hydrations. One that misses some looks at its view again.
+    pub recent_bytes: usize,
+    /// Batches by which a hydration may try to begin at the core's own version. A commit may come between the two
+    /// snapshots; hardly ever twice in a row.
+    pub begins: usize,
+    /// Encoded bytes after which a hydration offers them to the tab that waits. What is smaller is over at once, and is
+    /// better shared with whoever asks for the same within the next seconds.
+    pub stream_from: usize,
+    /// Rows that a hydration must have before it is ended for want of memory: small ones are over soon.
+    pub large_rows: usize,
+    /// Slots of a new state that are put in place between looks at the clock.
+    pub settled_slots: usize,
+    /// Rows between looks at the clock.
+    pub rows_per_look: u32,
+}
+
+/// Most hydrations under way at a time, however many processors there are.
+pub const MAX_HYDRATIONS: usize = 8;
+
+/// Least: one for small queries when the other has a large one.
+const MIN_HYDRATIONS: usize = 2;
+
+/// Hydrations by processor: some wait for the disk. Of more, each takes longer, and so do those whom they keep from
+/// their processor, however low their priority.
+const PER_PROCESSOR: usize = 2;
+
+impl Limits {
+    /// Of each of so many cores.
+    pub fn of(processors: usize, cores: usize) -> Limits {
+        let hydrations = (processors * PER_PROCESSOR / cores.max(1)).clamp(MIN_HYDRATIONS, MAX_HYDRATIONS);
+        Limits {
+            hydrations,
+            large_hydrations: hydrations / 2,
+            tight_hydrations: 2,
+            recent_bytes: 64 << 20,
+            begins: 3,
+            stream_from: 1 << 20,
+            large_rows: 10_000,
+            settled_slots: 64,
+            rows_per_look: 16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_core_has_room_for_a_small_query_beside_a_large_one() {
+        for (processors, cores, hydrations) in [(1, 1, 2), (2, 1, 4), (2, 2, 2), (64, 32, 4), (64, 1, 8)] {
+            let limits = Limits::of(processors, cores);
+            assert_eq!(limits.hydrations, hydrations, "{processors} processors, {cores} cores");
+            assert!(limits.large_hydrations < limits.hydrations);
+        }
+    }
+}

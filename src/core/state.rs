@@ -1,0 +1,233 @@
+//! What the tasks of one core share.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::effect::Effect;
+use super::host::Host;
+use super::hydrations::Hydrations;
+use super::limits::Limits;
+use super::readings::Readings;
+use super::recent::Recent;
+use super::signal::Signal;
+use super::slices::Slices;
+use super::tasks::Work;
+use super::version_lock::VersionLock;
+use crate::groups::syncer::Syncer;
+use crate::model::version::StateVersion;
+use crate::observe::metrics::Metrics;
+use crate::replica::reader::{ReadError, Reader};
+
+/// What tasks wait for.
+#[derive(Default)]
+pub struct Signals {
+    /// There may be commits: a batch is due.
+    pub batch: Signal,
+    /// There are more commits, for the batch that waits for one.
+    pub commits: Signal,
+    /// Groups have something to do, or something is given up.
+    pub work: Signal,
+    /// A view may be hydrated.
+    pub hydrate: Signal,
+    /// The present file of the record log lacks something.
+    pub fill: Signal,
+    /// There may be room for more records.
+    pub recorded: Signal,
+}
+
+/// The state of a core. Tasks hold no borrow of it while they rest.
+pub struct State {
+    /// Number of the core, for the log.
+    pub index: usize,
+    /// Whoever runs it.
+    pub host: Rc<dyn Host>,
+    /// Its numbers.
+    pub metrics: Arc<Metrics>,
+    /// Its limits.
+    pub limits: Cell<Limits>,
+    /// Milliseconds after which a hydration is worth a line in the log.
+    pub slow_after: f64,
+    /// Held by whoever depends on the core's version.
+    pub version_lock: VersionLock,
+    /// Views that are hydrated, or wait for it.
+    pub hydrations: Hydrations,
+    /// What readings report.
+    pub readings: Readings,
+    /// Commits kept for the hydrations under way.
+    pub recent: RefCell<Recent>,
+    /// What tasks wait for.
+    pub signals: Signals,
+    /// A batch has failed half way: the live snapshot is ahead of the groups, and nobody may use it.
+    pub torn: Cell<bool>,
+    readers: RefCell<Vec<Reader>>,
+    syncer: RefCell<Syncer>,
+    effects: RefCell<Vec<Effect>>,
+    spawned: RefCell<Vec<(&'static str, Work)>>,
+    broken: Cell<bool>,
+}
+
+impl State {
+    /// Of a core that has groups and nothing else.
+    pub fn new(
+        (index, syncer): (usize, Syncer),
+        (host, metrics): (Rc<dyn Host>, Arc<Metrics>),
+        limits: Limits,
+        slow_after: f64,
+    ) -> State {
+        State {
+            index,
+            host,
+            metrics,
+            limits: Cell::new(limits),
+            slow_after,
+            version_lock: VersionLock::default(),
+            hydrations: Hydrations::default(),
+            readings: Readings::default(),
+            recent: RefCell::default(),
+            signals: Signals::default(),
+            torn: Cell::new(false),
+            readers: RefCell::default(),
+            syncer: RefCell::new(syncer),
+            effects: RefCell::default(),
+            spawned: RefCell::default(),
+            broken: Cell::new(false),
+        }
+    }
+
+    /// Calls into the groups, and starts what that asks for. The call must not come back here.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> T {
+        f(&mut self.call())
+    }
+
+    /// The groups, for one call; when that is over, what it asks for is started.
+    pub fn call(&self) -> Call<'_> {
+        Call { state: self, syncer: Some(self.syncer.borrow_mut()), within: std::thread::panicking() }
+    }
+
+    /// Takes what is to be recorded, which changes nothing else.
+    pub fn with_records<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> T {
+        let mut call = self.call();
+        let out = f(&mut call);
+        call.end();
+        out
+    }
+
+    fn follow_up(&self) {
+        let mut syncer = self.syncer.borrow_mut();
+        let wishes = syncer.shared.wishes.drain(..).map(Effect::WantIndex);
+        self.effects.borrow_mut().extend(wishes);
+        syncer.shared.views.take_unread().into_iter().for_each(|unread| self.hydrations.cancel(unread));
+        syncer.take_lane_requests().into_iter().for_each(|request| self.hydrations.ask(request));
+        if syncer.has_work() || syncer.shared.views.has_remains() {
+            self.signals.work.raise();
+        }
+        // When all are taken, the one that ends starts the next.
+        if self.hydrations.can_start(&self.limits.get()) {
+            self.signals.hydrate.raise();
+        }
+    }
+
+    /// A call into the groups has panicked. What it changed many share, and it may be left half done.
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    /// The groups, as they are.
+    pub fn look(&self) -> Ref<'_, Syncer> {
+        self.syncer.borrow()
+    }
+
+    /// Version of the core.
+    pub fn version(&self) -> StateVersion {
+        self.syncer.borrow().shared.version
+    }
+
+    /// Milliseconds since the core began.
+    pub fn now(&self) -> f64 {
+        self.host.now()
+    }
+
+    /// The slices of a task.
+    pub fn slices(&self) -> Slices<'_> {
+        Slices::of(&*self.host, self.limits.get().rows_per_look)
+    }
+
+    /// Has something performed.
+    pub fn effect(&self, effect: Effect) {
+        self.effects.borrow_mut().push(effect);
+    }
+
+    /// What is to be performed.
+    pub fn take_effects(&self) -> Vec<Effect> {
+        self.effects.take()
+    }
+
+    /// Starts a task when the present one rests.
+    pub fn spawn(&self, what: &'static str, work: impl Future<Output = ()> + 'static) {
+        self.spawned.borrow_mut().push((what, Box::pin(work)));
+    }
+
+    /// Tasks to be started.
+    pub fn take_spawned(&self) -> Vec<(&'static str, Work)> {
+        self.spawned.take()
+    }
+
+    /// A reader that is not in use.
+    pub fn take_reader(&self) -> Result<Reader, ReadError> {
+        let Some(mut reader) = self.readers.borrow_mut().pop() else { return self.host.open_reader() };
+        // The flag of its last hydration may be up.
+        reader.stop_when(Arc::default())?;
+        Ok(reader)
+    }
+
+    /// An idle reader holds no snapshot, so it is never in the way of the log's restart. One that cannot end
+    /// its own is closed.
+    pub fn give_reader_back(&self, reader: Reader) {
+        match reader.end() {
+            Ok(()) => self.readers.borrow_mut().push(reader),
+            Err(error) => crate::warn!(core = self.index; "a snapshot could not be ended: {error}"),
+        }
+    }
+}
+
+/// A call into the groups.
+pub struct Call<'s> {
+    state: &'s State,
+    /// `None`: it is over.
+    syncer: Option<RefMut<'s, Syncer>>,
+    /// Something else has panicked, and is being put in order by this call.
+    within: bool,
+}
+
+impl Call<'_> {
+    /// Nothing is to be started.
+    fn end(mut self) {
+        self.syncer = None;
+    }
+}
+
+impl Deref for Call<'_> {
+    type Target = Syncer;
+
+    fn deref(&self) -> &Syncer {
+        self.syncer.as_ref().expect("there until the end")
+    }
+}
+
+impl DerefMut for Call<'_> {
+    fn deref_mut(&mut self) -> &mut Syncer {
+        self.syncer.as_mut().expect("there until the end")
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.within && std::thread::panicking() {
+            self.state.broken.set(true);
+        } else if self.syncer.take().is_some() {
+            self.state.follow_up();
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A view-syncer core as a value.
+
+use std::cell::Ref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_lite::FutureExt;
+
+use super::effect::{Effect, Event, Reported};
+use super::host::Host;
+use super::limits::Limits;
+use super::state::{Call, State};
+use super::tasks::{TaskId, Tasks};
+use super::{batch, groups, hydration};
+use crate::groups::reading::Reading;
+use crate::groups::recorder::Output;
+use crate::groups::syncer::Syncer;
+use crate::model::catalogue::Catalogue;
+use crate::observe::metrics::Metrics;
+use crate::replica::reader::{ReadError, Reader};
+use crate::testing::panics;
+use crate::views::view::ViewId;
+
+/// One core: its groups and its views, and what is under way for them.
+pub struct ViewSyncer {
+    state: Rc<State>,
+    tasks: Tasks,
+}
+
+impl ViewSyncer {
+    /// A core that has these groups. `slow_after`: milliseconds after which a hydration is slow.
+    pub fn new(
+        (index, syncer): (usize, Syncer),
+        (host, metrics): (Rc<dyn Host>, Arc<Metrics>),
+        limits: Limits,
+        slow_after: f64,
+    ) -> ViewSyncer {
+        let state = Rc::new(State::new((index, syncer), (host, metrics), limits, slow_after));
+        let mut core = ViewSyncer { state: state.clone(), tasks: Tasks::default() };
+        core.spawn("batches", batch::run(state.clone()));
+        core.spawn("the work of groups", groups::work(state.clone()));
+        core.spawn("starting hydrations", hydration::start_waiting(state.clone()));
+        core.spawn("filling record logs", groups::fill_records(state));
+        core
+    }
+
+    /// A part that is there for as long as the core is.
+    fn spawn(&mut self, what: &'static str, part: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn(what, Box::pin(part.or(panics::when_ordered(what))));
+    }
+
+    /// Calls into the groups. The call must not wait, and must not come back here.
+    pub fn with<T>(&mut self, f: impl FnOnce(&mut Syncer) -> T) -> T {
+        self.state.with(f)
+    }
+
+    /// The groups, as they are.
+    pub fn look(&self) -> Ref<'_, Syncer> {
+        self.state.look()
+    }
+
+    /// The groups, for one call.
+    pub fn groups(&self) -> Call<'_> {
+        self.state.call()
+    }
+
+    /// Other limits, from now on.
+    pub fn limit(&mut self, limits: Limits) {
+        self.state.limits.set(limits);
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> Limits {
+        self.state.limits.get()
+    }
+
+    /// What is to be recorded of what was done since the last call. `now`: the core's clock, in milliseconds.
+    pub fn take_records(&mut self, now: f64) -> Option<Output> {
+        self.state.with_records(|syncer| {
+            let output = syncer.take_records(now);
+            if syncer.is_filling() {
+                self.state.signals.fill.raise();
+            }
+            output
+        })
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, event: Event) {
+        let signals = &self.state.signals;
+        match event {
+            Event::Committed => {
+                signals.commits.raise();
+                signals.batch.raise();
+            }
+            Event::Read(id, report) => self.reported(id, report),
+            Event::Indexed(catalogue) => {
+                self.tasks.spawn("a catalogue", Box::pin(take_catalogue(self.state.clone(), catalogue)));
+            }
+            Event::Rebegin => self.tasks.spawn("a snapshot", Box::pin(rebegin(self.state.clone()))),
+            Event::FillRecords => signals.fill.raise(),
+            Event::Recorded => {
+                signals.recorded.raise();
+                if self.state.hydrations.can_start(&self.state.limits.get()) {
+                    signals.hydrate.raise();
+                }
+            }
+        }
+    }
+
+    fn reported(&mut self, id: u64, report: Reported) {
+        if let Some(late) = self.state.readings.report(id, report) {
+            match late {
+                Reported::Chunk(_) => self.state.effect(Effect::ReadOn(id)),
+                Reported::End(reader, _) => {
+                    reader.into_iter().for_each(|reader| self.state.give_reader_back(reader));
+                }
+            }
+        }
+    }
+
+    /// Whether there is something to go on with.
+    pub fn is_ready(&self) -> bool {
+        self.tasks.is_ready()
+    }
+
+    /// What there is to go on with, longest waiting first.
+    pub fn ready(&self) -> Vec<(TaskId, &'static str)> {
+        self.tasks.ready()
+    }
+
+    /// Goes on, for a slice, with what has waited longest. Returns what that was.
+    pub fn step(&mut self) -> Option<&'static str> {
+        self.tasks.first().and_then(|first| self.run(first))
+    }
+
+    /// Goes on, for a slice, with a task that is ready.
+    pub fn run(&mut self, task: TaskId) -> Option<&'static str> {
+        let what = self.tasks.run(task);
+        for (what, work) in self.state.take_spawned() {
+            self.tasks.spawn(what, work);
+        }
+        what
+    }
+
+    /// What is to be performed outside.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.state.take_effects()
+    }
+
+    /// A call into the groups has panicked: nobody may be told anything of what it left.
+    pub fn is_broken(&self) -> bool {
+        self.state.is_broken()
+    }
+
+    /// How many hydrations are under way.
+    pub fn hydrating(&self) -> usize {
+        self.state.hydrations.running()
+    }
+
+    /// What is being read for hydrations, and whether it is sent meanwhile.
+    pub fn readings(&self) -> Vec<(Reading, bool)> {
+        self.state.hydrations.list()
+    }
+
+    /// Whether somebody depends on the version of the core: a batch is half way, or a view joins.
+    pub fn is_version_held(&self) -> bool {
+        self.state.version_lock.is_held()
+    }
+
+    /// How many groups wait for a view, or have it.
+    pub fn subscribers(&self, view: ViewId) -> usize {
+        self.state.look().shared.views.subscribers(view)
+    }
+
+    /// A reader that is not in use, for something that is no hydration.
+    pub fn take_reader(&mut self) -> Result<Reader, ReadError> {
+        self.state.take_reader()
+    }
+
+    /// Takes it back.
+    pub fn give_reader_back(&mut self, reader: Reader) {
+        self.state.give_reader_back(reader);
+    }
+}
+
+async fn take_catalogue(state: Rc<State>, catalogue: Arc<Catalogue>) {
+    let _held = state.version_lock.lock().await;
+    state.with(|s| s.take_catalogue(&catalogue));
+}
+
+/// Moves all read transactions of the core to the newest snapshot, if none is in use.
+async fn rebegin(state: Rc<State>) {
+    let could = try_rebegin(&state).await;
+    state.effect(Effect::Rebegun(could));
+}
+
+async fn try_rebegin(state: &State) -> bool {
+    if state.hydrations.running() > 0 {
+        return false;
+    }
+    let Some(_held) = state.version_lock.try_lock() else { return false };
+    for _ in 0..=state.limits.get().begins {
+        if batch::advance(state).await.is_err() {
+            return false;
+        }
+        // Begins anew even if there was nothing to take: it is what releases the log.
+        if state.with(|s| s.shared.reader.begin().is_ok_and(|version| version == s.shared.version)) {
+            return true;
+        }
+        // A commit came between the two.
+        state.torn.set(true);
+    }
+    state.signals.batch.raise();
+    false
+}
