@@ -20,7 +20,7 @@ use kelvin::model::key;
 use kelvin::model::value::Value;
 use kelvin::server::record_files;
 use model::cell::Kind;
-use model::core::Core;
+use model::core::{Core, roomy};
 use model::replica::{FIRST, Replica};
 use model::schema::{Schema, TableSpec};
 
@@ -94,7 +94,7 @@ fn measure(views: usize, members: usize, keys: usize) {
     println!("{views} views of {members} rows, {keys} keys of 20 bytes");
     let schema = schema();
     let replica = Replica::create(&schema);
-    let core = Core::new(&replica, &schema, EPOCH + 1);
+    let core = Core::new(&replica, &schema, EPOCH + 1, roomy());
     let directory = record_files::directory(&replica.path());
     std::fs::create_dir_all(&directory).expect("a scratch directory");
     write(&directory.join(record_files::name(EPOCH, 0, 1)), &schema, views, members, keys);

@@ -15,9 +15,10 @@ use super::overload;
 use super::reading::{discard, fail, give_up, prepare, read};
 use super::state::State;
 use super::version_lock::Held;
-use crate::groups::reading::{Begun, LaneRequest};
+use crate::groups::reading::{Begun, HydrationRequest};
 use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
+use crate::testing::met::{Limit, met};
 use crate::testing::panics;
 use crate::zql::explain::explain;
 use crate::zql::plan::Plan;
@@ -34,9 +35,11 @@ async fn start_some(state: &Rc<State>) {
     let slices = state.slices();
     loop {
         let is_tight = state.host.memory().pressure >= Pressure::Tight;
-        if matches!(state.host.record_queue(), RecordQueue::Overfull)
-            || (is_tight && state.hydrations.running() >= state.limits.get().tight_hydrations)
-        {
+        let is_overfull = state.host.record_queue() == RecordQueue::Overfull;
+        if is_overfull && state.hydrations.can_start(&state.limits.get()) {
+            met(Limit::RecordQueue);
+        }
+        if is_overfull || (is_tight && state.hydrations.running() >= state.limits.get().tight_hydrations) {
             return;
         }
         let wanted = |view| state.look().shared.views.subscribers(view);
@@ -56,7 +59,7 @@ async fn start_some(state: &Rc<State>) {
 
 /// Counts the hydration as over however it ends, and has the next one started; not from here,
 /// or each short one would start the next on top of its own stack.
-struct Running(Rc<State>, LaneRequest);
+struct Running(Rc<State>, HydrationRequest);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -65,12 +68,12 @@ impl Drop for Running {
     }
 }
 
-async fn run(state: &Rc<State>, request: LaneRequest) {
+async fn run(state: &Rc<State>, request: HydrationRequest) {
     let began = state.now();
     if overload::refuse(state, request) {
         return;
     }
-    panics::here("a lane");
+    panics::here("a hydration");
     let (mut begun, reader, held) = match begin(state, request).await {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
@@ -88,7 +91,7 @@ async fn run(state: &Rc<State>, request: LaneRequest) {
     if let Err(error) = result {
         return give_up(state, begun, &error);
     }
-    panics::here("what a lane has read");
+    panics::here("what a hydration has read");
     let rows = begun.assembly.len();
     match begun.reading.frames_only {
         true => {
@@ -100,7 +103,7 @@ async fn run(state: &Rc<State>, request: LaneRequest) {
     let milliseconds = state.now() - began;
     let nanoseconds = (milliseconds * 1e6) as u64;
     state.metrics.hydration_done(nanoseconds);
-    state.with(|s| s.lane_took(request, nanoseconds));
+    state.with(|s| s.hydration_took(request, nanoseconds));
     if is_slow() {
         let plan = steps.unwrap_or_default();
         state.effect(Effect::SlowHydration { rows, milliseconds, view: request.incarnation, plan });
@@ -124,7 +127,7 @@ fn steps(reader: &Reader, plan: &Plan, driver: usize) -> String {
 /// overtaken for ever keeps the version lock until it has joined.
 async fn begin(
     state: &State,
-    request: LaneRequest,
+    request: HydrationRequest,
 ) -> Result<Option<(Begun, Reader, Option<Held<'_>>)>, ReadError> {
     let mut reader = state.take_reader()?;
     reader.stop_when(state.hydrations.stop_flag(request.incarnation))?;
@@ -138,8 +141,11 @@ async fn begin(
         at = reader.begin()?;
     }
     let in_step = at == state.version();
+    if !in_step {
+        met(Limit::Begins);
+    }
     let Some(begun) = state.with(|s| s.begin_reading(request, at, in_step)) else {
-        state.with(|s| s.lane_given_up(request));
+        state.with(|s| s.hydration_given_up(request));
         state.give_reader_back(reader);
         return Ok(None);
     };
@@ -176,10 +182,10 @@ async fn join(state: &State, begun: Begun, held: Option<Held<'_>>) {
         return discard(state, request, found, &ReadError::Interrupted);
     }
     let now = state.now();
-    if state.with(|s| s.lane_done(&reading, found, now)) {
+    if state.with(|s| s.hydration_done(&reading, found, now)) {
         bring_forward(state, request.view, at).await;
     }
-    state.with(|s| s.lane_joined(request.view));
+    state.with(|s| s.hydration_joined(request.view));
 }
 
 /// Brings the core to a hydration's version: it may have seen a newer snapshot.

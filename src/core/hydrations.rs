@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::limits::Limits;
-use crate::groups::reading::{LaneRequest, Reading};
+use crate::groups::reading::{HydrationRequest, Reading};
+use crate::testing::met::{Limit, met};
 use crate::views::view::ViewId;
 
 /// Requests that are compared to find the one that most wait for. After a restart thousands may wait.
@@ -26,8 +27,8 @@ pub struct Hydrating {
 /// The hydrations of a core.
 #[derive(Default)]
 pub struct Hydrations {
-    small: RefCell<VecDeque<LaneRequest>>,
-    large: RefCell<VecDeque<LaneRequest>>,
+    small: RefCell<VecDeque<HydrationRequest>>,
+    large: RefCell<VecDeque<HydrationRequest>>,
     running: Cell<usize>,
     running_large: Cell<usize>,
     /// Started so far.
@@ -38,7 +39,7 @@ pub struct Hydrations {
 
 impl Hydrations {
     /// Puts a request into its queue.
-    pub fn ask(&self, request: LaneRequest) {
+    pub fn ask(&self, request: HydrationRequest) {
         let queue = if request.large { &self.large } else { &self.small };
         queue.borrow_mut().push_back(request);
     }
@@ -56,9 +57,16 @@ impl Hydrations {
 
     /// Takes the request that starts next, and counts it as under way. `wanted`: how many wait for
     /// a view.
-    pub fn start_next(&self, limits: &Limits, wanted: impl Fn(ViewId) -> usize) -> Option<LaneRequest> {
+    pub fn start_next(&self, limits: &Limits, wanted: impl Fn(ViewId) -> usize) -> Option<HydrationRequest> {
+        let waits = |queue: &RefCell<VecDeque<HydrationRequest>>| !queue.borrow().is_empty();
         if self.running.get() >= limits.hydrations {
+            if waits(&self.small) || waits(&self.large) {
+                met(Limit::Hydrations);
+            }
             return None;
+        }
+        if self.running_large.get() >= limits.large_hydrations && waits(&self.large) {
+            met(Limit::LargeHydrations);
         }
         // The one that came first is not passed for ever: those that others want more might never end.
         let in_order = self.started.get().is_multiple_of(2);
@@ -73,7 +81,7 @@ impl Hydrations {
     }
 
     /// A hydration is over.
-    pub fn ended(&self, request: LaneRequest) {
+    pub fn ended(&self, request: HydrationRequest) {
         self.running.set(self.running.get() - 1);
         self.running_large.set(self.running_large.get() - request.large as usize);
         self.under_way.borrow_mut().remove(&request.incarnation);
@@ -113,10 +121,10 @@ impl Hydrations {
 
 /// The first request, or of the first ones that which most wait for.
 fn take(
-    queue: &mut VecDeque<LaneRequest>,
+    queue: &mut VecDeque<HydrationRequest>,
     in_order: bool,
     wanted: &impl Fn(ViewId) -> usize,
-) -> Option<LaneRequest> {
+) -> Option<HydrationRequest> {
     if in_order {
         return queue.pop_front();
     }
@@ -131,7 +139,7 @@ mod tests {
     use super::*;
 
     fn ask(hydrations: &Hydrations, view: u32, large: bool) {
-        hydrations.ask(LaneRequest { view: ViewId(view), incarnation: view.into(), large });
+        hydrations.ask(HydrationRequest { view: ViewId(view), incarnation: view.into(), large });
     }
 
     #[test]

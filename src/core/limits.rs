@@ -1,8 +1,12 @@
 //! The limits of one core, with their reasons. The simulation draws small ones, so that what happens at each is met.
 
+use crate::groups::limits::GroupLimits;
+
 /// Limits of one core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Of its groups.
+    pub groups: GroupLimits,
     /// Most hydrations under way at a time. Each holds a snapshot, and its result in memory.
     pub hydrations: usize,
     /// Of these, those whose query may have any number of rows: the others are kept for queries that are known to be
@@ -41,6 +45,7 @@ impl Limits {
     pub fn of(processors: usize, cores: usize) -> Limits {
         let hydrations = (processors * PER_PROCESSOR / cores.max(1)).clamp(MIN_HYDRATIONS, MAX_HYDRATIONS);
         Limits {
+            groups: GroupLimits::default(),
             hydrations,
             large_hydrations: hydrations / 2,
             tight_hydrations: 2,

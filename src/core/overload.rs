@@ -5,7 +5,7 @@
 
 use super::host::Pressure;
 use super::state::State;
-use crate::groups::reading::LaneRequest;
+use crate::groups::reading::HydrationRequest;
 use crate::protocol::error::ProtocolError;
 use crate::replica::reader::ReadError;
 use crate::views::assemble::Assembly;
@@ -26,7 +26,7 @@ pub fn no_memory(of: &str) -> ProtocolError {
 }
 
 /// Whether there is no memory for a view that nobody has yet. Those who wait for it are sent away.
-pub(super) fn refuse(state: &State, request: LaneRequest) -> bool {
+pub(super) fn refuse(state: &State, request: HydrationRequest) -> bool {
     if state.host.memory().pressure < Pressure::Full {
         return false;
     }
@@ -38,7 +38,7 @@ pub(super) fn refuse(state: &State, request: LaneRequest) -> bool {
 
 /// Whether a hydration has to end: what it reads is more than one view may have, or than
 /// there is memory for.
-pub(super) fn check(state: &State, request: LaneRequest, assembly: &Assembly) -> Result<(), ReadError> {
+pub(super) fn check(state: &State, request: HydrationRequest, assembly: &Assembly) -> Result<(), ReadError> {
     let most = state.host.memory().of_view;
     if assembly.bytes() > most {
         return Err(ReadError::Unsupported(format!(
@@ -54,7 +54,7 @@ pub(super) fn check(state: &State, request: LaneRequest, assembly: &Assembly) ->
 }
 
 /// Whether all who wait for a view have as much already as one group may have.
-pub(super) fn check_groups(state: &State, request: LaneRequest) -> Result<(), ReadError> {
+pub(super) fn check_groups(state: &State, request: HydrationRequest) -> Result<(), ReadError> {
     let most = state.host.memory().of_group;
     if state.with(|s| s.is_read_for_large_groups(request, most)) {
         return Err(ReadError::Unsupported(format!(

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::effect::{Effect, Reported};
 use super::overload;
 use super::state::State;
-use crate::groups::reading::{Begun, Found, LaneRequest, Reading};
+use crate::groups::reading::{Begun, Found, HydrationRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
+use crate::testing::met::{Limit, met};
 use crate::views::difference::difference;
 use crate::views::full::Part;
 use crate::views::scan::Witnesses;
@@ -75,6 +76,7 @@ impl Outlet<'_> {
             }
         };
         if due {
+            met(Limit::StreamFrom);
             let taken = self.state.with(|s| s.stream(self.reading, parts));
             self.keeps = Some(!taken);
             self.state.hydrations.streams(self.reading.request.incarnation, taken);
@@ -99,12 +101,13 @@ pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)
         give_up(state, begun, &ReadError::Interrupted);
         return None;
     }
+    let most_keys = state.limits.get().groups.views.journal_keys;
     let Begun { reading, assembly, prior, plan, .. } = begun;
     let (found, full, edited) = assembly.finish(reading.at, &reading.poke_id);
     let prior = match prior {
         None => None,
         Some(prior) => {
-            let delta = difference(&prior, &found, &edited, reading.at, &mut slices).await;
+            let delta = difference(&prior, &found, &edited, (reading.at, most_keys), &mut slices).await;
             Some((prior, delta))
         }
     };
@@ -114,14 +117,14 @@ pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)
 /// Ends a hydration that could not read its view. What the view held before goes back to it.
 pub fn fail(
     state: &State,
-    request: LaneRequest,
+    request: HydrationRequest,
     plan: Option<&Arc<Plan>>,
     prior: Option<ViewState>,
     error: &ReadError,
 ) {
     let is_wanted = state.with(|s| {
         let is_wanted = s.is_read(request);
-        s.lane_failed(request, plan.zip(prior), &error.for_clients());
+        s.hydration_failed(request, plan.zip(prior), &error.for_clients());
         is_wanted
     });
     if is_wanted {
@@ -137,7 +140,7 @@ pub fn give_up(state: &State, begun: Begun, error: &ReadError) {
 }
 
 /// Gives up what was found: it is not wanted any more, or cannot be used.
-pub fn discard(state: &State, request: LaneRequest, found: Found, error: &ReadError) {
+pub fn discard(state: &State, request: HydrationRequest, found: Found, error: &ReadError) {
     state.with(|s| s.shared.views.discard(request.view, &found.plan, found.state));
     fail(state, request, Some(&found.plan), found.prior.map(|(prior, _)| prior), error);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::host::Commits;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
+use crate::testing::met::{Limit, met};
 
 /// Commits that are kept.
 #[derive(Default)]
@@ -29,6 +30,7 @@ impl Recent {
             self.commits.push_back(commit.clone());
         }
         if self.bytes > most {
+            met(Limit::RecentBytes);
             *self = Recent { gap: true, ..Recent::default() };
         }
     }

@@ -119,7 +119,7 @@ impl State {
         let wishes = syncer.shared.wishes.drain(..).map(Effect::WantIndex);
         self.effects.borrow_mut().extend(wishes);
         syncer.shared.views.take_unread().into_iter().for_each(|unread| self.hydrations.cancel(unread));
-        syncer.take_lane_requests().into_iter().for_each(|request| self.hydrations.ask(request));
+        syncer.take_hydration_requests().into_iter().for_each(|request| self.hydrations.ask(request));
         if syncer.has_work() || syncer.shared.views.has_remains() {
             self.signals.work.raise();
         }

@@ -8,7 +8,7 @@ use crate::cvr::record::GroupRecord;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
-use crate::views::journal::{MAX_DELTAS, MAX_KEYS};
+use crate::views::limits::ViewLimits;
 
 /// What one delta did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,7 +72,8 @@ impl Journal {
         }
         self.keys += delta.len();
         self.deltas.push_back(delta);
-        while self.keys > MAX_KEYS || self.deltas.len() > MAX_DELTAS {
+        let ViewLimits { journal_keys, journal_deltas, .. } = ViewLimits::DEFAULT;
+        while self.keys > journal_keys || self.deltas.len() > journal_deltas {
             let Some(dropped) = self.deltas.pop_front() else { break };
             self.keys -= dropped.len();
             self.floor = dropped.end;

@@ -79,7 +79,7 @@ impl Syncer {
         }
         for op in ops {
             if let QueryOp::Put { hash, query: Some(QueryBody::Named { name, args }), .. } = op
-                && args.get().len() <= self.shared.limits.arguments
+                && args.get().len() <= self.shared.query_limits.arguments
                 && seen.insert(hash)
             {
                 out.push(Named { hash: hash.clone(), name: name.clone(), args: args.get().to_owned() });
@@ -135,9 +135,13 @@ impl Syncer {
         let unsure = group.is_unsure(&self.shared, &arrival.client_id, arrival.base_cookie, &init.desired);
         let mut change = ConfigChange::default();
         group.register(&arrival.client_id, &mut change)?;
-        if let Err(error) =
-            group.desire(&arrival.client_id, &init.desired, &self.shared.limits, now, &mut change)
-        {
+        if let Err(error) = group.desire(
+            &arrival.client_id,
+            &init.desired,
+            (&self.shared.query_limits, &self.shared.limits),
+            now,
+            &mut change,
+        ) {
             // What was taken before a limit was reached has happened: the other tabs are told.
             config_step(group, &mut self.shared, &change)?;
             self.due.insert(arrival.group_id);
@@ -201,7 +205,7 @@ impl Syncer {
         let mut change = ConfigChange::default();
         // Another tab may have deleted it meanwhile.
         group.register(&client, &mut change)?;
-        let desired = group.desire(&client, ops, &shared.limits, now, &mut change);
+        let desired = group.desire(&client, ops, (&shared.query_limits, &shared.limits), now, &mut change);
         // What was taken before a limit was reached has happened: the other tabs are told.
         config_step(group, shared, &change)?;
         let group_id = group.id.clone();

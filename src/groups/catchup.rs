@@ -20,11 +20,9 @@ use crate::protocol::cookie::Cookie;
 use crate::protocol::downstream::{PokeBody, QueryPatch, poke_cancel};
 use crate::protocol::error::ProtocolError;
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 use crate::views::rows::{RowId, RowSet};
 use crate::views::view::ViewId;
-
-/// Rows per slice: a few milliseconds of reading by key.
-pub const SLICE: usize = 1_000;
 
 /// What a tab holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +57,11 @@ pub struct CatchUp {
     /// Rows still to be written; holds references.
     rows: VecDeque<RowId>,
     started: bool,
-    /// Rows that a lane has written, or still writes.
+    /// Rows that a hydration has written, or still writes.
     stream: Option<Stream>,
 }
 
-/// Rows of one view, as they are at one version, that a lane writes into the poke.
+/// Rows of one view, as they are at one version, that a hydration writes into the poke.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream {
     /// The view; the group waits for it.
@@ -72,7 +70,7 @@ pub struct Stream {
     pub incarnation: u64,
     /// Version of the rows.
     pub at: StateVersion,
-    /// The lane has not written all of them yet.
+    /// The hydration has not written all of them yet.
     pub reading: bool,
 }
 
@@ -118,7 +116,7 @@ impl CatchUp {
         })
     }
 
-    /// The catch-up of a connection at its group's label, which has no rows: a lane writes
+    /// The catch-up of a connection at its group's label, which has no rows: a hydration writes
     /// those of a view while it reads them. The poke has been started already.
     pub fn of_stream(connection: ConnectionId, label: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
         CatchUp {
@@ -133,17 +131,17 @@ impl CatchUp {
         }
     }
 
-    /// Whether a lane writes this view's rows into the poke.
+    /// Whether a hydration writes this view's rows into the poke.
     pub fn is_reading(&self, incarnation: u64) -> bool {
         self.stream.is_some_and(|s| s.incarnation == incarnation && s.reading)
     }
 
-    /// Whether a lane has written all rows of this view into the poke.
+    /// Whether a hydration has written all rows of this view into the poke.
     pub fn has_read(&self, incarnation: u64) -> bool {
         self.stream.is_some_and(|s| s.incarnation == incarnation && !s.reading)
     }
 
-    /// The lane has written the last row, or given up.
+    /// The hydration has written the last row, or given up.
     pub fn end_reading(&mut self) {
         if let Some(stream) = &mut self.stream {
             stream.reading = false;
@@ -210,7 +208,7 @@ impl CatchUp {
         let mut done = false;
         if self.rows.is_empty() {
             self.collect(group, shared);
-            done = self.rows.len() <= SLICE;
+            done = self.rows.len() <= shared.limits.catch_up_rows;
         }
         if done {
             self.write_rows(group, shared, &mut frames)?;
@@ -259,7 +257,13 @@ impl CatchUp {
     fn can_go_on(&self, group: &Group, shared: &Shared) -> bool {
         let Some(reached) = self.reached else { return true };
         let streamed = |s: Stream| shared.views.get(s.view).is_some_and(|v| v.journal.reaches(s.at));
-        reached >= group.floor
+        // The rows so far are those of the label reached. Desires, queries and results are written at the end, all that
+        // changed since the tab's own label.
+        let since = match self.base {
+            Base::Label(cookie) => cookie,
+            Base::Nothing | Base::Unknown(_) => reached,
+        };
+        since >= group.floor
             && self.stream.is_none_or(streamed)
             && group.views.iter().all(|(view, (since, _))| {
                 *since > reached || shared.views.get(*view).is_some_and(|v| v.journal.reaches(self.version))
@@ -303,7 +307,11 @@ impl CatchUp {
         shared: &mut Shared,
         frames: &mut Vec<Bytes>,
     ) -> Result<(), ProtocolError> {
-        let count = self.rows.len().min(SLICE);
+        let most = shared.limits.catch_up_rows;
+        if self.rows.len() > most {
+            met(Limit::CatchUpRows);
+        }
+        let count = self.rows.len().min(most);
         let rows: Vec<RowId> = self.rows.drain(..count).collect();
         let alive = |id: RowId| {
             group.views.keys().any(|v| shared.views.get(*v).is_some_and(|v| v.state.contains(id)))

@@ -1,4 +1,4 @@
-//! From the name of a query to the view that answers it: transformation, planning, lanes,
+//! From the name of a query to the view that answers it: transformation, planning, hydrations,
 //! refusals.
 
 use super::desires::Client;
@@ -131,14 +131,14 @@ impl Syncer {
             give_up(group, &mut self.shared, view);
             let why = format!(
                 "the client group's queries take more than {} MiB beside their rows: close some",
-                self.shared.limits.plans >> 20
+                self.shared.query_limits.plans >> 20
             );
             let name = query_name(group, hash);
             return self.refuse(group_id, hash, refusal(hash, &name, &why));
         }
         if resume_query(group, &mut self.shared, hash, view) {
             self.shared.interested.entry(view).or_default().insert(group_id.clone());
-            self.request_lane(view);
+            self.request_hydration(view);
             self.due.insert(group_id.clone());
             return;
         }
@@ -161,7 +161,7 @@ impl Syncer {
             give_up(group, &mut self.shared, replaced);
         }
         self.shared.interested.entry(view).or_default().insert(group_id.clone());
-        self.request_lane(view);
+        self.request_hydration(view);
         self.due.insert(group_id.clone());
     }
 
@@ -169,7 +169,7 @@ impl Syncer {
     /// No batch may be under way.
     pub fn take_catalogue(&mut self, catalogue: &Arc<Catalogue>) {
         self.shared.catalogue = catalogue.clone();
-        self.shared.views.plan_anew(catalogue, &self.shared.limits);
+        self.shared.views.plan_anew(catalogue, &self.shared.query_limits);
     }
 
     /// Tells the clients that want a query that it was refused; its rows go with the next
@@ -201,7 +201,7 @@ impl Syncer {
             Outcome::Same => {}
             // Its groups have a step to take.
             Outcome::Touched => self.wake_interested(view),
-            Outcome::Stale(_) => self.request_lane(view),
+            Outcome::Stale(_) => self.request_hydration(view),
             Outcome::Failed(error) => self.view_failed(view, &error),
         }
     }
@@ -211,7 +211,7 @@ impl Syncer {
 /// together, and only when that is too much, those that it has now.
 fn has_room(group: &mut Group, shared: &Shared, view: ViewId) -> bool {
     let bytes = |id: ViewId| shared.views.get(id).map_or(0, |view| view.asked);
-    let most = shared.limits.plans;
+    let most = shared.query_limits.plans;
     group.planned = group.planned.saturating_add(bytes(view));
     if group.planned > most {
         let views = group.queries.values().flat_map(|query| [query.current, query.pending]).flatten();
@@ -234,7 +234,7 @@ fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<Vi
     if let Some(view) = shared.views.join(&key) {
         return Ok(view);
     }
-    let mut planned = plan::plan(ast, &catalogue, &**keys, &shared.limits)?;
+    let mut planned = plan::plan(ast, &catalogue, &**keys, &shared.query_limits)?;
     shared.texts.share_plan(&mut planned);
     let planned = Arc::new(planned);
     let view = shared.views.subscribe(key.into(), &catalogue, || planned.clone());

@@ -201,7 +201,7 @@ impl Syncer {
         query.failed = false;
         query.pending = Some(view);
         self.shared.interested.entry(view).or_default().insert(id.clone());
-        self.request_lane(view);
+        self.request_hydration(view);
         self.due.insert(id.clone());
     }
 }

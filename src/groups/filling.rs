@@ -9,6 +9,7 @@ use super::syncer::Syncer;
 use crate::cvr::record::{LeftRecord, Record, RecordedDelta, RecordedRow, Start};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
+use crate::testing::met::{Limit, met};
 use crate::views::journal::Delta;
 use crate::views::rows::RowId;
 use crate::views::view::{Status, View, ViewId};
@@ -94,6 +95,9 @@ impl Syncer {
         drop(rows);
         let recorder = &mut shared.recorder;
         let mut chunks = members.chunks(recorder.piece);
+        if chunks.len() > 1 || !is_last {
+            met(Limit::RecordRows);
+        }
         if chunks.any(|chunk| recorder.append(Record::Members(record, chunk.to_vec())).is_err()) {
             self.leave_out(id);
             return false;
@@ -256,6 +260,9 @@ impl Syncer {
         let shared = &mut self.shared;
         let members = &shared.old.get(id)?.members;
         let end = members.len().min(from + shared.recorder.piece);
+        if end < members.len() {
+            met(Limit::RecordRows);
+        }
         if from == end {
             let count = members.len() as u64;
             shared.recorder.append_small(Record::Complete(id, count));
@@ -289,6 +296,6 @@ fn is_as_written(view: &View, writing: &Writing) -> bool {
         Status::Stale(at) | Status::Recorded(at) => at != since,
         Status::New | Status::Live => true,
     });
-    // If rows are missing, a lane reads it anew and has what it held.
+    // If rows are missing, a hydration reads it anew and has what it held.
     !differs && view.state.len() == view.size
 }

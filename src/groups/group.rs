@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::desires::{Client, Desire, MAX_DESIRED, clamp_ttl};
+use super::limits::GroupLimits;
 use super::query::{Query, Spec};
 use super::record::{Held, Seal};
 use super::schema::Resolved;
@@ -22,6 +23,7 @@ use crate::protocol::downstream::QueryPatch;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::QueryOp;
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 use crate::views::rows::RowId;
 use crate::views::view::{View, ViewId};
 use crate::zql::limits::Limits;
@@ -31,19 +33,6 @@ pub const MAX_QUERIES: usize = 10_000;
 
 /// Most clients that one group remembers. A browser profile has tens of tabs.
 pub const MAX_CLIENTS: usize = 1_000;
-
-/// Most queries that one client's record names, wanted or not: above it those that are over
-/// are forgotten.
-pub const MAX_REMEMBERED: usize = 2 * MAX_DESIRED;
-
-/// Most row keys kept of views that a group has left, for tabs that were away.
-pub const MAX_LEFT_KEYS: usize = 100_000;
-
-/// Most removed queries kept for tabs that were away.
-pub const MAX_REMOVED_QUERIES: usize = 10_000;
-
-/// Most changes of mutation results kept for tabs that were away.
-pub const MAX_RESULT_CHANGES: usize = 1_000;
 
 /// A view that the group had and has no more: what a tab may still hold because of it.
 #[derive(Debug)]
@@ -139,6 +128,14 @@ impl ConfigChange {
     /// Whether the label has to move.
     pub fn is_change(&self) -> bool {
         self.registered || !self.desired.is_empty()
+    }
+
+    /// Whether something happened to a query of a client.
+    fn names(&self, client: &str, hash: &str) -> bool {
+        let patches = self.desired.iter().find(|(c, _)| c == client).map(|(_, patches)| patches);
+        patches.into_iter().flatten().any(|patch| match patch {
+            QueryPatch::Put(named) | QueryPatch::Del(named) => named == hash,
+        })
     }
 
     fn push(&mut self, client: &str, patch: QueryPatch) {
@@ -246,7 +243,7 @@ impl Group {
         &mut self,
         client: &str,
         ops: &[QueryOp],
-        limits: &Limits,
+        limits: (&Limits, &GroupLimits),
         now: f64,
         change: &mut ConfigChange,
     ) -> Result<(), ProtocolError> {
@@ -260,11 +257,11 @@ impl Group {
                         // It takes the place of what it was.
                         let before = self.queries.get(hash).map_or(0, |query| query.spec.bytes());
                         *asked = asked.saturating_sub(before);
-                        let spec = Spec::of(body, *asked, limits);
+                        let spec = Spec::of(body, *asked, limits.0);
                         *asked += spec.bytes();
                         spec
                     });
-                    self.put(client, hash, *ttl, spec, change)?;
+                    self.put(client, (hash, *ttl, spec), limits.1, change)?;
                 }
                 QueryOp::Del { hash } => self.deactivate(client, hash, Some(clock), change),
                 QueryOp::Clear => {
@@ -290,9 +287,8 @@ impl Group {
     fn put(
         &mut self,
         client: &str,
-        hash: &str,
-        ttl: Option<f64>,
-        spec: Option<Spec>,
+        (hash, ttl, spec): (&str, Option<f64>, Option<Spec>),
+        limits: &GroupLimits,
         change: &mut ConfigChange,
     ) -> Result<(), ProtocolError> {
         // Ids of the reference's internal queries.
@@ -333,10 +329,11 @@ impl Group {
         if many && !record.desires.contains_key(hash) && record.desired_count() >= MAX_DESIRED {
             return Err(too_many(format!("the client wants more than {MAX_DESIRED} queries at a time")));
         }
-        if record.desires.len() >= MAX_REMEMBERED {
-            record
-                .desires
-                .retain(|_, d| d.desired || d.inactive_since.is_some_and(|s| s + d.ttl > self.clock));
+        if record.desires.len() >= limits.remembered_queries {
+            met(Limit::RememberedQueries);
+            // That one of them ended may just have happened, and is told with a label that is still to come.
+            let is_over = |d: &Desire| !d.desired && d.inactive_since.is_none_or(|s| s + d.ttl <= self.clock);
+            record.desires.retain(|hash, d| !is_over(d) || change.names(client, hash));
             (self.floor, self.desires_since) = (self.label, self.label);
         }
         let desire = Desire { ttl, inactive_since: None, desired: true, changed: self.label };
@@ -533,13 +530,19 @@ mod tests {
         let mut group = group();
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
-        group.desire("c", &[put("1", 1000.0)], &Limits::DEFAULT, 0.0, &mut change).unwrap();
+        group
+            .desire("c", &[put("1", 1000.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut change)
+            .unwrap();
         assert_eq!(change.desired.len(), 1);
         let mut again = ConfigChange::default();
         group.register("c", &mut again).unwrap();
-        group.desire("c", &[put("1", 500.0)], &Limits::DEFAULT, 0.0, &mut again).unwrap();
+        group
+            .desire("c", &[put("1", 500.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut again)
+            .unwrap();
         assert!(!again.is_change());
-        group.desire("c", &[put("1", 2000.0)], &Limits::DEFAULT, 0.0, &mut again).unwrap();
+        group
+            .desire("c", &[put("1", 2000.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut again)
+            .unwrap();
         assert!(again.is_change(), "a longer time to live is one");
     }
 
@@ -548,9 +551,19 @@ mod tests {
         let mut group = group();
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
-        group.desire("c", &[put("1", 100.0)], &Limits::DEFAULT, 0.0, &mut change).unwrap();
+        group
+            .desire("c", &[put("1", 100.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut change)
+            .unwrap();
         assert!(group.expired(1e9).is_empty(), "wanted queries never expire");
-        group.desire("c", &[QueryOp::Del { hash: "1".into() }], &Limits::DEFAULT, 0.0, &mut change).unwrap();
+        group
+            .desire(
+                "c",
+                &[QueryOp::Del { hash: "1".into() }],
+                (&Limits::DEFAULT, &GroupLimits::default()),
+                0.0,
+                &mut change,
+            )
+            .unwrap();
         assert!(group.expired(1e9).is_empty(), "the clock stands");
         assert!(group.next_expiry(0.0).is_none());
         group.clock_runs_since = Some(0.0);
@@ -573,7 +586,7 @@ mod tests {
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
         let ops = [put("long", named(LONG)), put("a", named(FAIR)), put("b", named(FAIR))];
-        group.desire("c", &ops, &limits, 0.0, &mut change).unwrap();
+        group.desire("c", &ops, (&limits, &GroupLimits::default()), 0.0, &mut change).unwrap();
         let is_kept =
             |group: &Group, hash: &str| matches!(group.queries.get(hash).unwrap().spec, Spec::Named { .. });
         assert_eq!(["long", "a", "b"].map(|hash| is_kept(&group, hash)), [false, true, false]);
@@ -582,7 +595,9 @@ mod tests {
         group.queries.get_mut("b").unwrap().failed = true;
         group.queries.remove("a");
         group.queries.remove("long");
-        group.desire("c", &[put("b", named(FAIR))], &limits, 0.0, &mut change).unwrap();
+        group
+            .desire("c", &[put("b", named(FAIR))], (&limits, &GroupLimits::default()), 0.0, &mut change)
+            .unwrap();
         assert!(is_kept(&group, "b"));
     }
 
@@ -592,7 +607,9 @@ mod tests {
         let mut change = ConfigChange::default();
         group.register("c", &mut change).unwrap();
         let ops: Vec<QueryOp> = (0..10_000).map(|i| put(&i.to_string(), 0.0)).collect();
-        let error = group.desire("c", &ops, &Limits::DEFAULT, 0.0, &mut change).unwrap_err();
+        let error = group
+            .desire("c", &ops, (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut change)
+            .unwrap_err();
         assert_eq!(error.kind, Kind::InvalidMessage);
     }
 }

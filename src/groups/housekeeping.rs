@@ -9,6 +9,7 @@ use super::syncer::*;
 use crate::model::version::StateVersion;
 use crate::protocol::error::ProtocolError;
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 use crate::views::view::ViewId;
 use std::rc::Rc;
 
@@ -86,7 +87,7 @@ impl Syncer {
     /// Drops encoded views beyond the budget, oldest first, but none that a group still waits
     /// for.
     pub(super) fn trim_fulls(&mut self) {
-        self.trim_fulls_to(MAX_FULLS);
+        self.trim_fulls_to(self.shared.limits.encoded_bytes);
     }
 
     /// Drops all encoded views that no group waits for.
@@ -108,6 +109,7 @@ impl Syncer {
             if self.is_awaited(view) {
                 continue;
             }
+            met(Limit::EncodedBytes);
             self.full_since.remove(&view);
             total -= self.shared.fulls.remove(&view).map_or(0, |f| f.size);
         }
@@ -176,11 +178,13 @@ impl Syncer {
     pub(super) fn forget_oldest_groups(&mut self) {
         let mut idle: Vec<(f64, Rc<str>)> =
             self.groups.iter().filter_map(|(id, g)| Some((g.left_at?, id.clone()))).collect();
-        if idle.len() <= MAX_IDLE_GROUPS {
+        let most = self.shared.limits.idle_groups;
+        if idle.len() <= most {
             return;
         }
+        met(Limit::IdleGroups);
         idle.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-        for (_, id) in &idle[..idle.len() - MAX_IDLE_GROUPS] {
+        for (_, id) in &idle[..idle.len() - most] {
             self.drop_group(id);
         }
     }

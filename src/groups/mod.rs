@@ -14,6 +14,7 @@ pub mod forgotten;
 pub mod group;
 pub mod housekeeping;
 pub mod inspect;
+pub mod limits;
 pub mod mutations;
 mod namer;
 pub mod old;

@@ -1,13 +1,14 @@
-//! Reading whole views, in lanes beside the live path (rules 10, 16): why, at which version,
+//! Reading whole views, by hydrations beside the live path (rules 10, 16): why, at which version,
 //! and what becomes of what was found.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::groups::syncer::{SMALL_VIEW, Syncer};
+use crate::groups::syncer::Syncer;
 use crate::model::reason::Reason;
 use crate::model::version::StateVersion;
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 use crate::views::assemble::Assembly;
 use crate::views::full::Full;
 use crate::views::journal::Delta;
@@ -16,20 +17,12 @@ use crate::views::state::State;
 use crate::views::view::{Layout, Status, View, ViewId};
 use crate::zql::plan::Plan;
 
-/// How often in a row a view may have to be read anew before it could join its groups. After
-/// that it is read within the batch, which waits for it: or it might never join.
-pub const MAX_OVERTAKEN: u32 = 3;
-
-/// How many views that were read anew may join while their group waits for others, and others
-/// again. After that the ones it waits for are read within the batch.
-pub const MAX_PASSED: u32 = 8;
-
 /// Most rows of a query that is read among the small ones.
 const SMALL_LIMIT: u64 = 10_000;
 
-/// A view that has to be read in a lane.
+/// A view that has to be read by a hydration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneRequest {
+pub struct HydrationRequest {
     /// The view.
     pub view: ViewId,
     /// Its life: a result for another one is thrown away.
@@ -38,14 +31,14 @@ pub struct LaneRequest {
     pub large: bool,
 }
 
-/// A lane that reads a view.
+/// A hydration that reads a view.
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// For whom.
-    pub request: LaneRequest,
+    pub request: HydrationRequest,
     /// Version of its snapshot.
     pub at: StateVersion,
-    /// The core was at that version when the lane began.
+    /// The core was at that version when the hydration began.
     pub in_step: bool,
     /// The view lives: only its rows in encoded form are wanted.
     pub frames_only: bool,
@@ -84,7 +77,7 @@ impl Begun {
     }
 }
 
-/// What a lane found.
+/// What a hydration found.
 pub struct Found {
     /// The view's state.
     pub state: State,
@@ -98,23 +91,30 @@ pub struct Found {
 }
 
 impl Syncer {
-    /// Asks for a lane if the view has to be read before anybody can have its rows.
-    pub(super) fn request_lane(&mut self, id: ViewId) {
+    /// Asks for a hydration if the view has to be read before anybody can have its rows.
+    pub(super) fn request_hydration(&mut self, id: ViewId) {
         let Some(view) = self.shared.views.get(id) else { return };
-        // A number is used again: the lane under way may be one of a view that is gone.
-        if self.lanes.get(&id) == Some(&view.incarnation) {
+        // A number is used again: the hydration under way may be one of a view that is gone.
+        if self.hydrations.get(&id) == Some(&view.incarnation) {
             return;
         }
-        let small = view.size <= SMALL_VIEW;
+        let small = view.size <= self.shared.limits.small_view;
+        if !small && view.is_live() {
+            met(Limit::SmallView);
+        }
         if view.is_live() && (small || self.shared.full(id).is_some()) {
             return;
         }
-        self.lanes.insert(id, view.incarnation);
-        self.requested.push(LaneRequest { view: id, incarnation: view.incarnation, large: is_large(view) });
+        self.hydrations.insert(id, view.incarnation);
+        self.requested.push(HydrationRequest {
+            view: id,
+            incarnation: view.incarnation,
+            large: is_large(view),
+        });
     }
 
-    /// Lanes asked for since the last call.
-    pub fn take_lane_requests(&mut self) -> Vec<LaneRequest> {
+    /// Hydrations asked for since the last call.
+    pub fn take_hydration_requests(&mut self) -> Vec<HydrationRequest> {
         if self.shared.version < self.shared.wait_for {
             return Vec::new();
         }
@@ -123,8 +123,13 @@ impl Syncer {
 
     /// Begins to read a view on the snapshot of version `at`. `in_step`: that is the core's
     /// version. `None`: nobody wants it any more.
-    pub fn begin_reading(&mut self, request: LaneRequest, at: StateVersion, in_step: bool) -> Option<Begun> {
-        if self.lanes.get(&request.view) != Some(&request.incarnation) {
+    pub fn begin_reading(
+        &mut self,
+        request: HydrationRequest,
+        at: StateVersion,
+        in_step: bool,
+    ) -> Option<Begun> {
+        if self.hydrations.get(&request.view) != Some(&request.incarnation) {
             return None;
         }
         let view =
@@ -140,14 +145,14 @@ impl Syncer {
         let prior = since.map(|_| self.shared.views.take_prior(request.view));
         let assembly = Assembly::new(self.shared.rows.clone(), layout.clone(), plan.clone());
         let encode = since.is_none() || self.is_awaited(request.view);
-        // Two lanes of one view may be at one version, but never on one connection.
+        // Two hydrations of one view may be at one version, but never on one connection.
         let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
         let reading = Reading { request, at, in_step, frames_only: status == Status::Live, poke_id };
         Some(Begun { reading, assembly, prior, plan, driver: 0, layout, since, encode })
     }
 
     /// Notes how long a reading took, in nanoseconds.
-    pub fn lane_took(&mut self, request: LaneRequest, nanoseconds: u64) {
+    pub fn hydration_took(&mut self, request: HydrationRequest, nanoseconds: u64) {
         let view = self.shared.views.get_mut(request.view);
         if let Some(view) = view.filter(|view| view.incarnation == request.incarnation) {
             view.account.reading_nanoseconds += nanoseconds;
@@ -155,23 +160,23 @@ impl Syncer {
         }
     }
 
-    /// Whether a lane that is under way is still wanted.
-    pub fn is_read(&self, request: LaneRequest) -> bool {
-        self.lanes.get(&request.view) == Some(&request.incarnation)
+    /// Whether a hydration that is under way is still wanted.
+    pub fn is_read(&self, request: HydrationRequest) -> bool {
+        self.hydrations.get(&request.view) == Some(&request.incarnation)
             && self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation)
     }
 
-    /// Takes the result of a lane. The core must be at its version or later, and
+    /// Takes the result of a hydration. The core must be at its version or later, and
     /// [`Syncer::is_read`] must hold. True if the view still has to be brought forward to the
     /// core's version.
-    pub fn lane_done(&mut self, reading: &Reading, found: Found, now: f64) -> bool {
+    pub fn hydration_done(&mut self, reading: &Reading, found: Found, now: f64) -> bool {
         let request = reading.request;
         let Found { state, mut full, prior, .. } = found;
         if full.partial {
             self.stream(reading, &mut full.parts);
         }
         self.end_stream(request.incarnation);
-        self.lanes.remove(&request.view);
+        self.hydrations.remove(&request.view);
         let at = reading.at;
         match prior {
             Some((prior, mut delta)) => {
@@ -182,7 +187,7 @@ impl Syncer {
             None => self.shared.views.hydrated(request.view, state, at),
         }
         self.keep_frames(reading, full, now);
-        let is_behind = at < self.shared.version && !faults::is_on(Fault::Lane);
+        let is_behind = at < self.shared.version && !faults::is_on(Fault::Overtaken);
         if is_behind {
             self.shared.recorder.falls_behind(request.view);
         }
@@ -199,7 +204,7 @@ impl Syncer {
         }
     }
 
-    /// Takes the result of a lane for a view that lives: the rows in encoded form. The state
+    /// Takes the result of a hydration for a view that lives: the rows in encoded form. The state
     /// that belongs to them is given up.
     pub fn frames_done(&mut self, reading: &Reading, assembly: Assembly, now: f64) {
         let request = reading.request;
@@ -209,11 +214,11 @@ impl Syncer {
             self.stream(reading, &mut full.parts);
         }
         self.end_stream(request.incarnation);
-        self.lanes.remove(&request.view);
+        self.hydrations.remove(&request.view);
         let stale = self.shared.views.get(request.view).is_some_and(View::is_stale);
         if stale {
             // It has to be read once more, and cannot tell what happened since.
-            self.request_lane(request.view);
+            self.request_hydration(request.view);
         } else {
             self.keep_frames(reading, full, now);
         }
@@ -229,7 +234,7 @@ impl Syncer {
         if full.partial {
             // Whoever began to wait after the first rows had left needs all of them.
             if self.is_awaited_beside_stream(reading.request) {
-                self.request_lane(view);
+                self.request_hydration(view);
             }
         } else if !full.is_empty() && (!reading.frames_only || reading.in_step) {
             self.shared.fulls.insert(view, Rc::new(full));
@@ -248,8 +253,8 @@ impl Syncer {
     ) -> Option<Begun> {
         self.shared.views.make_stale(view, from, reason);
         let incarnation = self.shared.views.get(view).filter(|v| v.is_stale())?.incarnation;
-        let request = LaneRequest { view, incarnation, large: false };
-        self.lanes.insert(view, incarnation);
+        let request = HydrationRequest { view, incarnation, large: false };
+        self.hydrations.insert(view, incarnation);
         self.begin_reading(request, to, true)
     }
 
@@ -257,21 +262,22 @@ impl Syncer {
     pub fn inline_done(&mut self, reading: &Reading, found: Found, now: f64) {
         let request = reading.request;
         if self.is_read(request) {
-            self.lane_done(reading, found, now);
+            self.hydration_done(reading, found, now);
             return;
         }
         self.shared.views.discard(request.view, &found.plan, found.state);
         let prior = found.prior.map(|(prior, _)| (&found.plan, prior));
-        self.lane_failed(request, prior, "nobody wants it");
+        self.hydration_failed(request, prior, "nobody wants it");
     }
 
     /// A view has joined at the core's version, or is stale again already.
-    pub fn lane_joined(&mut self, id: ViewId) {
+    pub fn hydration_joined(&mut self, id: ViewId) {
         self.shared.recorder.keeps_up(id);
         let views = &mut self.shared.views;
         let Some(view) = views.get_mut(id) else { return };
         view.overtaken = if view.is_stale() { view.overtaken + 1 } else { 0 };
-        if view.overtaken >= MAX_OVERTAKEN {
+        if view.overtaken >= self.shared.limits.overtaken {
+            met(Limit::Overtaken);
             views.read_inline(id);
         }
         let groups: Vec<Rc<str>> = self.shared.interested.get(&id).into_iter().flatten().cloned().collect();
@@ -280,7 +286,8 @@ impl Syncer {
                 continue;
             };
             group.passed += 1;
-            if group.passed >= MAX_PASSED {
+            if group.passed >= self.shared.limits.passed {
+                met(Limit::Passed);
                 let is_stale = |id: &&ViewId| self.shared.views.get(**id).is_some_and(View::is_stale);
                 let stale: Vec<ViewId> = group.views.keys().filter(is_stale).copied().collect();
                 stale.into_iter().for_each(|id| self.shared.views.read_inline(id));
@@ -288,22 +295,27 @@ impl Syncer {
         }
     }
 
-    /// A lane ended without a result: nobody wants it any more.
-    pub fn lane_given_up(&mut self, request: LaneRequest) {
+    /// A hydration ended without a result: nobody wants it any more.
+    pub fn hydration_given_up(&mut self, request: HydrationRequest) {
         self.end_stream(request.incarnation);
-        if self.lanes.get(&request.view) == Some(&request.incarnation) {
-            self.lanes.remove(&request.view);
+        if self.hydrations.get(&request.view) == Some(&request.incarnation) {
+            self.hydrations.remove(&request.view);
         }
     }
 
-    /// A lane could not read its view: the queries that wait for it are refused (ruling 7).
+    /// A hydration could not read its view: the queries that wait for it are refused (ruling 7).
     /// `prior`: what it held, if it was read anew.
-    pub fn lane_failed(&mut self, request: LaneRequest, prior: Option<(&Arc<Plan>, State)>, message: &str) {
+    pub fn hydration_failed(
+        &mut self,
+        request: HydrationRequest,
+        prior: Option<(&Arc<Plan>, State)>,
+        message: &str,
+    ) {
         if let Some((plan, prior)) = prior {
             self.shared.views.put_prior(request.view, request.incarnation, plan, prior);
         }
         let current = self.is_read(request);
-        self.lane_given_up(request);
+        self.hydration_given_up(request);
         // The number may be another view's by now.
         if current {
             self.view_failed(request.view, message);

@@ -17,6 +17,7 @@ use crate::cvr::parts::{self, Sizes};
 use crate::cvr::record::{Batch, Header, Record};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
+use crate::testing::met::{Limit, met};
 use crate::views::view::ViewId;
 
 /// What is to be written.
@@ -106,10 +107,6 @@ pub struct Recorder {
 /// Least bytes of a frame that can be asked for: what is said when something is too large must fit.
 const MIN_PAYLOAD: usize = 256;
 
-/// Rows of one record of members. Of a view of before a step of the core writes one such record, of a view
-/// of now a part of its rows, in as many as that takes.
-const PIECE: usize = 1_000;
-
 #[derive(Default)]
 pub(super) struct Filling {
     /// Of a whole file, not just of what came to it.
@@ -123,9 +120,9 @@ pub(super) struct Filling {
     pub groups: VecDeque<Rc<str>>,
 }
 
-impl Default for Recorder {
-    /// One that records nothing.
-    fn default() -> Self {
+impl Recorder {
+    /// One that records nothing yet. `piece`: rows of one record of members.
+    pub fn new(piece: usize, sizes: Sizes) -> Recorder {
         Recorder {
             name: None,
             sequence: 0,
@@ -148,26 +145,14 @@ impl Default for Recorder {
             next_number: 1,
             unrecorded: BTreeSet::new(),
             unrecorded_groups: HashSet::new(),
-            piece: PIECE,
-            sizes: Sizes::default(),
+            piece: piece.max(1),
+            sizes: Sizes { most: sizes.most.clamp(MIN_PAYLOAD, MAX_PAYLOAD), ..sizes },
         }
     }
-}
 
-impl Recorder {
     /// Begins to record.
     pub fn start(&mut self, name: LogName) {
         self.name = Some(name);
-    }
-
-    /// Writes so many rows of a view at a time: for tests, whose views are small.
-    pub fn write_in_pieces_of(&mut self, rows: usize) {
-        self.piece = rows.max(1);
-    }
-
-    /// Has frames be no larger than this: for tests, whose records are small.
-    pub fn write_frames_of(&mut self, sizes: Sizes) {
-        self.sizes = Sizes { most: sizes.most.clamp(MIN_PAYLOAD, MAX_PAYLOAD), ..sizes };
     }
 
     /// Whether anything is recorded.
@@ -256,6 +241,7 @@ impl Recorder {
             return Ok(());
         }
         let parts = parts::split(record, self.sizes)?;
+        met(Limit::RecordPart);
         parts.iter().try_for_each(|part| self.append_whole(part, most))
     }
 
@@ -283,7 +269,8 @@ impl Recorder {
             None => &mut self.out.bytes,
         };
         let before = bytes.len();
-        self.chain.frame(bytes, most, |out| record.write(out))?;
+        let framed = self.chain.frame(bytes, most, |out| record.write(out));
+        framed.inspect_err(|_| met(Limit::RecordFrame))?;
         self.size += (bytes.len() - before) as u64;
         Ok(())
     }

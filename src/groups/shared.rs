@@ -9,6 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use kelvin_io::websocket::text_frame;
 
 use super::forgotten::Forgotten;
+use super::limits::GroupLimits;
 use super::old::OldViews;
 use super::recorder::Recorder;
 use super::schema::Schemas;
@@ -65,8 +66,10 @@ pub struct Shared {
     pub catalogue: Arc<Catalogue>,
     /// Groups that have a view, and groups that wait for it.
     pub interested: HashMap<ViewId, HashSet<Rc<str>>>,
+    /// How much groups keep.
+    pub limits: GroupLimits,
     /// How much queries may be.
-    pub limits: Limits,
+    pub query_limits: Limits,
     /// SQL texts of all plans.
     pub texts: Texts,
     /// Client schemas of the groups.
@@ -100,9 +103,10 @@ impl Shared {
         version: StateVersion,
         epoch: u64,
         catalogue: Arc<Catalogue>,
+        limits: GroupLimits,
     ) -> Shared {
         Shared {
-            views: Views::new(rows.clone()),
+            views: Views::new(rows.clone(), limits.views),
             contents: Contents::new(reader.clone(), catalogue.clone(), rows.clone()),
             rows,
             reader,
@@ -110,11 +114,12 @@ impl Shared {
             epoch,
             catalogue,
             interested: HashMap::new(),
-            limits: Limits::DEFAULT,
+            limits,
+            query_limits: Limits::DEFAULT,
             texts: Texts::default(),
             schemas: Schemas::default(),
             wishes: Vec::new(),
-            recorder: Recorder::default(),
+            recorder: Recorder::new(limits.record_rows, limits.record_frame),
             old: OldViews::default(),
             wait_for: StateVersion::ZERO,
             spelled: 0,

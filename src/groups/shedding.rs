@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::group::Group;
-use super::reading::LaneRequest;
+use super::reading::HydrationRequest;
 use super::syncer::Syncer;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::views::view::{Status, ViewId};
@@ -188,15 +188,19 @@ impl Syncer {
     }
 
     /// A reading panicked. A view that nobody had yet is refused; what one held before may be lost.
-    pub fn reading_lost(&mut self, request: LaneRequest, now: f64) {
+    pub fn reading_lost(&mut self, request: HydrationRequest, now: f64) {
         let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
         match view.map(|view| view.status) {
-            None => self.lane_given_up(request),
+            None => self.hydration_given_up(request),
             Some(Status::New) => {
-                self.lane_failed(request, None, "the query could not be read; the server's log says why");
+                self.hydration_failed(
+                    request,
+                    None,
+                    "the query could not be read; the server's log says why",
+                );
             }
             Some(_) => {
-                self.lane_given_up(request);
+                self.hydration_given_up(request);
                 self.lose_view(request.view, now);
             }
         }
@@ -204,7 +208,12 @@ impl Syncer {
 
     /// There is no room to read a view for the first time: the groups that wait for it are sent away.
     /// Returns how many; `None`: it is another kind of reading, which goes on.
-    pub fn refuse_reading(&mut self, request: LaneRequest, error: &ProtocolError, now: f64) -> Option<usize> {
+    pub fn refuse_reading(
+        &mut self,
+        request: HydrationRequest,
+        error: &ProtocolError,
+        now: f64,
+    ) -> Option<usize> {
         let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
         if view.is_none_or(|view| view.status != Status::New) {
             return None;
@@ -216,7 +225,7 @@ impl Syncer {
     }
 
     /// Whether all groups that a view is read for have more than so many bytes.
-    pub fn is_read_for_large_groups(&self, request: LaneRequest, most: usize) -> bool {
+    pub fn is_read_for_large_groups(&self, request: HydrationRequest, most: usize) -> bool {
         let mut groups = self.shared.interested.get(&request.view).into_iter().flatten().peekable();
         let is_large =
             |id: &Rc<str>| self.groups.get(id).is_some_and(|g| self.bytes_of_group(g, false) > most);

@@ -7,10 +7,9 @@
 
 use bytes::Bytes;
 
-use super::group::{Group, LeftView, MAX_LEFT_KEYS, MAX_REMOVED_QUERIES, MAX_RESULT_CHANGES};
+use super::group::{Group, LeftView};
 use super::restore::leave_held;
 use super::shared::{RowOp, Shared, flush, push_row, start_frame};
-use super::syncer::SMALL_VIEW;
 use crate::groups::sink::{Connection, Phase};
 use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
@@ -18,6 +17,7 @@ use crate::protocol::downstream::{PokeBody, QueryPatch};
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::replica::reader::ReadError;
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 use crate::views::rows::{RowId, RowMap};
 use crate::views::view::{View, ViewId};
 
@@ -100,7 +100,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
         shared.note(group);
     }
     let previous = provable.then_some(previous);
-    let body = account(group, &moved);
+    let body = account(group, &moved, shared.limits.result_changes);
     let wanted = group.connections.iter().any(|c| receives(c, group.born, previous));
     let told = match wanted && !unlisted {
         true => Some(compose(shared, body, &moved, fresh, &ops).map_err(failed)?),
@@ -120,12 +120,13 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
 /// one tab as it was made. The others are brought there in slices.
 fn is_oversized(shared: &Shared, moved: &Moved) -> bool {
     let members = |v: &ViewId| shared.views.get(*v).map_or(0, |v| v.state.len());
-    moved.joined.iter().any(|v| shared.full(*v).is_none() && members(v) > SMALL_VIEW)
+    moved.joined.iter().any(|v| shared.full(*v).is_none() && members(v) > shared.limits.small_view)
 }
 
 /// Whether a view that was left is so large that its rows are not looked at without need.
 fn is_left_large(shared: &Shared, moved: &Moved) -> bool {
-    moved.left.iter().any(|(v, _)| shared.views.get(*v).is_some_and(|v| v.size > SMALL_VIEW))
+    let small = shared.limits.small_view;
+    moved.left.iter().any(|(v, _)| shared.views.get(*v).is_some_and(|v| v.size > small))
 }
 
 /// Whether anybody is connected.
@@ -312,7 +313,8 @@ fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie
             group.removed_queries.push_back((hash.clone(), label));
         }
     }
-    while group.removed_queries.len() > MAX_REMOVED_QUERIES {
+    while group.removed_queries.len() > shared.limits.removed_queries {
+        met(Limit::RemovedQueries);
         if let Some((_, dropped)) = group.removed_queries.pop_front() {
             group.floor = group.floor.max(dropped);
         }
@@ -324,7 +326,8 @@ fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie
 fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
     for (id, since) in &moved.left {
         let view = shared.views.get(*id);
-        let is_large = view.is_some_and(|view| view.size + view.journal.keys() > MAX_LEFT_KEYS);
+        let most = shared.limits.left_keys;
+        let is_large = view.is_some_and(|view| view.size + view.journal.keys() > most);
         if is_large && !is_heard(group) {
             // More than is kept: whoever was away since before now starts anew. Nobody is told
             // anything, so the numbers of the rows may go.
@@ -348,7 +351,8 @@ fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cooki
 
 /// Forgets the views left longest ago beyond the limit.
 fn forget_left(group: &mut Group, shared: &mut Shared) {
-    while group.left.iter().map(|l| l.rows.len()).sum::<usize>() > MAX_LEFT_KEYS {
+    while group.left.iter().map(|l| l.rows.len()).sum::<usize>() > shared.limits.left_keys {
+        met(Limit::LeftKeys);
         let Some(dropped) = group.left.pop_front() else { break };
         group.floor = group.floor.max(dropped.until);
         shared.rows.borrow_mut().release_all(&dropped.rows);
@@ -363,7 +367,7 @@ struct Told {
 }
 
 /// What a step tells beside rows. It has happened, whoever is told.
-fn account(group: &mut Group, moved: &Moved) -> PokeBody {
+fn account(group: &mut Group, moved: &Moved, most: usize) -> PokeBody {
     let mut body = PokeBody::default();
     for (hash, got) in &moved.got {
         let hash = hash.clone();
@@ -373,7 +377,8 @@ fn account(group: &mut Group, moved: &Moved) -> PokeBody {
     for change in &body.mutations {
         group.result_changes.push_back((group.label, change.clone()));
     }
-    while group.result_changes.len() > MAX_RESULT_CHANGES {
+    while group.result_changes.len() > most {
+        met(Limit::ResultChanges);
         if let Some((label, _)) = group.result_changes.pop_front() {
             group.floor = group.floor.max(label);
         }

@@ -1,13 +1,13 @@
-//! Streams: a large view's rows on their way to a tab while a lane still reads them.
+//! Streams: a large view's rows on their way to a tab while a hydration still reads them.
 //!
 //! A tab that waits for one large view and has nothing else gets the parts of its poke as
 //! they are made, so they need not all be kept, and it can begin to take them in. Such a poke
-//! is a catch-up (rule 22): what happened to the rows since the lane's snapshot follows when
+//! is a catch-up (rule 22): what happened to the rows since the hydration's snapshot follows when
 //! the view has joined, and only then the end with the cookie.
 
 use super::catchup::{CatchUp, Stream};
 use super::group::Group;
-use super::reading::{LaneRequest, Reading};
+use super::reading::{HydrationRequest, Reading};
 use super::shared::start_frame;
 use super::syncer::*;
 use crate::groups::sink::Phase;
@@ -16,8 +16,8 @@ use crate::views::full::Part;
 use crate::views::view::ViewId;
 
 impl Syncer {
-    /// Offers parts that a lane has finished while it goes on. True: they were taken, and all
-    /// further ones must be offered, too; false: the lane keeps them for whoever needs them.
+    /// Offers parts that a hydration has finished while it goes on. True: they were taken, and all
+    /// further ones must be offered, too; false: the hydration keeps them for whoever needs them.
     pub fn stream(&mut self, reading: &Reading, parts: &mut Vec<Part>) -> bool {
         let incarnation = reading.request.incarnation;
         let known = self.streams.get(&incarnation).copied();
@@ -33,7 +33,7 @@ impl Syncer {
         true
     }
 
-    /// The lane is over.
+    /// The hydration is over.
     pub(super) fn end_stream(&mut self, incarnation: u64) {
         if let Some(id) = self.streams.remove(&incarnation)
             && let Some(catchup) = self.catchups.get_mut(&id).filter(|c| c.is_reading(incarnation))
@@ -43,10 +43,10 @@ impl Syncer {
     }
 
     fn open_stream(&mut self, reading: &Reading) -> Option<ConnectionId> {
-        let LaneRequest { view, incarnation, .. } = reading.request;
+        let HydrationRequest { view, incarnation, .. } = reading.request;
         self.shared.views.get(view).filter(|v| v.incarnation == incarnation)?;
         // The journal of a view that lives begins at a version that it had.
-        if self.lanes.get(&view) != Some(&incarnation) || (reading.frames_only && !reading.in_step) {
+        if self.hydrations.get(&view) != Some(&incarnation) || (reading.frames_only && !reading.in_step) {
             return None;
         }
         let mut waiting = self.shared.interested.get(&view)?.iter().filter(|id| self.waits_for(id, view));
@@ -75,7 +75,7 @@ impl Syncer {
     }
 
     /// Whether a group waits for a view whose rows went to another one.
-    pub(super) fn is_awaited_beside_stream(&self, request: LaneRequest) -> bool {
+    pub(super) fn is_awaited_beside_stream(&self, request: HydrationRequest) -> bool {
         let has_read = |group: &Group| {
             let catchups = group.connections.iter().filter_map(|c| self.catchups.get(&c.id));
             catchups.into_iter().any(|c| c.has_read(request.incarnation))

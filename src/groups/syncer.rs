@@ -2,7 +2,7 @@
 //!
 //! Events come in as calls; what they ask of the world comes out as return values and
 //! through each connection's [`Sink`]. The clock is an argument. The server drives it: it
-//! runs batches and lanes, and calls [`Syncer::work`] between batches.
+//! runs batches and hydrations, and calls [`Syncer::work`] between batches.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use super::failures::Failures;
 use super::group::Group;
 use super::mutations::MutationTables;
 use super::purging::Purger;
-use super::reading::LaneRequest;
+use super::reading::HydrationRequest;
 use super::shared::Shared;
 use super::step::{Transition, failed, step};
 use super::user::User;
@@ -31,20 +31,8 @@ use crate::views::view::ViewId;
 /// (ruling 16): a page reload finds them.
 pub const LINGER: f64 = 60_000.0;
 
-/// Most groups without connections that a core remembers: what they were told is a few
-/// kilobytes each, and without it their clients lose their unsent mutations.
-pub const MAX_IDLE_GROUPS: usize = 20_000;
-
 /// How long an encoded view is kept for others who ask for the same, in milliseconds.
 pub const KEEP_FULL: f64 = 2_000.0;
-
-/// Most bytes of encoded views kept on a core once nobody waits for them. Several clients
-/// that ask for the same at the same moment find them; a thousand different queries must
-/// not pile theirs up.
-pub const MAX_FULLS: usize = 8 << 20;
-
-/// Rows up to which a view that exists already is sent by reading its rows by key.
-pub(super) const SMALL_VIEW: usize = 1_000;
 
 /// Who connects.
 pub struct Arrival {
@@ -76,10 +64,10 @@ pub struct Syncer {
     pub(super) tables: Option<MutationTables>,
     /// Groups with something to do between batches.
     pub(super) due: BTreeSet<Rc<str>>,
-    pub(super) lanes: HashMap<ViewId, u64>,
-    /// Lanes whose rows are being sent to a connection, by the view's incarnation.
+    pub(super) hydrations: HashMap<ViewId, u64>,
+    /// Hydrations whose rows are being sent to a connection, by the view's incarnation.
     pub(super) streams: HashMap<u64, ConnectionId>,
-    pub(super) requested: Vec<LaneRequest>,
+    pub(super) requested: Vec<HydrationRequest>,
     pub(super) full_since: HashMap<ViewId, f64>,
     pub(super) serial: u64,
     pub(super) failures: Failures,
@@ -100,7 +88,7 @@ impl Syncer {
             catchups: HashMap::new(),
             tables,
             due: BTreeSet::new(),
-            lanes: HashMap::new(),
+            hydrations: HashMap::new(),
             streams: HashMap::new(),
             requested: Vec::new(),
             full_since: HashMap::new(),
@@ -175,14 +163,14 @@ impl Syncer {
         if let Some(tables) = self.tables.as_ref().filter(|_| !group.attached) {
             tables.attach(&self.shared.reader, group).map_err(failed)?;
         }
-        let (shared, lanes, catchups) = (&self.shared, &self.lanes, &self.catchups);
-        // The lane under way may be for others, who came when this group was sent the rows.
+        let (shared, hydrations, catchups) = (&self.shared, &self.hydrations, &self.catchups);
+        // The hydration under way may be for others, who came when this group was sent the rows.
         let streamed = |incarnation: u64| {
             group.connections.iter().any(|c| catchups.get(&c.id).is_some_and(|c| c.has_read(incarnation)))
         };
         let ready = |id: ViewId| {
             shared.views.get(id).is_some_and(|v| {
-                v.is_live() && (lanes.get(&id) != Some(&v.incarnation) || streamed(v.incarnation))
+                v.is_live() && (hydrations.get(&id) != Some(&v.incarnation) || streamed(v.incarnation))
             })
         };
         let mut transition = Transition { removed: group.expired(now), ..Transition::default() };

@@ -154,7 +154,7 @@ metrics! {
     times {
         slice: "slice", "How long a core ran without yielding.";
         slice_cpu: "slice_cpu", "The same, of the processor's time: without what others took of it.";
-        hydration: "hydration", "Reading a whole view in a lane, from its start until the view is in use.";
+        hydration: "hydration", "Reading a whole view by a hydration, from its start until the view is in use.";
         batch: "batch", "Advancing the views of a core by one batch of commits.";
         apply: "commit_apply", "One transaction of the replica: one upstream transaction, or several when it is behind.";
         broadcast: "commit_to_broadcast", "From the arrival of an upstream transaction's end until all cores were told of it.";
@@ -261,7 +261,7 @@ impl Metrics {
         set(&self.views, n as u64);
     }
 
-    /// A lane has read a view, in `took_ns` from its start until the view is in use.
+    /// A hydration has read a view, in `took_ns` from its start until the view is in use.
     pub fn hydration_done(&self, took_ns: u64) {
         self.hydration.record(took_ns);
     }

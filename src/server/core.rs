@@ -58,7 +58,7 @@ use crate::views::pace::Pace;
 use crate::views::rows::Rows;
 
 /// Steps of SQLite's machine that one statement of the live path may take: about a
-/// millisecond. What takes more goes to a lane (rule 6).
+/// millisecond. What takes more goes to a hydration (rule 6).
 const LIVE_BUDGET: u32 = 32_768;
 
 /// Bytes that are read from a socket at a time.
@@ -245,7 +245,8 @@ impl Core {
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));
-        let mut shared = Shared::new(rows, reader, version, start.epoch, start.catalogue.clone());
+        let mut shared =
+            Shared::new(rows, reader, version, start.epoch, start.catalogue.clone(), self.limits.groups);
         shared.clock_zero = self.clock_zero();
         let mut syncer = Syncer::new(shared, &self.config.app.shard_schema());
         if let Some(rule) = self.config.purging {

@@ -88,7 +88,7 @@ pub fn shed(core: &Rc<Core>) {
     kelvin_io::memory::give_back();
 }
 
-/// What those have to give up who are connected; `None`: what lanes gave up a moment ago is no reason to send
+/// What those have to give up who are connected; `None`: what hydrations gave up a moment ago is no reason to send
 /// anybody away, for the system has it back now, or will.
 fn excess_in_use(core: &Core) -> Option<Excess> {
     kelvin_io::memory::give_back();

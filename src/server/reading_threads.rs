@@ -102,7 +102,7 @@ fn perform(order: Order, idle: &Sender<()>) -> bool {
         out.send_blocking(Reported::Chunk(chunk)).map_err(|_| ReadError::Interrupted)
     };
     let mut read = || {
-        panics::here("a lane's thread");
+        panics::here("a hydration's thread");
         reader.map(true).and_then(|()| scan(&reader, &job, &mut hand))
     };
     let result = catch_unwind(AssertUnwindSafe(&mut read));

@@ -23,8 +23,8 @@ pub enum Fault {
     Witnesses,
     /// Rule 9: a table whose changes are not listed counts as unchanged.
     Bulk,
-    /// Rule 10: what was committed while a lane read does not reach its view.
-    Lane,
+    /// Rule 10: what was committed while a hydration read does not reach its view.
+    Overtaken,
     /// Rule 11: clients with other keys share the view.
     ViewKey,
     /// Rule 12: a tab that comes is told the rows of its own queries only.
@@ -68,7 +68,7 @@ impl Fault {
         (7, Fault::Refill),
         (8, Fault::Witnesses),
         (9, Fault::Bulk),
-        (10, Fault::Lane),
+        (10, Fault::Overtaken),
         (11, Fault::ViewKey),
         (12, Fault::OwnRows),
         (13, Fault::Barrier),

@@ -1,18 +1,19 @@
 //! The difference between what a view held and what an evaluation found.
 
-use super::journal::{Delta, MAX_KEYS};
+use super::journal::Delta;
 use super::pace::Pace;
 use super::rows::RowSet;
 use super::state::State;
 use crate::model::version::StateVersion;
+use crate::testing::met::{Limit, met};
 
 /// What came, went and changed. `edited`: rows whose contents changed, if they stay. `None`:
-/// more than a journal keeps.
+/// more than `most`, which is what a journal keeps.
 pub async fn difference(
     before: &State,
     after: &State,
     edited: &RowSet,
-    end: StateVersion,
+    (end, most): (StateVersion, usize),
     pace: &mut impl Pace,
 ) -> Option<Delta> {
     let mut delta = Delta { end, ..Delta::default() };
@@ -32,7 +33,8 @@ pub async fn difference(
             pace.rest().await;
         }
     }
-    if delta.len() > MAX_KEYS {
+    if delta.len() > most {
+        met(Limit::Difference);
         return None;
     }
     [&mut delta.entered, &mut delta.left, &mut delta.edited].into_iter().for_each(|ids| ids.sort_unstable());
@@ -61,7 +63,7 @@ mod tests {
         let edited: RowSet = ids(&[1, 3, 4]).into_iter().collect();
         let (before, after) = (state(&[1, 2, 3, 9]), state(&[2, 3, 4]));
         let end = StateVersion(5);
-        let delta = block_on(difference(&before, &after, &edited, end, &mut NoPace)).unwrap();
+        let delta = block_on(difference(&before, &after, &edited, (end, 4), &mut NoPace)).unwrap();
         assert_eq!(delta.left, ids(&[1, 9]));
         assert_eq!(delta.entered, ids(&[4]));
         assert_eq!(delta.edited, ids(&[3]), "only rows that stay are edited");
@@ -69,8 +71,8 @@ mod tests {
 
     #[test]
     fn more_than_a_journal_keeps_is_not_listed() {
-        let (before, after) = (state(&(0..MAX_KEYS as u32 + 1).collect::<Vec<_>>()), state(&[]));
+        let (before, after) = (state(&[1, 2, 3, 4]), state(&[]));
         let edited = RowSet::default();
-        assert_eq!(block_on(difference(&before, &after, &edited, StateVersion(5), &mut NoPace)), None);
+        assert_eq!(block_on(difference(&before, &after, &edited, (StateVersion(5), 3), &mut NoPace)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! A view's rows, encoded once for everybody who needs all of them.
 //!
-//! Made by a lane while it hydrates. Each part is a finished WebSocket frame with a
+//! Made by a hydration while it hydrates. Each part is a finished WebSocket frame with a
 //! `pokePart`, so a group that has nothing else sends the frames as they are; a group that
 //! already holds some of the rows takes single fragments out of them.
 

@@ -5,15 +5,10 @@
 
 use std::collections::VecDeque;
 
+use super::limits::ViewLimits;
 use super::rows::{RowId, Rows};
 use crate::model::version::StateVersion;
-
-/// Most row keys that one journal keeps. A tab that missed more is better off with the
-/// whole view; at 4 bytes a key this is 256 KiB for a busy view.
-pub const MAX_KEYS: usize = 65_536;
-
-/// Most deltas that one journal keeps, for views that change a row at a time for ever.
-pub const MAX_DELTAS: usize = 4_096;
+use crate::testing::met::{Limit, met};
 
 /// Change of a view by one batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,14 +46,13 @@ pub struct Journal {
     deltas: VecDeque<Delta>,
     keys: usize,
     floor: StateVersion,
-    most_keys: usize,
+    limits: ViewLimits,
 }
 
 impl Journal {
-    /// A journal that knows nothing from before `version`, and keeps so many row keys: [`MAX_KEYS`], or fewer
-    /// where a test has small views.
-    pub fn starting_at(version: StateVersion, most_keys: usize) -> Journal {
-        Journal { deltas: VecDeque::new(), keys: 0, floor: version, most_keys }
+    /// A journal that knows nothing from before `version`.
+    pub fn starting_at(version: StateVersion, limits: ViewLimits) -> Journal {
+        Journal { deltas: VecDeque::new(), keys: 0, floor: version, limits }
     }
 
     /// Appends a delta; drops the oldest ones beyond the limits.
@@ -69,7 +63,9 @@ impl Journal {
         delta.rows().for_each(|id| rows.acquire(id));
         self.keys += delta.len();
         self.deltas.push_back(delta);
-        while self.keys > self.most_keys || self.deltas.len() > MAX_DELTAS {
+        let ViewLimits { journal_keys, journal_deltas, .. } = self.limits;
+        while self.keys > journal_keys || self.deltas.len() > journal_deltas {
+            met(if self.keys > journal_keys { Limit::JournalKeys } else { Limit::JournalDeltas });
             let Some(dropped) = self.deltas.pop_front() else { break };
             self.keys -= dropped.len();
             self.floor = dropped.end;
@@ -137,9 +133,9 @@ mod tests {
         let mut rows = Rows::default();
         let identity = rows.identity(TableId(0), &[0].into());
         let id = rows.intern(identity, b"a");
-        let mut journal = Journal::starting_at(StateVersion(10), MAX_KEYS);
+        let mut journal = Journal::starting_at(StateVersion(10), ViewLimits::DEFAULT);
         assert!(journal.reaches(StateVersion(10)) && !journal.reaches(StateVersion(9)));
-        for version in 11..(11 + MAX_DELTAS as u64 + 2) {
+        for version in 11..(11 + ViewLimits::DEFAULT.journal_deltas as u64 + 2) {
             journal
                 .push(Delta { end: StateVersion(version), edited: vec![id], ..Delta::default() }, &mut rows);
         }

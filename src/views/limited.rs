@@ -214,7 +214,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
     async fn read_key(&mut self, node: usize, key: &[u8]) -> Result<Vec<Found>, ReadError> {
         let values = key::values(key);
         let (statement, variable) = match &self.plan.nodes[node].statements {
-            // What takes long from this side is left to a lane, which tries out others.
+            // What takes long from this side is left to a hydration, which tries out others.
             Statements::Once(once) => (&once.statement, values),
             Statements::PerKey(statement) => (statement, values),
             Statements::Witness { fill, .. } => (fill, values),

@@ -19,6 +19,7 @@ pub mod full;
 pub mod interests;
 pub mod journal;
 mod limited;
+pub mod limits;
 pub mod pace;
 mod read;
 pub mod registry;

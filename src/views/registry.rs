@@ -12,7 +12,8 @@ use super::advance::{Advanced, ScopeChange};
 use super::assemble::Assembly;
 use super::fragment::Encoder;
 use super::interests::{Interests, Listening, Target};
-use super::journal::{Delta, Journal, MAX_KEYS};
+use super::journal::{Delta, Journal};
+use super::limits::ViewLimits;
 use super::remains::Remains;
 use super::rows::{IdentityId, RowId, Rows};
 use super::shapes::Shapes;
@@ -47,8 +48,7 @@ pub struct Views {
     unread: Vec<u64>,
     /// Views that are read anew within the batch, and batches since that was last needed.
     inline: BTreeMap<ViewId, u32>,
-    /// Row keys that a journal keeps.
-    journal_keys: usize,
+    limits: ViewLimits,
     /// For whoever writes down what happened.
     changed: Vec<ViewId>,
     newly_stale: Vec<(ViewId, StateVersion)>,
@@ -78,7 +78,7 @@ pub struct Source {
 
 impl Views {
     /// No views yet; `rows` is shared with everything that names rows on this core.
-    pub fn new(rows: Rc<RefCell<Rows>>) -> Views {
+    pub fn new(rows: Rc<RefCell<Rows>>, limits: ViewLimits) -> Views {
         Views {
             rows,
             by_key: HashMap::new(),
@@ -92,20 +92,20 @@ impl Views {
             remains: VecDeque::new(),
             unread: Vec::new(),
             inline: BTreeMap::new(),
-            journal_keys: MAX_KEYS,
+            limits,
             changed: Vec::new(),
             newly_stale: Vec::new(),
         }
     }
 
-    /// Keeps so many row keys in each journal from now on: for tests, whose views are small.
-    pub fn keep_journals_of(&mut self, keys: usize) {
-        self.journal_keys = keys;
+    /// Its limits.
+    pub fn limits(&self) -> &ViewLimits {
+        &self.limits
     }
 
     /// A journal that knows nothing from before this version.
     pub fn journal(&self, from: StateVersion) -> Journal {
-        Journal::starting_at(from, self.journal_keys)
+        Journal::starting_at(from, self.limits)
     }
 
     /// The view with this key, made if there is none. The caller is one of its subscribers

@@ -23,21 +23,12 @@ use crate::model::key::Scalar;
 use crate::model::value::Value;
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 use crate::zql::builder::Constant;
 use crate::zql::evaluate::parameters;
 
 /// Changed rows per step.
 const CHANGES_PER_STEP: usize = 64;
-
-/// Most parents that are looked at for one key of a condition. With more, the views that have
-/// the condition are read anew: that costs no more, and is done elsewhere.
-pub const MAX_PARENTS: usize = 1_000;
-
-/// Most keys of one condition that are followed in one batch.
-pub const MAX_DIRTY: usize = 2_000;
-
-/// Rows that may always be looked at again one by one, whatever the size of the view.
-const MIN_CANDIDATES: usize = 4_000;
 
 /// A row that a node has to look at again.
 #[derive(Debug, Clone)]
@@ -86,6 +77,8 @@ pub struct Routing<'b, 'c> {
     /// Parents read already; `None`: too many.
     parents: HashMap<ParentKey, Option<Rc<[Rc<Row>]>>>,
     found: BTreeMap<ViewId, Candidates>,
+    /// Rows that may always be looked at again.
+    candidates: usize,
 }
 
 impl<'b, 'c> Routing<'b, 'c> {
@@ -100,7 +93,8 @@ impl<'b, 'c> Routing<'b, 'c> {
         let mut tables: Vec<(TableId, usize)> = batch.tables.keys().map(|table| (*table, 0)).collect();
         tables.sort_unstable();
         let (work, following, parents) = (BTreeMap::new(), None, HashMap::new());
-        Routing { batch, changed, only, tables, work, following, parents, found }
+        let candidates = views.limits().candidates;
+        Routing { batch, changed, only, tables, work, following, parents, found, candidates }
     }
 
     /// What was found, by view.
@@ -190,7 +184,8 @@ impl<'b, 'c> Routing<'b, 'c> {
         let found = self.found.entry(id).or_default();
         found.count += 1;
         found.nodes.entry(node).or_default().push(candidate);
-        if found.count > MIN_CANDIDATES + view.state.len() {
+        if found.count > self.candidates + view.state.len() {
+            met(Limit::Candidates);
             *found = Candidates { evaluate: Some(Reason::Candidates), ..Candidates::default() };
         }
     }
@@ -219,7 +214,11 @@ impl<'b, 'c> Routing<'b, 'c> {
             old.iter().chain(new).filter(|row| exists.may_hold(row)).for_each(|row| dirty(row));
         }
         work.touched.iter().for_each(|row| dirty(row));
-        if keys.len() > MAX_DIRTY || (exists.parents.is_none() && !keys.is_empty()) {
+        let is_too_many = keys.len() > views.limits().dirty_keys;
+        if is_too_many {
+            met(Limit::DirtyKeys);
+        }
+        if is_too_many || (exists.parents.is_none() && !keys.is_empty()) {
             return self.give_up(shape);
         }
         // Taken from the end: in the order found.
@@ -253,7 +252,7 @@ impl<'b, 'c> Routing<'b, 'c> {
             Some(found) => found.clone(),
             None => {
                 let sql = exists.parents.as_deref().unwrap_or_default();
-                let found = match read_parents(sql, values, reader) {
+                let found = match read_parents(sql, (values, views.limits().parents), reader) {
                     Err(ReadError::Interrupted) => None,
                     found => found?,
                 };
@@ -327,9 +326,13 @@ impl<'b, 'c> Routing<'b, 'c> {
 }
 
 /// Parents with a key, as they are on the snapshot; `None`: too many.
-fn read_parents(sql: &str, key: &[Value], reader: &Reader) -> Result<Option<Rc<[Rc<Row>]>>, ReadError> {
+fn read_parents(
+    sql: &str,
+    (key, most): (&[Value], usize),
+    reader: &Reader,
+) -> Result<Option<Rc<[Rc<Row>]>>, ReadError> {
     let mut statement = reader.prepare(sql)?;
-    let enough = [Constant::Value(Value::Integer(MAX_PARENTS as i64 + 1))];
+    let enough = [Constant::Value(Value::Integer(most as i64 + 1))];
     let mut rows = statement.query(parameters(key, &enough))?;
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
@@ -337,7 +340,8 @@ fn read_parents(sql: &str, key: &[Value], reader: &Reader) -> Result<Option<Rc<[
         let values: Result<Row, ReadError> =
             values.map(|c| Ok(Scalar::from(row.get_ref(c)?).to_value())).collect();
         out.push(Rc::new(values?));
-        if out.len() > MAX_PARENTS {
+        if out.len() > most {
+            met(Limit::Parents);
             return Ok(None);
         }
     }

@@ -86,7 +86,7 @@ pub struct View {
     pub at: StateVersion,
     /// Whether it can be had.
     pub status: Status,
-    /// What it holds. Empty while a batch brings it forward, or a lane reads it anew.
+    /// What it holds. Empty while a batch brings it forward, or a hydration reads it anew.
     pub state: State,
     /// Rows that it sends.
     pub size: usize,

@@ -4,7 +4,7 @@
 use crate::model::choices::Choices;
 use crate::model::world::World;
 use kelvin::groups::housekeeping::READ_FOR_NOBODY;
-use kelvin::groups::reading::MAX_OVERTAKEN;
+use kelvin::groups::limits::GroupLimits;
 
 const ITEMS: usize = 0;
 const NAMED: usize = 5;
@@ -19,11 +19,11 @@ fn told(world: &mut World, group: usize) -> usize {
     world.groups[group].tabs[0].receiver.store.rows.len()
 }
 
-/// Ends all lanes; no batch comes in between.
+/// Ends all hydrations; no batch comes in between.
 fn read_all(world: &mut World) {
-    world.core.start_lanes(true);
-    while world.core.lanes() > 0 {
-        world.core.step_lane(0, usize::MAX);
+    world.core.start_hydrations(true);
+    while world.core.hydrations() > 0 {
+        world.core.step_hydration(0, usize::MAX);
     }
 }
 
@@ -56,7 +56,7 @@ fn a_group_is_told_of_both_views_or_of_none() {
 fn what_happens_while_a_view_is_read_anew_is_not_lost() {
     let mut world = two_groups();
     world.replicate("truncate item; +item b - 1 -; +item c - 1 -");
-    world.core.start_lanes(true);
+    world.core.start_hydrations(true);
     world.replicate("-item b; +item d - 1 -; item c s=x");
     world.settled();
     assert_eq!(world.groups[0].tabs[0].receiver.store.rows.len(), 3);
@@ -70,13 +70,17 @@ fn a_view_that_is_overtaken_again_and_again_joins() {
     let mut rounds = 0;
     while told(&mut world, 0) == 2 && rounds < 10 {
         rounds += 1;
-        world.core.start_lanes(true);
+        world.core.start_hydrations(true);
         world.replicate(&format!("truncate item; +item x{rounds} - 1 -; +item y - 1 -"));
-        while world.core.lanes() > 0 {
-            world.core.step_lane(0, usize::MAX);
+        while world.core.hydrations() > 0 {
+            world.core.step_hydration(0, usize::MAX);
         }
     }
-    assert_eq!(rounds, MAX_OVERTAKEN + 1, "the batch waits for a view that would never be there in time");
+    assert_eq!(
+        rounds,
+        GroupLimits::default().overtaken + 1,
+        "the batch waits for a view that would never be there in time"
+    );
     // And goes on waiting for it, for as long as that is needed.
     world.replicate("truncate item");
     assert_eq!(told(&mut world, 0), 1);
@@ -103,7 +107,7 @@ fn nothing_is_read_for_clients_that_are_gone() {
     world.batch();
     world.tab(0, &[LARGE]);
     world.reply(&mut Choices::new((0, 0)), false);
-    world.core.start_lanes(false);
+    world.core.start_hydrations(false);
     let request = world.core.reading(0).request;
     world.disconnect(0, 0);
     world.core.syncer().tick(world.now);

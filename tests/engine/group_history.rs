@@ -4,7 +4,7 @@
 use crate::model::choices::Choices;
 use crate::model::world::{World, put};
 use kelvin::protocol::upstream::QueryOp;
-use kelvin::views::journal::MAX_DELTAS;
+use kelvin::views::limits::ViewLimits;
 
 fn work(world: &mut World) {
     while let Some(group) = world.core.next_due() {
@@ -15,7 +15,7 @@ fn work(world: &mut World) {
 /// Fills the journal of the view of all items until it has forgotten how it began, with
 /// changes that add up to nothing.
 fn overflow(world: &mut World) {
-    for _ in 0..=MAX_DELTAS / 2 {
+    for _ in 0..=ViewLimits::DEFAULT.journal_deltas / 2 {
         world.replicate("+item again - 1 -");
         work(world);
         world.replicate("-item again");

@@ -49,8 +49,7 @@ const ITEMS: usize = 0;
 #[test]
 fn a_batch_that_changes_more_than_a_journal_keeps_is_not_taken_for_one_that_changed_nothing() {
     let mut choices = Choices::new((0, 0));
-    let mut world = World::new(1, 0);
-    world.core.syncer().shared.views.keep_journals_of(2);
+    let mut world = World::with_journals_of(2);
     world.start_recording(Disk::new(true));
     world.write("+item a - 1 -; +item b - 1 -; +item c - 1 -");
     world.tab(0, &[ITEMS]);

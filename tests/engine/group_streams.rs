@@ -28,16 +28,16 @@ fn streaming() -> World {
     world.mutate(&mut choices(), 0);
     world.batch();
     world.core.syncer().work(&"g0".into(), world.now);
-    world.core.start_lanes(false);
+    world.core.start_hydrations(false);
     read_on(&mut world);
-    assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
+    assert_eq!(world.core.streams(), 1, "the rows wait for the end of the hydration");
     world.receive(0, 0, usize::MAX).unwrap();
     assert!(world.groups[0].tabs[0].receiver.is_in_poke(), "no poke is open");
     world
 }
 
 fn read_on(world: &mut World) {
-    world.core.step_lane(0, 200);
+    world.core.step_hydration(0, 200);
 }
 
 fn settled(mut world: World) {
@@ -88,11 +88,11 @@ fn a_group_that_comes_meanwhile_gets_all_rows() {
     let mut world = streaming();
     come(&mut world, 1, LARGE);
     world.write("big 7 n=9; -big 8");
-    while world.core.lanes() > 0 {
+    while world.core.hydrations() > 0 {
         read_on(&mut world);
     }
-    world.core.start_lanes(false);
-    assert_eq!(world.core.lanes(), 1, "the others are not read a lane of their own");
+    world.core.start_hydrations(false);
+    assert_eq!(world.core.hydrations(), 1, "the others are not read a hydration of their own");
     settled(world);
 }
 
@@ -137,10 +137,10 @@ fn a_query_that_comes_meanwhile_is_answered() {
 }
 
 #[test]
-fn a_lane_that_fails_takes_back_what_was_sent() {
+fn a_hydration_that_fails_takes_back_what_was_sent() {
     let mut world = streaming();
     let request = world.core.reading(0).request;
-    world.core.syncer().lane_failed(request, None, "the disk is gone");
+    world.core.syncer().hydration_failed(request, None, "the disk is gone");
     world.settle().unwrap();
     let receiver = &world.groups[0].tabs[0].receiver;
     assert!(!receiver.is_in_poke(), "the poke was never ended");
@@ -162,7 +162,7 @@ fn a_group_that_ends_meanwhile_leaves_nothing() {
 }
 
 #[test]
-fn rows_that_only_the_lane_saw_are_sent_to_nobody() {
+fn rows_that_only_the_hydration_saw_are_sent_to_nobody() {
     let mut world = World::new(2, ROWS);
     come(&mut world, 0, LARGE);
     world.settle().unwrap();
@@ -170,7 +170,7 @@ fn rows_that_only_the_lane_saw_are_sent_to_nobody() {
     world.core.syncer().tick(world.now);
     come(&mut world, 1, LARGE);
     world.write("+big -5 1");
-    world.core.start_lanes(true);
+    world.core.start_hydrations(true);
     world.write("-big -5");
     world.batch();
     read_on(&mut world);
@@ -185,9 +185,9 @@ fn a_view_that_lives_is_sent_while_it_is_read_again() {
     world.now += KEEP_FULL;
     world.core.syncer().tick(world.now);
     come(&mut world, 1, LARGE);
-    world.core.start_lanes(false);
+    world.core.start_hydrations(false);
     read_on(&mut world);
-    assert_eq!(world.core.streams(), 1, "the rows wait for the end of the lane");
+    assert_eq!(world.core.streams(), 1, "the rows wait for the end of the hydration");
     world.write("big 7 n=9; -big 8; big 1250 n=9; -big 1251; +big 5000 1");
     world.batch();
     settled(world);
@@ -202,7 +202,7 @@ fn a_tab_that_has_other_rows_is_not_held_up() {
     world.groups[0].tabs[0].wanted.insert(LARGE);
     world.want(0, 0, vec![put(LARGE, 300_000.0)]).unwrap();
     world.reply(&mut choices(), false);
-    world.core.start_lanes(false);
+    world.core.start_hydrations(false);
     read_on(&mut world);
     assert_eq!(world.core.streams(), 0, "a long poke is open before live rows");
     settled(world);

@@ -106,7 +106,7 @@ fn a_long_text_takes_sqlite_milliseconds_for_a_long_pattern() {
 #[test]
 fn what_is_compared_counts_for_the_budget_of_a_statement() {
     let replica = Replica::create(&random::schema());
-    let mut reader = replica.lane_reader();
+    let mut reader = replica.hydration_reader();
     let text = "a".repeat(1 << 20);
     const ROWS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 400)
         SELECT count(*) FROM n WHERE zero_like(? || i, '%b%')";
@@ -120,7 +120,7 @@ fn what_is_compared_counts_for_the_budget_of_a_statement() {
     let within = reader.within(1 << 19, || run(&reader));
     assert!(matches!(within, Ok(None)), "{within:?}");
     let raised = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let mut reader = replica.lane_reader();
+    let mut reader = replica.hydration_reader();
     reader.stop_when(raised).expect("a flag");
     assert!(matches!(run(&reader), Err(ReadError::Interrupted)));
 }

@@ -9,7 +9,7 @@ mod driving;
 mod exists_checklist;
 mod group_held;
 mod group_history;
-mod group_lanes;
+mod group_hydrations;
 mod group_pokes;
 mod group_records;
 mod group_streams;

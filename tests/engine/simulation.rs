@@ -1,5 +1,5 @@
 //! A whole core, simulated: random schemas, rows, queries, commits, tabs that come and go, slow
-//! sockets, lanes and batches in every order. After every step each tab's rows are compared
+//! sockets, hydrations and batches in every order. After every step each tab's rows are compared
 //! with what plain SQL says.
 //!
 //! `KELVIN_SIM_SEEDS`, `KELVIN_SIM_STEPS` and `KELVIN_SIM_FIRST` (the first seed) make a run longer:
@@ -16,9 +16,13 @@ use std::time::Instant;
 
 use crate::model::simulation::{Failure, Life, Run, run};
 use kelvin::testing::faults::{self, Fault};
+use kelvin::testing::met::Limit;
 
 /// Seeds that found something once, with the steps that it took: every run repeats them.
-const KEPT: [(u64, usize); 1] = [(5082, 100)];
+const KEPT: [(u64, usize); 2] = [(5082, 100), (202, 200)];
+
+/// The same of runs in which hardly anything is kept.
+const KEPT_TINY: [(u64, usize); 1] = [(8, 300)];
 
 /// The same of runs in which the server ends.
 const KEPT_ENDS: [(u64, usize); 6] =
@@ -71,6 +75,7 @@ impl Total {
                 self.sum.resets += run.resets;
                 self.sum.parts += run.parts;
                 self.sum.unrecorded += run.unrecorded;
+                self.sum.met |= run.met;
                 self.sum.counts.add(run.counts);
             }
             Err(failure) => self.failures.push((seed, failure)),
@@ -117,10 +122,22 @@ fn tabs_hold_what_plain_sql_says_after_every_step() {
         "{} seeds, {} steps, {} stores compared, {}; {seconds:.1} s",
         total.runs, total.sum.steps, total.sum.checked, total.sum.counts
     );
+    meets(total.sum.met, seeds, |limit| !OF_RECORDS.contains(limit));
     if let Some((seed, failure)) = total.failures.first() {
         let others: Vec<u64> = total.failures.iter().map(|(seed, _)| *seed).collect();
         panic!("{}\n{}\nseeds {others:?}", failure.message, again(*seed, failure.step));
     }
+}
+
+/// Limits of the record log: only a core that records meets them.
+const OF_RECORDS: [Limit; 4] = [Limit::RecordRows, Limit::RecordPart, Limit::RecordFrame, Limit::RecordQueue];
+
+/// What happens at a limit that no run meets is tried by nobody. `seeds`: fewer may not meet all.
+fn meets(met: u64, seeds: u64, wanted: impl Fn(&Limit) -> bool) {
+    let unmet: Vec<Limit> =
+        Limit::ALL.into_iter().filter(|one| wanted(one) && met & 1 << *one as u64 == 0).collect();
+    println!("limits that were not met: {unmet:?}");
+    assert!(unmet.is_empty() || seeds < CRASH_SEEDS || !cfg!(debug_assertions), "not met: {unmet:?}");
 }
 
 /// Seeds and steps of a run with crashes that nobody asked to be longer.
@@ -141,8 +158,14 @@ fn tabs_hold_it_too_when_the_server_ends_at_any_moment() {
 /// written at all, and what changed is more than is listed.
 #[test]
 fn tabs_hold_it_too_when_hardly_anything_fits_into_the_record_log() {
+    for (seed, steps) in KEPT_TINY {
+        if let Err(failure) = attempt(seed, steps, Life::Tiny) {
+            panic!("{}\n{} steps, seed {seed}", failure.message, failure.step);
+        }
+    }
     let sum = ends(Life::Tiny);
     assert!(sum.parts > 0 && sum.unrecorded > 0, "the limits are not reached");
+    meets(sum.met, asked("KELVIN_SIM_SEEDS", CRASH_SEEDS), |limit| OF_RECORDS.contains(limit));
 }
 
 fn ends(life: Life) -> Run {

@@ -129,11 +129,11 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             world.ask(group, true);
         }
         61..70 => {
-            world.core.start_lanes(choices.percent(40));
-            if world.core.lanes() > 0 {
-                let (lane, steps) =
-                    (choices.below(world.core.lanes()), choices.below(40) * choices.below(40));
-                world.core.step_lane(lane, steps);
+            world.core.start_hydrations(choices.percent(40));
+            if world.core.hydrations() > 0 {
+                let (hydration, steps) =
+                    (choices.below(world.core.hydrations()), choices.below(40) * choices.below(40));
+                world.core.step_hydration(hydration, steps);
             }
         }
         70..85 if !world.core.is_busy() || faults::is_on(Fault::Between) => {

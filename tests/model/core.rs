@@ -12,6 +12,7 @@ use kelvin::core::host::{Commits, Host, Memory, Pressure, RecordQueue};
 use kelvin::core::limits::Limits;
 use kelvin::core::state::Call;
 use kelvin::core::view_syncer::ViewSyncer;
+use kelvin::groups::limits::GroupLimits;
 use kelvin::groups::reading::Reading;
 use kelvin::groups::recorder::Output;
 use kelvin::groups::shared::Shared;
@@ -130,11 +131,11 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(replica: &Replica, schema: &Schema, epoch: u64) -> Core {
+    pub fn new(replica: &Replica, schema: &Schema, epoch: u64, limits: Limits) -> Core {
         let reader = Rc::new(replica.reader());
         let version = reader.begin().expect("a snapshot");
         let rows = Rc::new(RefCell::new(Rows::default()));
-        let mut shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone());
+        let mut shared = Shared::new(rows, reader, version, epoch, schema.catalogue.clone(), limits.groups);
         shared.clock_zero = STARTED;
         let mut syncer = Syncer::new(shared, "test_0");
         syncer.purge_by(PURGING);
@@ -148,7 +149,6 @@ impl Core {
             path: replica.path(),
         });
         let metrics = Arc::new(Metrics::new(0));
-        let limits = Limits { rows_per_look: 1, stream_from: 1, settled_slots: 3, ..roomy() };
         let value = ViewSyncer::new((0, syncer), (host.clone(), metrics.clone()), limits, f64::INFINITY);
         Core {
             counts: Counts::default(),
@@ -311,7 +311,7 @@ impl Core {
 
     /// Starts the hydrations that were asked for. `racing`: commits come between the core's
     /// snapshot and theirs.
-    pub fn start_lanes(&mut self, racing: bool) {
+    pub fn start_hydrations(&mut self, racing: bool) {
         if self.is_busy() {
             return;
         }
@@ -323,7 +323,7 @@ impl Core {
     }
 
     /// How many have begun.
-    pub fn lanes(&self) -> usize {
+    pub fn hydrations(&self) -> usize {
         self.value.readings().len()
     }
 
@@ -338,7 +338,7 @@ impl Core {
     }
 
     /// Lets one go on for some chunks; at its end it joins as soon as nobody else depends on the version.
-    pub fn step_lane(&mut self, which: usize, steps: usize) {
+    pub fn step_hydration(&mut self, which: usize, steps: usize) {
         let view = self.value.readings()[which].0.request.incarnation;
         match self.threads.iter().find(|(_, thread)| thread.view == view).map(|(id, _)| *id) {
             Some(id) => self.read_on(id, steps),
@@ -367,7 +367,7 @@ impl Core {
 
     fn report_end(&mut self, id: ReadingId) {
         if let Some((reader, result)) = self.threads.remove(&id).and_then(|thread| thread.end) {
-            self.counts.lanes += usize::from(result.is_ok());
+            self.counts.hydrations += usize::from(result.is_ok());
             self.value.handle(Event::Read(id, Reported::End(Some(reader), result)));
         }
     }
@@ -394,6 +394,11 @@ impl Core {
     /// Goes on with the filling of the record log.
     pub fn fill(&mut self) {
         self.run(FILLING, 0);
+    }
+
+    /// Whether there is something to go on with, beside the filling of the record log.
+    pub fn is_ready(&self) -> bool {
+        self.value.ready().iter().any(|(_, what)| *what != FILLING)
     }
 
     /// What it has done.
@@ -426,7 +431,15 @@ impl Core {
     }
 }
 
-/// Room for whatever a test has.
-fn roomy() -> Limits {
-    Limits { hydrations: 1_000, large_hydrations: 1_000, ..Limits::of(1, 1) }
+/// Room for whatever a test has, but every slice may end anywhere.
+pub fn roomy() -> Limits {
+    Limits {
+        hydrations: 1_000,
+        large_hydrations: 1_000,
+        rows_per_look: 1,
+        stream_from: 1,
+        settled_slots: 3,
+        groups: GroupLimits { record_rows: 3, ..GroupLimits::default() },
+        ..Limits::of(1, 1)
+    }
 }

@@ -6,8 +6,8 @@ use std::fmt;
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     pub batches: usize,
-    /// Lanes that ended with a result.
-    pub lanes: usize,
+    /// Hydrations that ended with a result.
+    pub hydrations: usize,
     /// Views that were read anew.
     pub anew: usize,
     /// Views that a batch brought forward row by row.
@@ -23,7 +23,7 @@ pub struct Counts {
 impl Counts {
     pub fn add(&mut self, other: Counts) {
         self.batches += other.batches;
-        self.lanes += other.lanes;
+        self.hydrations += other.hydrations;
         self.anew += other.anew;
         self.advanced += other.advanced;
         self.lost += other.lost;
@@ -34,10 +34,10 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { batches, lanes, anew, advanced, lost, purged, failed } = self;
+        let Counts { batches, hydrations, anew, advanced, lost, purged, failed } = self;
         write!(
             f,
-            "{batches} batches ({lost} after a gap, {failed} failed) with {advanced} views row by row, {lanes} lanes, "
+            "{batches} batches ({lost} after a gap, {failed} failed) with {advanced} views row by row, {hydrations} hydrations, "
         )?;
         write!(f, "{anew} views read anew; {purged} groups purged")
     }

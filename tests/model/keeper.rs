@@ -17,6 +17,7 @@ use kelvin::views::assemble::Assembly;
 use kelvin::views::changed::Changed;
 use kelvin::views::difference::difference;
 use kelvin::views::journal::Delta;
+use kelvin::views::limits::ViewLimits;
 use kelvin::views::pace::NoPace;
 use kelvin::views::registry::{Source, Views};
 use kelvin::views::routing::Routing;
@@ -71,7 +72,8 @@ impl Keeper {
         let rows = Rc::new(RefCell::new(Rows::default()));
         let reader = replica.reader();
         let version = reader.begin().expect("a snapshot");
-        let (views, schema, catalogue) = (Views::new(rows.clone()), schema.clone(), schema.catalogue.clone());
+        let (views, schema, catalogue) =
+            (Views::new(rows.clone(), ViewLimits::DEFAULT), schema.clone(), schema.catalogue.clone());
         let (evaluations, advances, indexes, anew) = (0, 0, 0, BTreeSet::new());
         Keeper { views, rows, version, reader, schema, catalogue, evaluations, advances, indexes, anew }
     }
@@ -143,7 +145,7 @@ impl Keeper {
         let plan = self.view(id).plan.clone();
         let known = block_on(witnesses(&prior, &plan, &self.rows, &mut NoPace));
         let (state, edited) = self.read(id, Some(since), known);
-        let delta = block_on(difference(&prior, &state, &edited, self.version, &mut NoPace));
+        let delta = block_on(difference(&prior, &state, &edited, (self.version, usize::MAX), &mut NoPace));
         self.views.rejoin(id, prior, state, delta, self.version);
     }
 

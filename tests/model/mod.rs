@@ -14,6 +14,7 @@ pub mod disk;
 pub mod envelope;
 pub mod fixture;
 pub mod keeper;
+pub mod limits;
 pub mod meaning;
 pub mod oracle;
 pub mod plain_sql;

@@ -31,10 +31,10 @@ impl World {
                 self.ask(group, false);
             }
             self.core.batch();
-            self.core.start_lanes(false);
-            for lane in (0..self.core.lanes()).rev() {
+            self.core.start_hydrations(false);
+            for hydration in (0..self.core.hydrations()).rev() {
                 moved = true;
-                self.core.step_lane(lane, usize::MAX);
+                self.core.step_hydration(hydration, usize::MAX);
             }
             self.open_sockets();
             while self.work() {
@@ -46,7 +46,7 @@ impl World {
                     self.receive(group, tab, usize::MAX)?;
                 }
             }
-            if moved || self.owes() {
+            if moved || self.owes() || self.core.is_ready() {
                 continue;
             }
             // What the clock wakes.

@@ -54,14 +54,14 @@ impl Replica {
         file(&self.directory)
     }
 
-    /// A reader as lanes have.
-    pub fn lane_reader(&self) -> Reader {
+    /// A reader as hydrations have.
+    pub fn hydration_reader(&self) -> Reader {
         Reader::open(&self.path()).expect("a reader")
     }
 
     /// A reader as a core looks again with.
     pub fn reader(&self) -> Reader {
-        let reader = self.lane_reader();
+        let reader = self.hydration_reader();
         reader.keep_plans().expect("the setting");
         reader
     }

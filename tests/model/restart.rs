@@ -1,7 +1,6 @@
 //! A core that records, ends at any moment, and comes back.
 
-use kelvin::cvr::frame::MAX_PAYLOAD;
-use kelvin::cvr::parts::Sizes;
+use kelvin::core::host::RecordQueue;
 use kelvin::groups::recorder::LogName;
 use kelvin::groups::restore::Restoration;
 use kelvin::testing::faults::{self, Fault};
@@ -12,63 +11,26 @@ use super::disk::{Disk, End};
 use super::replica::FIRST;
 use super::world::World;
 
-/// Rows of a view that are recorded in one step. Most views here have about ten.
-const PIECE: usize = 3;
-
-/// What fits into a frame, and into a journal.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    sizes: Sizes,
-    keys: usize,
-}
-
-impl Limits {
-    /// So small that a run reaches them; of this seed.
-    pub fn tiny(seed: u64) -> Limits {
-        // Not those decisions that the run is made of.
-        let mut choices = Choices::new((!seed, usize::MAX));
-        Limits {
-            sizes: Sizes {
-                part: *choices.pick(&[0, 50, 100, 200]),
-                most: *choices.pick(&[300, 600, 1_200, 2_400, 4_800, MAX_PAYLOAD]),
-            },
-            keys: *choices.pick(&[1, 2, 4, 8, 65_536]),
-        }
-    }
-}
-
 impl World {
     /// Records from now on.
     pub fn start_recording(&mut self, disk: Disk) {
         self.disk = Some(disk);
-        self.limit_journals();
         self.name_log();
     }
 
     fn name_log(&mut self) {
         let name = LogName { replica: FIRST, epoch: self.epoch, core: 0 };
-        let mut syncer = self.core.syncer();
-        let recorder = &mut syncer.shared.recorder;
-        recorder.start(name);
-        // So that anything may happen between two of them.
-        recorder.write_in_pieces_of(PIECE);
-        if let Some(limits) = self.limits {
-            recorder.write_frames_of(limits.sizes);
-        }
-    }
-
-    fn limit_journals(&mut self) {
-        if let Some(limits) = self.limits {
-            self.core.syncer().shared.views.keep_journals_of(limits.keys);
-        }
+        self.core.syncer().shared.recorder.start(name);
     }
 
     /// Takes what has to be recorded. Between batches the present file is filled.
     pub fn record(&mut self) {
         let Some(disk) = &mut self.disk else { return };
         disk.waiting_for(self.core.take_records());
+        self.core.set_record_queue(disk.queue());
         self.core.fill();
         disk.waiting_for(self.core.take_records());
+        self.core.set_record_queue(disk.queue());
     }
 
     /// Writes what waits; what was sent meanwhile may go.
@@ -78,6 +40,7 @@ impl World {
         let Some(disk) = &mut self.disk else { return };
         disk.flush(epoch);
         self.pipes.iter().for_each(|pipe| pipe.release());
+        self.core.set_record_queue(RecordQueue::Short);
         self.core.recorded();
     }
 
@@ -97,11 +60,10 @@ impl World {
         let mut schema = self.schema.clone();
         // The replica has its indexes still.
         schema.catalogue = self.core.syncer().shared.catalogue.clone();
-        self.core = Core::new(&self.replica, &schema, self.epoch);
+        self.core = Core::new(&self.replica, &schema, self.epoch, self.limits);
         self.core.counts = counts;
         self.core.slices = slices;
         self.core.set_time(self.now);
-        self.limit_journals();
         let mut syncer = self.core.syncer();
         let restoration = Restoration::new(recovered, FIRST, &mut syncer.shared);
         if let Some(mut restoration) = restoration {

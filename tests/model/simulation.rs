@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use kelvin::testing::met;
 use kelvin::views::view::ViewId;
 
 use super::acting::act;
@@ -10,8 +11,8 @@ use super::choices::Choices;
 use super::client::digest;
 use super::counts::Counts;
 use super::disk::{Disk, End};
+use super::limits;
 use super::random_world;
-use super::restart::Limits;
 use super::watch::Watch;
 use super::world::{Broken, World};
 
@@ -39,6 +40,8 @@ pub struct Run {
     /// Records that were read in parts, and views and groups that were not recorded.
     pub parts: usize,
     pub unrecorded: usize,
+    /// Limits that were met, a bit for each.
+    pub met: u64,
     /// Of all bytes that were sent.
     pub digest: u64,
 }
@@ -70,13 +73,14 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
     // Without end, as far as a run goes.
     let mut choices = Choices::new((seed, usize::MAX));
     let groups = 1 + choices.below(3);
-    let mut world = World::of(random_world::scenario(&mut choices), groups);
+    met::take();
+    let scenario = random_world::scenario(&mut choices);
+    let mut world = World::limited(scenario, groups, limits::of(seed, life));
     world.watch();
     // Not those decisions that the run is made of.
     world.core.slices = Some(Choices::new((seed ^ 0x5eed, usize::MAX)));
     if crashes {
         world.cuts = choices.percent(70);
-        world.limits = (life == Life::Tiny).then(|| Limits::tiny(seed));
         world.start_recording(Disk::new(choices.percent(30)));
     }
     let mut step = 0;
@@ -118,7 +122,9 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
         });
     }
     match world.end() {
-        Ok(()) => Ok(Run { steps, checked, counts, crashes, resets, parts, unrecorded, digest }),
+        Ok(()) => {
+            Ok(Run { steps, checked, counts, crashes, resets, parts, unrecorded, met: met::take(), digest })
+        }
         Err(message) => Err(Failure { step, message }),
     }
 }

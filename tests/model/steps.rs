@@ -4,10 +4,19 @@ use std::collections::BTreeSet;
 
 use super::choices::Choices;
 use super::client::{Receiver, Store};
+use super::core::roomy;
 use super::script::writes;
+use super::tables;
 use super::world::{Tab, World};
 
 impl World {
+    /// A group, and journals that keep so many keys.
+    pub fn with_journals_of(keys: usize) -> World {
+        let mut limits = roomy();
+        limits.groups.views.journal_keys = keys;
+        World::limited(tables::scenario(0), 1, limits)
+    }
+
     /// A new tab of a group connects, wanting these queries.
     pub fn tab(&mut self, group: usize, wanted: &[usize]) -> usize {
         let receiver = Receiver::new(self.groups[group].schema.clone(), Store::default());

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
+use kelvin::core::limits::Limits;
 use kelvin::groups::syncer::Arrival;
 use kelvin::model::ids::ConnectionId;
 use kelvin::protocol::cookie::Cookie;
@@ -17,11 +18,10 @@ use serde_json::value::RawValue;
 use super::cell::Cell;
 use super::choices::Choices;
 use super::client::{Pipe, Receiver, Store};
-use super::core::Core;
+use super::core::{Core, roomy};
 use super::database::{Database, Write};
 use super::disk::Disk;
 use super::replica::Replica;
-use super::restart::Limits;
 use super::scenario::Scenario;
 use super::schema::Schema;
 use super::tables;
@@ -75,8 +75,8 @@ pub struct World {
     pub disk: Option<Disk>,
     /// The machine may lose its power.
     pub cuts: bool,
-    /// Of what the core records and remembers, where they are not the usual ones.
-    pub limits: Option<Limits>,
+    /// Of the core.
+    pub limits: Limits,
     /// Epoch of the server.
     pub epoch: u64,
     /// Tabs that were told to start over, or to forget what they have.
@@ -103,6 +103,10 @@ impl World {
     }
 
     pub fn of(scenario: Scenario, groups: usize) -> World {
+        World::limited(scenario, groups, roomy())
+    }
+
+    pub fn limited(scenario: Scenario, groups: usize, limits: Limits) -> World {
         let schema = scenario.schema.clone();
         let mut db = Database::new(&schema);
         let mut replica = Replica::create(&schema);
@@ -110,7 +114,7 @@ impl World {
             scenario.initial.iter().for_each(|write| db.apply(write));
             replica.commit(&scenario.initial);
         }
-        let core = Core::new(&replica, &schema, EPOCH);
+        let core = Core::new(&replica, &schema, EPOCH, limits);
         let group = |n: usize| Group {
             id: format!("g{n}"),
             schema: scenario.believed[n % scenario.believed.len()].clone(),
@@ -132,7 +136,7 @@ impl World {
             watch: None,
             disk: None,
             cuts: false,
-            limits: None,
+            limits,
             epoch: EPOCH,
             resets: 0,
             crashes: 0,

@@ -163,7 +163,9 @@ fn a_mistake_in_the_work_of_one_query_ends_another() {
     let pid = stage.server.pid();
     let mut bystander = stage.tab(&[query("ticks", json!([]))]);
     for (number, place) in
-        ["planning a query", "a lane", "a lane's thread", "what a lane has read"].into_iter().enumerate()
+        ["planning a query", "a hydration", "a hydration's thread", "what a hydration has read"]
+            .into_iter()
+            .enumerate()
     {
         let owner = of(&format!("nobody {number}"));
         order(&stage, place);

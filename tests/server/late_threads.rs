@@ -118,7 +118,7 @@ fn the_threads_of_cores_are_late() {
 
 #[test]
 fn the_threads_of_lanes_are_late() {
-    works_when_late("lane");
+    works_when_late("hydration");
 }
 
 #[test]
@@ -128,5 +128,5 @@ fn the_threads_of_the_replica_are_late() {
 
 #[test]
 fn all_threads_are_late() {
-    works_when_late("replication,syncer,lane,replica-,memory,watchdog,log,kelvin");
+    works_when_late("replication,syncer,hydration,replica-,memory,watchdog,log,kelvin");
 }

@@ -284,7 +284,7 @@ fn halves_of_large_messages_do_not_fill_the_memory() {
     bystander.finish(PROMPT);
 }
 
-/// Each thread keeps what others have freed of its memory: more of them than lanes would take the more
+/// Each thread keeps what others have freed of its memory: more of them tha hydrations would take the more
 /// the longer the server runs.
 #[test]
 fn views_are_read_by_no_more_threads_than_there_is_room_for() {

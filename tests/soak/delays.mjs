@@ -9,7 +9,7 @@ const SOURCE = fileURLToPath(new URL('delayclock.c', import.meta.url));
 const DELAY_MS = 300;
 
 /** Kinds of threads, as the server names them. */
-export const THREADS = ['replication', 'syncer', 'replica-writer', 'syncer,replication', 'lane,memory,log'];
+export const THREADS = ['replication', 'syncer', 'replica-writer', 'syncer,replication', 'hydration,memory,log'];
 
 /** Builds the library into `directory`. */
 export function buildDelays(directory) {
