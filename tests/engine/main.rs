@@ -7,6 +7,7 @@ mod support;
 
 mod driving;
 mod exists_checklist;
+mod group_budgets;
 mod group_held;
 mod group_history;
 mod group_hydrations;

@@ -238,6 +238,49 @@ fn a_constant_counts_once_however_many_statements_have_it() {
     }
 }
 
+/// A cursor is part of every statement that lists rows.
+#[test]
+fn what_a_query_starts_at_counts_once_however_many_statements_have_it() {
+    let schema = random::schema();
+    const LONG: usize = 1 << 20;
+    let at = [("s", Literal::String("x".repeat(LONG))), ("id", Literal::String("a".into()))];
+    let start = || from("alpha").order("s").start(&at, false).limit(5);
+    let plan = |ast: &Ast| planned(&schema, ast, &Limits::DEFAULT).expect("a plan");
+    let alone = plan(&start()).bytes;
+    let many = plan(&start().filter(and(vec![exists("k=k", from("beta")); 3])));
+    assert!(statements(&many).len() > statements(&plan(&start())).len());
+    assert!(alone > LONG && many.bytes < alone + LONG / 4, "{alone} alone, {} in many", many.bytes);
+}
+
+#[test]
+fn what_statements_bind_counts_beside_their_text() {
+    let schema = random::schema();
+    let filter = or((0..2_000).map(|n| test("k", "=", n as f64)).collect::<Vec<_>>());
+    let plan = planned(&schema, &from("alpha").filter(filter), &Limits::DEFAULT).expect("a plan");
+    let made = statements(&plan).into_iter();
+    let (texts, bound) = made.fold((0, 0), |(texts, bound), statement| {
+        (texts + statement.text.len(), bound + size_of_val(&*statement.constants))
+    });
+    assert!(bound > texts / 2 && plan.bytes >= texts + bound, "{} for {texts} and {bound}", plan.bytes);
+}
+
+/// One statement may become many times what the whole plan may have: it ends where that is exceeded, before
+/// what comes behind is even looked at.
+#[test]
+fn a_statement_that_is_too_much_is_given_up_while_it_is_made() {
+    let schema = random::schema();
+    let small = Limits { plan: 256 << 10, ..Limits::DEFAULT };
+    let wrong = exists("k=k", from("beta").filter(test("nonesuch", "=", 1.0)));
+    let with = |count: usize| {
+        let many = vec![exists("k=k", from("beta")); count];
+        planned(&schema, &from("alpha").filter(and([many, vec![wrong.clone()]].concat())), &small)
+    };
+    let error = with(1).expect_err("a wrong name");
+    assert!(error.0.contains("nonesuch"), "{error}");
+    let error = with(10_000).expect_err("too much");
+    assert!(error.0.contains("256 KiB"), "{error}");
+}
+
 #[test]
 fn more_constants_than_sqlite_binds_in_one_statement_are_refused() {
     let schema = random::schema();

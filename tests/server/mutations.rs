@@ -206,6 +206,26 @@ fn a_push_that_fails_is_told_to_who_made_it() {
     until_applied(&mut tab, id);
 }
 
+/// Postgres has no text with a NUL in it.
+#[test]
+fn an_id_that_the_app_cannot_write_is_its_failure() {
+    let stage = Stage::new(&[]);
+    let mut odd = stage.client();
+    odd.id.push('\0');
+    odd.connect(&[]);
+    let id = odd.mutate("put", json!({"id": "a", "n": 1}));
+    let error = odd.until_error();
+    assert_eq!((&error["kind"], &error["status"]), (&json!("PushFailed"), &json!(500)), "{error}");
+    assert_eq!(error["mutationIDs"], json!([{"id": id, "clientID": odd.id}]));
+    // The same of results that nobody needs any more, of which nobody is told.
+    let mut tab = tab(&stage);
+    tab.send(json!(["deleteClients", {"clientIDs": [odd.id]}]));
+    tab.until("the acknowledgement", |c| c.deleted == [odd.id.as_str()]);
+    stage.app.until_mutations(1, "_zero_cleanupResults");
+    let good = tab.mutate("put", json!({"id": "a", "n": 1}));
+    until_applied(&mut tab, good);
+}
+
 #[test]
 fn a_mutation_that_comes_too_early() {
     let stage = Stage::new(&[]);

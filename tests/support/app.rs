@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::http::{self, Incoming};
+use super::mutators::run_all;
 use super::sql::Sql;
 
 /// The app's tables.
@@ -346,11 +347,16 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
             (answer, state.released)
         };
         let mut normal = |user: Option<&Value>| {
-            if mutate {
-                let sql = sql.get_or_insert_with(|| Sql::connect(postgres, database));
-                run_all(sql, &body, user)
-            } else {
-                transform(&body, user)
+            if !mutate {
+                return (200, transform(&body, user));
+            }
+            let connection = sql.get_or_insert_with(|| Sql::connect(postgres, database));
+            match run_all(connection, &body) {
+                Ok(answer) => (200, with_user(answer, user)),
+                Err(error) => {
+                    sql = None;
+                    (500, error.to_string())
+                }
             }
         };
         let answer = match answer {
@@ -361,12 +367,12 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
             other => other,
         };
         let (status, text) = match answer {
-            Answer::Normal | Answer::After(..) => (200, normal(None)),
+            Answer::Normal | Answer::After(..) => normal(None),
             Answer::Status(status, text) => (status, text.to_owned()),
             Answer::Text(text) => (200, text),
             Answer::Slow(time) => {
                 std::thread::sleep(time);
-                (200, normal(None))
+                normal(None)
             }
             Answer::Hang => {
                 let mut state = lock(shared);
@@ -374,7 +380,7 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                     state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 drop(state);
-                (200, normal(None))
+                normal(None)
             }
             Answer::Drop => return,
             Answer::Bytes(bytes) => {
@@ -392,13 +398,13 @@ fn serve(shared: &Shared, mut stream: TcpStream, postgres: u16, database: &str) 
                 Ok(()) => continue,
                 Err(_) => return,
             },
-            Answer::User(user) => (200, normal(Some(&user))),
+            Answer::User(user) => normal(Some(&user)),
             Answer::Legacy if mutate => {
-                let answer: Value = serde_json::from_str(&normal(None)).unwrap_or_default();
+                let answer: Value = serde_json::from_str(&normal(None).1).unwrap_or_default();
                 (200, json!({"mutations": answer["mutations"]}).to_string())
             }
             Answer::Legacy => {
-                let answer: Value = serde_json::from_str(&normal(None)).unwrap_or_default();
+                let answer: Value = serde_json::from_str(&normal(None).1).unwrap_or_default();
                 (200, json!(["transformed", answer["queries"]]).to_string())
             }
         };
@@ -430,93 +436,4 @@ fn transform(body: &Value, user: Option<&Value>) -> String {
         })
         .collect();
     with_user(json!({"kind": "QueryResponse", "queries": results}), user)
-}
-
-/// Runs the mutations of a push, each in a transaction with its last mutation id.
-fn run_all(sql: &mut Sql, body: &Value, user: Option<&Value>) -> String {
-    let group = body["clientGroupID"].as_str().unwrap_or_default();
-    let mut results = Vec::new();
-    for mutation in body["mutations"].as_array().cloned().unwrap_or_default() {
-        if mutation["name"] == "_zero_cleanupResults" {
-            clean_up(sql, &mutation["args"][0]);
-            continue;
-        }
-        let client = mutation["clientID"].as_str().unwrap_or_default();
-        let id = mutation["id"].as_u64().unwrap_or_default();
-        match run_one(sql, group, client, id, &mutation) {
-            Ok(result) => results.push(json!({"id": {"clientID": client, "id": id}, "result": result})),
-            Err(expected) => {
-                let answer = json!({
-                    "kind": "PushFailed", "origin": "server", "reason": "oooMutation",
-                    "message": format!("expected mutation {expected}, got {id}"),
-                    "mutationIDs": [{"clientID": client, "id": id}],
-                });
-                return with_user(answer, user);
-            }
-        }
-    }
-    with_user(json!({"kind": "MutateResponse", "mutations": results}), user)
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Runs one mutation; `Err`: the id that should have come.
-fn run_one(sql: &mut Sql, group: &str, client: &str, id: u64, mutation: &Value) -> Result<Value, u64> {
-    let (group, client) = (literal(group), literal(client));
-    let advance = format!(
-        r#"INSERT INTO zero_0.clients AS c ("clientGroupID", "clientID", "lastMutationID")
-           VALUES ({group}, {client}, 1)
-           ON CONFLICT ("clientGroupID", "clientID") DO UPDATE SET "lastMutationID" = c."lastMutationID" + 1
-           RETURNING "lastMutationID""#
-    );
-    sql.run("BEGIN");
-    let expected: u64 = sql.value(&advance).parse().expect("a number");
-    if id != expected {
-        sql.run("ROLLBACK");
-        return if id < expected { Ok(json!({"error": "alreadyProcessed"})) } else { Err(expected) };
-    }
-    let arg = &mutation["args"][0];
-    let text = |name: &str| literal(arg[name].as_str().unwrap_or_default());
-    let n = arg["n"].as_i64().unwrap_or_default();
-    let statement = match mutation["name"].as_str().unwrap_or_default() {
-        "put" => format!(
-            "INSERT INTO item VALUES ({}, {}, {n}, NULL) ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n",
-            text("id"),
-            text("owner")
-        ),
-        "del" => format!("DELETE FROM item WHERE id = {}", text("id")),
-        other => {
-            sql.run("ROLLBACK; BEGIN");
-            // Another request may have had the same mutation meanwhile: one that a dead server sent.
-            if sql.value(&advance).parse() != Ok(id) {
-                sql.run("ROLLBACK");
-                return Ok(json!({"error": "alreadyProcessed"}));
-            }
-            let error =
-                json!({"error": "app", "message": format!("no mutator {other}"), "details": {"n": n}});
-            sql.run(&format!(
-                r#"INSERT INTO zero_0.mutations ("clientGroupID", "clientID", "mutationID", result)
-                   VALUES ({group}, {client}, {id}, {}); COMMIT"#,
-                literal(&error.to_string())
-            ));
-            return Ok(error);
-        }
-    };
-    sql.run(&format!("{statement}; COMMIT"));
-    Ok(json!({}))
-}
-
-fn clean_up(sql: &mut Sql, arg: &Value) {
-    let group = literal(arg["clientGroupID"].as_str().unwrap_or_default());
-    let matching = if arg["type"] == "single" {
-        let client = literal(arg["clientID"].as_str().unwrap_or_default());
-        format!(r#""clientID" = {client} AND "mutationID" <= {}"#, arg["upToMutationID"])
-    } else {
-        let ids = arg["clientIDs"].as_array().cloned().unwrap_or_default();
-        let ids: Vec<String> = ids.iter().map(|id| literal(id.as_str().unwrap_or_default())).collect();
-        format!(r#""clientID" IN ({})"#, ids.join(","))
-    };
-    sql.run(&format!(r#"DELETE FROM zero_0.mutations WHERE "clientGroupID" = {group} AND {matching}"#));
 }

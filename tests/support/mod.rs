@@ -8,6 +8,7 @@ pub mod http;
 pub mod key_server;
 pub mod lateness;
 pub mod load;
+pub mod mutators;
 pub mod postgres;
 pub mod proxy;
 pub mod random;
