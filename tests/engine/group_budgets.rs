@@ -49,15 +49,16 @@ fn give_up(world: &mut World, group: usize, query: usize) {
 
 /// Bytes of what is made of a query.
 fn planned(world: &World, query: usize) -> usize {
-    let group = &world.core.syncer.groups[world.groups[0].id.as_str()];
+    let syncer = world.core.look();
+    let group = &syncer.groups[world.groups[0].id.as_str()];
     let view: Option<ViewId> = group.queries.get(&format!("q{query}")).and_then(|query| query.current);
-    view.and_then(|view| world.core.syncer.shared.views.get(view)).expect("it is answered").asked
+    view.and_then(|view| syncer.shared.views.get(view)).expect("it is answered").asked
 }
 
 #[test]
 fn a_query_with_more_arguments_than_one_may_have_is_refused_and_the_app_is_not_asked() {
     let mut world = two_groups();
-    world.core.syncer.shared.limits.arguments = 10;
+    world.core.syncer().shared.query_limits.arguments = 10;
     let with = |args: &'static str| {
         let args = serde_json::from_str(args).expect("a list");
         let query = Some(QueryBody::Named { name: format!("query{NAMES}"), args });
@@ -66,7 +67,7 @@ fn a_query_with_more_arguments_than_one_may_have_is_refused_and_the_app_is_not_a
     let (fits, too_much) = (with("[\"123456\"]"), with("[\"1234567\"]"));
     // Not for a client that is just being let in either.
     let asked = |op: &QueryOp<'static>| {
-        let named = world.core.syncer.prospective(&world.groups[0].id, std::slice::from_ref(op));
+        let named = world.core.look().prospective(&world.groups[0].id, std::slice::from_ref(op));
         named.iter().any(|named| named.hash == format!("q{NAMES}"))
     };
     assert_eq!((asked(&fits), asked(&too_much)), (true, false));
@@ -84,7 +85,7 @@ fn a_query_with_more_arguments_than_one_may_have_is_refused_and_the_app_is_not_a
 #[test]
 fn queries_that_are_spelled_by_more_than_a_group_may_have_are_refused_until_others_go() {
     let mut world = two_groups();
-    world.core.syncer.shared.limits.asked = 2 * SPELLED;
+    world.core.syncer().shared.query_limits.asked = 2 * SPELLED;
     ask(&mut world, 0, &[LAST, TAGGED]);
     assert_eq!(got(&world, 0), ["q0", "q1"]);
     assert_eq!(refused(&world, 0), ["q2"]);
@@ -106,7 +107,7 @@ fn queries_that_are_made_into_more_than_a_group_may_have_are_refused_until_other
     world.end().unwrap();
 
     let mut world = two_groups();
-    world.core.syncer.shared.limits.plans = items + last.max(tagged);
+    world.core.syncer().shared.query_limits.plans = items + last.max(tagged);
     ask(&mut world, 0, &[LAST, TAGGED]);
     assert_eq!(got(&world, 0), ["q0", "q1"]);
     assert_eq!(refused(&world, 0), ["q2"]);

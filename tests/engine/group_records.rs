@@ -67,8 +67,7 @@ fn a_batch_that_changes_more_than_a_journal_keeps_is_not_taken_for_one_that_chan
 #[test]
 fn a_view_read_anew_that_differs_in_more_than_a_journal_keeps_is_not_taken_for_one_that_is_as_it_was() {
     let mut choices = Choices::new((0, 0));
-    let mut world = World::new(1, 0);
-    world.core.syncer.shared.views.keep_journals_of(2);
+    let mut world = World::with_journals_of(2);
     world.start_recording(Disk::new(true));
     world.write("+item a - 1 -; +item b - 1 -; +item c - 1 -");
     world.tab(0, &[ITEMS]);
@@ -79,12 +78,12 @@ fn a_view_read_anew_that_differs_in_more_than_a_journal_keeps_is_not_taken_for_o
     world.core.lose_commits();
     world.batch();
     world.flush();
-    let read = world.core.counts.lanes;
-    world.core.start_lanes(&world.replica, false, world.now);
-    while world.core.lanes() > 0 {
-        world.core.step_lane(0, usize::MAX, world.now);
+    let read = world.core.counts.hydrations;
+    world.core.start_hydrations(false);
+    while world.core.hydrations() > 0 {
+        world.core.step_hydration(0, usize::MAX);
     }
-    assert_eq!(world.core.counts.lanes, read + 1);
+    assert_eq!(world.core.counts.hydrations, read + 1);
     // That it is back is recorded, and the server ends before anybody is told of the rows, which are the same
     // ones with other contents.
     world.flush();
