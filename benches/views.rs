@@ -45,7 +45,7 @@ const BATCH: usize = 1_000;
 const ISSUES: usize = 100_000;
 /// Labels that there are.
 const LABELS: usize = 20;
-/// Columns of a filter's constants in `routing`: a table has interests in each.
+/// Columns of a filter's constants in `routing`: a table has subscription_index in each.
 const COLUMNS: [&str; 6] = ["assignee", "creator", "id", "project", "status", "title"];
 /// Constants of one view in `routing`.
 const CONSTANTS: usize = 50;
@@ -134,18 +134,18 @@ fn fill(replica: &mut Replica, table: usize, rows: impl Iterator<Item = Row>) {
 }
 
 /// Time per changed row to find who wants to hear of it, past so many constants of views.
-fn routing(interests: usize, goal: f64) {
+fn routing(subscription_index: usize, goal: f64) {
     let schema = schema();
     let (replica, table) = (Replica::create(&schema), schema.find("issues"));
     let mut keeper = Keeper::new(&replica, &schema);
-    for view in 0..interests / CONSTANTS {
+    for view in 0..subscription_index / CONSTANTS {
         let constants = (0..CONSTANTS).map(|c| Literal::String(format!("{view}-{c}"))).collect();
         let column = COLUMNS[view % COLUMNS.len()];
         keeper.open(&from("issues").filter(test(column, "IN", Constant(Literal::Array(constants)))));
     }
-    assert_eq!(keeper.views.interests().len(), interests, "a filter that fixes nothing");
+    assert_eq!(keeper.views.subscription_index().len(), subscription_index, "a filter that fixes nothing");
     let rows = |watched: bool| -> Vec<Row> {
-        let views = interests / CONSTANTS;
+        let views = subscription_index / CONSTANTS;
         let of_view = |i: usize| {
             let view = i * 7919 % views;
             let mut row = issue(i, 0);
@@ -155,7 +155,8 @@ fn routing(interests: usize, goal: f64) {
         };
         (0..ROUTED).map(|i| if watched { of_view(i) } else { issue(i, 0) }).collect()
     };
-    let name = |what: &str| format!("changed row past {interests} interests in 6 columns, {what}");
+    let name =
+        |what: &str| format!("changed row past {subscription_index} subscription_index in 6 columns, {what}");
     let nobody = route_rows(&mut keeper, &replica, table, &rows(false));
     print(&name("nobody's"), nobody, "us", Some(goal));
     let one = route_rows(&mut keeper, &replica, table, &rows(true));

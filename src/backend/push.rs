@@ -304,7 +304,8 @@ pub fn per_client(error: &CallError, ids: &[(String, u64)]) -> Vec<(String, Prot
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::upstream::{Upstream, parse};
+    use crate::protocol::parse::parse;
+    use crate::protocol::upstream::Upstream;
 
     fn batch(connection: u64, id: u64) -> Batch {
         let text = format!(

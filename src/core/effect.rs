@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::catalogue::Catalogue;
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::scan::{Chunk, Job};
 
@@ -50,7 +50,7 @@ pub enum Effect {
     /// What a reading reported last has been taken.
     ReadOn(ReadingId),
     /// Queries would read by an index.
-    WantIndex(Wish),
+    WantIndex(IndexRequest),
     /// A batch has failed: say [`Event::Committed`] after a while.
     RetryBatch,
     /// Answers [`Event::Rebegin`]: whether that was possible.

@@ -106,7 +106,7 @@ async fn run(state: &Rc<State>, request: HydrationRequest) {
     state.with(|s| s.hydration_took(request, nanoseconds));
     if is_slow() {
         let plan = steps.unwrap_or_default();
-        state.effect(Effect::SlowHydration { rows, milliseconds, view: request.incarnation, plan });
+        state.effect(Effect::SlowHydration { rows, milliseconds, view: request.generation, plan });
     }
 }
 
@@ -130,7 +130,7 @@ async fn begin(
     request: HydrationRequest,
 ) -> Result<Option<(Begun, Reader, Option<Held<'_>>)>, ReadError> {
     let mut reader = state.take_reader()?;
-    reader.stop_when(state.hydrations.stop_flag(request.incarnation))?;
+    reader.stop_when(state.hydrations.stop_flag(request.generation))?;
     let held = state.version_lock.lock().await;
     let mut at = reader.begin()?;
     for _ in 0..state.limits.get().begins {

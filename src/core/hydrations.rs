@@ -84,30 +84,30 @@ impl Hydrations {
     pub fn ended(&self, request: HydrationRequest) {
         self.running.set(self.running.get() - 1);
         self.running_large.set(self.running_large.get() - request.large as usize);
-        self.under_way.borrow_mut().remove(&request.incarnation);
+        self.under_way.borrow_mut().remove(&request.generation);
     }
 
     /// A flag that ends the reading of this life of a view.
-    pub fn stop_flag(&self, incarnation: u64) -> Arc<AtomicBool> {
-        self.under_way.borrow_mut().entry(incarnation).or_default().stop.clone()
+    pub fn stop_flag(&self, generation: u64) -> Arc<AtomicBool> {
+        self.under_way.borrow_mut().entry(generation).or_default().stop.clone()
     }
 
     /// What a hydration reads is known.
     pub fn reads(&self, reading: &Reading) {
         let mut under_way = self.under_way.borrow_mut();
-        under_way.entry(reading.request.incarnation).or_default().reading = Some(reading.clone());
+        under_way.entry(reading.request.generation).or_default().reading = Some(reading.clone());
     }
 
     /// Whether its rows are sent while a hydration goes on.
-    pub fn streams(&self, incarnation: u64, streams: bool) {
-        if let Some(hydrating) = self.under_way.borrow_mut().get_mut(&incarnation) {
+    pub fn streams(&self, generation: u64, streams: bool) {
+        if let Some(hydrating) = self.under_way.borrow_mut().get_mut(&generation) {
             hydrating.streams = streams;
         }
     }
 
     /// Nobody wants the view any more.
-    pub fn cancel(&self, incarnation: u64) {
-        if let Some(hydrating) = self.under_way.borrow().get(&incarnation) {
+    pub fn cancel(&self, generation: u64) {
+        if let Some(hydrating) = self.under_way.borrow().get(&generation) {
             hydrating.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn ask(hydrations: &Hydrations, view: u32, large: bool) {
-        hydrations.ask(HydrationRequest { view: ViewId(view), incarnation: view.into(), large });
+        hydrations.ask(HydrationRequest { view: ViewId(view), generation: view.into(), large });
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn refuse(state: &State, request: HydrationRequest) -> bool {
     if state.host.memory().pressure < Pressure::Full {
         return false;
     }
-    let (now, error) = (state.now(), no_memory(&request.incarnation.to_string()));
+    let (now, error) = (state.now(), no_memory(&request.generation.to_string()));
     let Some(groups) = state.with(|s| s.refuse_reading(request, &error, now)) else { return false };
     state.metrics.shed_for_load(groups);
     true

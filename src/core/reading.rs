@@ -34,7 +34,7 @@ pub async fn read(
         None => Witnesses::new(),
     };
     let open = state.readings.open();
-    let view = begun.reading.request.incarnation;
+    let view = begun.reading.request.generation;
     state.effect(Effect::Read { id: open.id, view, reader, job: Box::new(begun.job(known)) });
     let mut outlet = Outlet { state, reading: &begun.reading, keeps: None };
     let mut stopped = Ok(());
@@ -52,7 +52,7 @@ pub async fn read(
         let request = begun.reading.request;
         stopped = stopped.and_then(|()| overload::check(state, request, &begun.assembly));
         if stopped.is_err() {
-            state.hydrations.cancel(request.incarnation);
+            state.hydrations.cancel(request.generation);
         }
         slices.rest_if_over().await;
     }
@@ -79,7 +79,7 @@ impl Outlet<'_> {
             met(Limit::StreamFrom);
             let taken = self.state.with(|s| s.stream(self.reading, parts));
             self.keeps = Some(!taken);
-            self.state.hydrations.streams(self.reading.request.incarnation, taken);
+            self.state.hydrations.streams(self.reading.request.generation, taken);
         }
     }
 }

@@ -116,11 +116,11 @@ impl State {
 
     fn follow_up(&self) {
         let mut syncer = self.syncer.borrow_mut();
-        let wishes = syncer.shared.wishes.drain(..).map(Effect::WantIndex);
-        self.effects.borrow_mut().extend(wishes);
+        let index_requests = syncer.shared.index_requests.drain(..).map(Effect::WantIndex);
+        self.effects.borrow_mut().extend(index_requests);
         syncer.shared.views.take_unread().into_iter().for_each(|unread| self.hydrations.cancel(unread));
         syncer.take_hydration_requests().into_iter().for_each(|request| self.hydrations.ask(request));
-        if syncer.has_work() || syncer.shared.views.has_remains() {
+        if syncer.has_work() || syncer.shared.views.has_deferred_drops() {
             self.signals.work.raise();
         }
         // When all are taken, the one that ends starts the next.

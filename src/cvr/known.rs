@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::names::Row;
-use super::recovered::{Incarnation, Journal};
+use super::recovered::{Generation, Journal};
 use super::replay::Log;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
@@ -38,11 +38,11 @@ impl Known {
         self.whole.iter_mut().chain(&mut self.coming)
     }
 
-    pub(super) fn recovered(self, id: RecordId) -> Option<Incarnation> {
+    pub(super) fn recovered(self, id: RecordId) -> Option<Generation> {
         let content = self.whole?;
         let mut members: Vec<Row> = content.members.into_iter().collect();
         members.sort_unstable();
-        Some(Incarnation {
+        Some(Generation {
             id,
             key: self.key,
             members: members.into(),

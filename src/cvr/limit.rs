@@ -45,11 +45,11 @@ impl Replay {
         // Somewhat more, so that the next record does not bring this up again.
         let goal = self.limit - self.limit / 8;
         while self.bytes() > goal {
-            if self.incarnations.is_empty() {
+            if self.generations.is_empty() {
                 self.groups.values_mut().for_each(|(group, _)| forget_left(group, 0));
             }
             self.leave_out(self.bytes() - goal);
-            self.coming.retain(|(id, _)| self.incarnations.contains_key(id));
+            self.coming.retain(|(id, _)| self.generations.contains_key(id));
             self.give_up_names();
             self.count();
         }
@@ -64,14 +64,14 @@ impl Replay {
         let left = self.groups.values().flat_map(|(group, _)| &group.left).map(|left| left.rows.len());
         let coming: usize = self.coming.iter().map(|(_, delta)| delta.len()).sum();
         self.held = (left.sum::<usize>() + coming) * size_of::<Row>()
-            + self.incarnations.values().map(Known::bytes).sum::<usize>();
+            + self.generations.values().map(Known::bytes).sum::<usize>();
     }
 
     /// Leaves out the largest views until so many bytes may be free, or none is left.
     fn leave_out(&mut self, bytes: usize) {
         let size = |known: &Known| known.bytes() + known.members() * NAME;
         let mut views: Vec<(usize, RecordId)> =
-            self.incarnations.iter().map(|(id, known)| (size(known), *id)).collect();
+            self.generations.iter().map(|(id, known)| (size(known), *id)).collect();
         views.sort_unstable();
         let mut freed = 0;
         while freed < bytes {
@@ -86,7 +86,7 @@ impl Replay {
     fn give_up_names(&mut self) {
         let mut is_kept = vec![false; self.names.len()];
         let mut mark = |row: Row| is_kept[row.0 as usize] = true;
-        for content in self.incarnations.values().flat_map(Known::contents) {
+        for content in self.generations.values().flat_map(Known::contents) {
             content.members.iter().copied().for_each(&mut mark);
             content.journal.rows().for_each(&mut mark);
         }
@@ -95,7 +95,7 @@ impl Replay {
         self.coming.iter().flat_map(|(_, delta)| delta.rows()).for_each(&mut mark);
         let renumbered = self.names.keep(&is_kept);
         let of = |row: &Row| renumbered[row.0 as usize];
-        for content in self.incarnations.values_mut().flat_map(Known::contents_mut) {
+        for content in self.generations.values_mut().flat_map(Known::contents_mut) {
             content.members = std::mem::take(&mut content.members).iter().map(of).collect();
             content.journal.rows_mut().for_each(|row| *row = of(row));
         }
@@ -166,13 +166,13 @@ mod tests {
     #[test]
     fn the_largest_view_is_left_out_and_its_group_starts_over() {
         let all = read_back(usize::MAX);
-        assert_eq!((all.incarnations.len(), all.left_out, all.names.len()), (3, 0, 5_703));
+        assert_eq!((all.generations.len(), all.left_out, all.names.len()), (3, 0, 5_703));
         let recovered = read_back(300_000);
         assert_eq!(recovered.left_out, 1);
         assert!(recovered.names.bytes() < 300_000, "what only that view had is given up, too");
-        let ids: Vec<RecordId> = recovered.incarnations.iter().map(|view| view.id).collect();
+        let ids: Vec<RecordId> = recovered.generations.iter().map(|view| view.id).collect();
         assert_eq!(ids, [id(1), id(3)]);
-        for (view, size) in recovered.incarnations.iter().zip([300, 400]) {
+        for (view, size) in recovered.generations.iter().zip([300, 400]) {
             let number = view.id.number;
             let expected = [rows(number, 1..size), rows(number, 9_000..9_001)].concat();
             let mut found: Vec<RecordedRow> = view
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn no_limit_is_too_low_to_end() {
         let recovered = read_back(0);
-        assert_eq!((recovered.incarnations.len(), recovered.left_out, recovered.names.len()), (0, 3, 0));
+        assert_eq!((recovered.generations.len(), recovered.left_out, recovered.names.len()), (0, 3, 0));
         assert_eq!(recovered.groups.len(), 3);
     }
 }

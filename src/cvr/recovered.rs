@@ -112,7 +112,7 @@ impl Journal {
 
 /// A view as it was. A copy for one more core costs nothing.
 #[derive(Debug, Clone)]
-pub struct Incarnation {
+pub struct Generation {
     /// Which life.
     pub id: RecordId,
     /// What it asked.
@@ -155,7 +155,7 @@ pub struct Recovered {
     /// What the numbers of rows stand for; the same for all cores.
     pub names: Arc<Names>,
     /// Views that are complete.
-    pub incarnations: Vec<Incarnation>,
+    pub generations: Vec<Generation>,
     /// Groups.
     pub groups: Vec<Group>,
     /// Client schemas by number; JSON.

@@ -36,7 +36,7 @@ pub struct Replay {
     /// Bytes of views, and of what groups left, beside names: at most so many, roughly.
     pub(super) held: usize,
     pub(super) names: Names,
-    pub(super) incarnations: BTreeMap<RecordId, Known>,
+    pub(super) generations: BTreeMap<RecordId, Known>,
     /// Identities of a view's rows: places in the list of all.
     pub(super) lists: HashMap<RecordId, Vec<u16>>,
     pub(super) left_out: HashSet<RecordId>,
@@ -57,7 +57,7 @@ impl Replay {
             limit,
             held: 0,
             names: Names::default(),
-            incarnations: BTreeMap::new(),
+            generations: BTreeMap::new(),
             lists: HashMap::new(),
             left_out: HashSet::new(),
             groups: BTreeMap::new(),
@@ -81,13 +81,13 @@ impl Replay {
             }
             Record::Journal(id, delta) => {
                 let Some(delta) = self.resolve(id, &delta) else { return };
-                if let Some(coming) = self.incarnations.get_mut(&id).and_then(|known| known.coming.as_mut()) {
+                if let Some(coming) = self.generations.get_mut(&id).and_then(|known| known.coming.as_mut()) {
                     coming.journal.push(delta);
                 }
             }
             Record::Members(id, rows) => {
                 let rows = self.rows(id, &rows);
-                let coming = self.incarnations.get_mut(&id).and_then(|known| known.coming.as_mut());
+                let coming = self.generations.get_mut(&id).and_then(|known| known.coming.as_mut());
                 if let Some((coming, rows)) = coming.zip(rows) {
                     coming.members.extend(rows);
                 }
@@ -96,14 +96,14 @@ impl Replay {
             Record::Deltas(deltas) => self.take_in_deltas(&deltas),
             Record::Batch(batch) => self.batch(&batch),
             Record::Stale(id, since) => {
-                for content in self.incarnations.get_mut(&id).into_iter().flat_map(Known::contents_mut) {
+                for content in self.generations.get_mut(&id).into_iter().flat_map(Known::contents_mut) {
                     (content.stale, content.at) = (true, since);
                 }
             }
             Record::Rejoin(id, deltas) => {
                 deltas.iter().for_each(|delta| self.take_in_delta(id, delta));
                 self.let_count();
-                if let Some(known) = self.incarnations.get_mut(&id) {
+                if let Some(known) = self.generations.get_mut(&id) {
                     known.log = self.log;
                     known.contents_mut().for_each(|content| content.stale = false);
                 }
@@ -127,7 +127,7 @@ impl Replay {
         let list = self.intern_all(&start.identities);
         self.lists.insert(start.id, list);
         let log = self.log;
-        let known = self.incarnations.entry(start.id).or_insert_with(|| Known {
+        let known = self.generations.entry(start.id).or_insert_with(|| Known {
             key: start.key.into(),
             log,
             whole: None,
@@ -144,7 +144,7 @@ impl Replay {
 
     /// Nothing is known of a view any more.
     pub(super) fn forget(&mut self, id: RecordId) {
-        self.incarnations.remove(&id);
+        self.generations.remove(&id);
         self.lists.remove(&id);
     }
 
@@ -169,7 +169,7 @@ impl Replay {
     /// believed.
     fn lose(&mut self, head: StateVersion) {
         let log = self.log;
-        self.incarnations.retain(|id, _| id.core() != log.1);
+        self.generations.retain(|id, _| id.core() != log.1);
         // Labels of this epoch are not known to the others.
         for (group, _) in self.groups.values_mut().filter(|(_, known)| *known == log) {
             group.record.floor = NOTHING;
@@ -179,7 +179,7 @@ impl Replay {
     }
 
     fn complete(&mut self, id: RecordId, count: u64) {
-        let Some(known) = self.incarnations.get_mut(&id) else { return };
+        let Some(known) = self.generations.get_mut(&id) else { return };
         match known.coming.take() {
             Some(coming) if coming.members.len() as u64 == count => known.whole = Some(coming),
             Some(_) => self.forget(id),
@@ -212,7 +212,7 @@ impl Replay {
     /// The record has come that makes the deltas before it count.
     fn let_count(&mut self) {
         for (id, delta) in std::mem::take(&mut self.coming) {
-            let Some(known) = self.incarnations.get_mut(&id) else { continue };
+            let Some(known) = self.generations.get_mut(&id) else { continue };
             for content in known.contents_mut() {
                 for row in &delta.left {
                     content.members.remove(row);
@@ -233,7 +233,7 @@ impl Replay {
                 if stays || record.floor >= record.label {
                     continue;
                 }
-                let known = self.incarnations.get(&RecordId { epoch, number });
+                let known = self.generations.get(&RecordId { epoch, number });
                 match known.and_then(|known| known.whole.as_ref()) {
                     Some(content) => {
                         if !content.journal.reaches(StateVersion(since.0)) {
@@ -270,7 +270,7 @@ impl Replay {
 
     /// Rows of a view; `None`: it is not known, nor are they.
     fn rows(&mut self, id: RecordId, rows: &[RecordedRow]) -> Option<Vec<Row>> {
-        self.incarnations.get(&id)?;
+        self.generations.get(&id)?;
         self.held += rows.len() * ROW;
         take_in(&mut self.names, self.lists.get(&id)?, rows)
     }
@@ -288,7 +288,7 @@ impl Replay {
     /// The process that wrote so far is gone: nothing of it goes on, and its history is sealed.
     fn end_epoch(&mut self) {
         let mut views = BTreeMap::new();
-        for (id, known) in &mut self.incarnations {
+        for (id, known) in &mut self.generations {
             // Nobody goes on writing it.
             known.coming = None;
             let Some(content) = &mut known.whole else { continue };
@@ -312,7 +312,7 @@ impl Replay {
             replica: StateVersion(self.replica),
             head,
             names: Arc::new(self.names),
-            incarnations: self.incarnations.into_iter().filter_map(|(id, k)| k.recovered(id)).collect(),
+            generations: self.generations.into_iter().filter_map(|(id, k)| k.recovered(id)).collect(),
             groups: self.groups.into_values().map(|(group, _)| group).collect(),
             schemas: self.schemas,
             left_out: self.left_out.len(),
@@ -360,7 +360,7 @@ mod tests {
     /// What is known of the view, keys of its rows and version, once these have been read.
     fn read_back(records: impl IntoIterator<Item = Record>) -> Option<(Vec<u8>, u64)> {
         let recovered = recovered(records);
-        let [view] = recovered.incarnations.as_slice() else { return None };
+        let [view] = recovered.generations.as_slice() else { return None };
         let key = |row: &Row| recovered.names.get(*row).1[0];
         Some((view.members.iter().map(key).collect(), view.at.0))
     }

@@ -1,9 +1,10 @@
 //! Connections and what they bring: checks, registration, changes of what clients want
 //! (`docs/spec/sync-protocol.md` §4.4, §7).
 
+use super::config_change::ConfigChange;
 use super::desires::Client;
 use super::execution::named;
-use super::group::{ConfigChange, Group};
+use super::group::Group;
 use super::shared::Shared;
 use super::step::{ZERO, config_step};
 use super::syncer::*;

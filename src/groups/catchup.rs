@@ -11,6 +11,7 @@ use bytes::Bytes;
 use kelvin_io::websocket::text_frame;
 
 use super::group::{Group, LeftView};
+use super::results::result_put;
 use super::shared::{RowOp, Shared, flush, start_frame};
 use super::step::failed;
 use crate::groups::sink::Phase;
@@ -67,7 +68,7 @@ pub struct Stream {
     /// The view; the group waits for it.
     pub view: ViewId,
     /// Its life.
-    pub incarnation: u64,
+    pub generation: u64,
     /// Version of the rows.
     pub at: StateVersion,
     /// The hydration has not written all of them yet.
@@ -132,13 +133,13 @@ impl CatchUp {
     }
 
     /// Whether a hydration writes this view's rows into the poke.
-    pub fn is_reading(&self, incarnation: u64) -> bool {
-        self.stream.is_some_and(|s| s.incarnation == incarnation && s.reading)
+    pub fn is_reading(&self, generation: u64) -> bool {
+        self.stream.is_some_and(|s| s.generation == generation && s.reading)
     }
 
     /// Whether a hydration has written all rows of this view into the poke.
-    pub fn has_read(&self, incarnation: u64) -> bool {
-        self.stream.is_some_and(|s| s.incarnation == incarnation && !s.reading)
+    pub fn has_read(&self, generation: u64) -> bool {
+        self.stream.is_some_and(|s| s.generation == generation && !s.reading)
     }
 
     /// The hydration has written the last row, or given up.
@@ -149,7 +150,7 @@ impl CatchUp {
     }
 
     fn fate(stream: &Stream, group: &Group, shared: &Shared) -> Fate {
-        let alive = shared.views.get(stream.view).is_some_and(|v| v.incarnation == stream.incarnation);
+        let alive = shared.views.get(stream.view).is_some_and(|v| v.generation == stream.generation);
         if !alive {
             return Fate::Void;
         }
@@ -430,23 +431,4 @@ fn config_since(group: &Group, since: Option<Cookie>) -> PokeBody {
         }
     };
     body
-}
-
-/// Patch operation that gives a mutation's result.
-pub fn result_put(client: &str, id: u64, result: &str) -> String {
-    let client = serde_json::Value::from(client);
-    format!(
-        "{{\"op\":\"put\",\"mutation\":{{\"id\":{{\"clientID\":{client},\"id\":{id}}},\"result\":{result}}}}}"
-    )
-}
-
-/// Whether a patch operation takes a result away.
-pub fn is_removal(op: &str) -> bool {
-    op.starts_with("{\"op\":\"del\"")
-}
-
-/// Patch operation that takes a mutation's result away.
-pub fn result_del(client: &str, id: u64) -> String {
-    let client = serde_json::Value::from(client);
-    format!("{{\"op\":\"del\",\"id\":{{\"clientID\":{client},\"id\":{id}}}}}")
 }

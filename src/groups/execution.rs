@@ -239,8 +239,8 @@ fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<Vi
     let planned = Arc::new(planned);
     let view = shared.views.subscribe(key.into(), &catalogue, || planned.clone());
     shared.adopt(view);
-    if !planned.wishes.is_empty() {
-        shared.wishes.extend(planned.wishes.iter().cloned());
+    if !planned.index_requests.is_empty() {
+        shared.index_requests.extend(planned.index_requests.iter().cloned());
         shared.views.remember_source(view, Source { ast: ast.clone(), keys: keys.clone() });
     }
     Ok(view)

@@ -6,12 +6,15 @@
 
 mod arrivals;
 pub mod catchup;
+mod compose;
+pub mod config_change;
 pub mod desires;
 pub mod execution;
 mod failures;
 mod filling;
 pub mod forgotten;
 pub mod group;
+mod history;
 pub mod housekeeping;
 pub mod inspect;
 pub mod limits;
@@ -26,6 +29,7 @@ pub mod recorder;
 mod recording;
 pub mod resends;
 pub mod restore;
+pub mod results;
 pub mod schema;
 pub mod shared;
 pub mod shedding;

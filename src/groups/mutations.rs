@@ -2,8 +2,8 @@
 //! clients of one group are told of, in the poke of the commit that wrote them
 //! (`docs/spec/view-syncer.md` §5.10, §9).
 
-use super::catchup::{result_del, result_put};
 use super::group::Group;
+use super::results::{result_del, result_put};
 use crate::model::batch::{Change, TableBatch};
 use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId, quote};
 use crate::model::commit::Row;

@@ -26,7 +26,7 @@ pub struct HydrationRequest {
     /// The view.
     pub view: ViewId,
     /// Its life: a result for another one is thrown away.
-    pub incarnation: u64,
+    pub generation: u64,
     /// Nothing says that it is small: it has no limit, and its filter fixes no column.
     pub large: bool,
 }
@@ -95,7 +95,7 @@ impl Syncer {
     pub(super) fn request_hydration(&mut self, id: ViewId) {
         let Some(view) = self.shared.views.get(id) else { return };
         // A number is used again: the hydration under way may be one of a view that is gone.
-        if self.hydrations.get(&id) == Some(&view.incarnation) {
+        if self.hydrations.get(&id) == Some(&view.generation) {
             return;
         }
         let small = view.size <= self.shared.limits.small_view;
@@ -105,10 +105,10 @@ impl Syncer {
         if view.is_live() && (small || self.shared.full(id).is_some()) {
             return;
         }
-        self.hydrations.insert(id, view.incarnation);
+        self.hydrations.insert(id, view.generation);
         self.requested.push(HydrationRequest {
             view: id,
-            incarnation: view.incarnation,
+            generation: view.generation,
             large: is_large(view),
         });
     }
@@ -129,11 +129,10 @@ impl Syncer {
         at: StateVersion,
         in_step: bool,
     ) -> Option<Begun> {
-        if self.hydrations.get(&request.view) != Some(&request.incarnation) {
+        if self.hydrations.get(&request.view) != Some(&request.generation) {
             return None;
         }
-        let view =
-            self.shared.views.get_mut(request.view).filter(|v| v.incarnation == request.incarnation)?;
+        let view = self.shared.views.get_mut(request.view).filter(|v| v.generation == request.generation)?;
         view.account.readings += 1;
         let status = view.status;
         let (plan, layout) = (view.plan.clone(), view.layout.clone());
@@ -146,7 +145,7 @@ impl Syncer {
         let assembly = Assembly::new(self.shared.rows.clone(), layout.clone(), plan.clone());
         let encode = since.is_none() || self.is_awaited(request.view);
         // Two hydrations of one view may be at one version, but never on one connection.
-        let poke_id = format!("v{}.{}", request.incarnation, at.to_lexi());
+        let poke_id = format!("v{}.{}", request.generation, at.to_lexi());
         let reading = Reading { request, at, in_step, frames_only: status == Status::Live, poke_id };
         Some(Begun { reading, assembly, prior, plan, driver: 0, layout, since, encode })
     }
@@ -154,7 +153,7 @@ impl Syncer {
     /// Notes how long a reading took, in nanoseconds.
     pub fn hydration_took(&mut self, request: HydrationRequest, nanoseconds: u64) {
         let view = self.shared.views.get_mut(request.view);
-        if let Some(view) = view.filter(|view| view.incarnation == request.incarnation) {
+        if let Some(view) = view.filter(|view| view.generation == request.generation) {
             view.account.reading_nanoseconds += nanoseconds;
             view.account.last_reading = Some(nanoseconds);
         }
@@ -162,8 +161,8 @@ impl Syncer {
 
     /// Whether a hydration that is under way is still wanted.
     pub fn is_read(&self, request: HydrationRequest) -> bool {
-        self.hydrations.get(&request.view) == Some(&request.incarnation)
-            && self.shared.views.get(request.view).is_some_and(|v| v.incarnation == request.incarnation)
+        self.hydrations.get(&request.view) == Some(&request.generation)
+            && self.shared.views.get(request.view).is_some_and(|v| v.generation == request.generation)
     }
 
     /// Takes the result of a hydration. The core must be at its version or later, and
@@ -175,7 +174,7 @@ impl Syncer {
         if full.partial {
             self.stream(reading, &mut full.parts);
         }
-        self.end_stream(request.incarnation);
+        self.end_stream(request.generation);
         self.hydrations.remove(&request.view);
         let at = reading.at;
         match prior {
@@ -213,7 +212,7 @@ impl Syncer {
         if full.partial {
             self.stream(reading, &mut full.parts);
         }
-        self.end_stream(request.incarnation);
+        self.end_stream(request.generation);
         self.hydrations.remove(&request.view);
         let stale = self.shared.views.get(request.view).is_some_and(View::is_stale);
         if stale {
@@ -252,9 +251,9 @@ impl Syncer {
         to: StateVersion,
     ) -> Option<Begun> {
         self.shared.views.make_stale(view, from, reason);
-        let incarnation = self.shared.views.get(view).filter(|v| v.is_stale())?.incarnation;
-        let request = HydrationRequest { view, incarnation, large: false };
-        self.hydrations.insert(view, incarnation);
+        let generation = self.shared.views.get(view).filter(|v| v.is_stale())?.generation;
+        let request = HydrationRequest { view, generation, large: false };
+        self.hydrations.insert(view, generation);
         self.begin_reading(request, to, true)
     }
 
@@ -297,8 +296,8 @@ impl Syncer {
 
     /// A hydration ended without a result: nobody wants it any more.
     pub fn hydration_given_up(&mut self, request: HydrationRequest) {
-        self.end_stream(request.incarnation);
-        if self.hydrations.get(&request.view) == Some(&request.incarnation) {
+        self.end_stream(request.generation);
+        if self.hydrations.get(&request.view) == Some(&request.generation) {
             self.hydrations.remove(&request.view);
         }
     }
@@ -312,7 +311,7 @@ impl Syncer {
         message: &str,
     ) {
         if let Some((plan, prior)) = prior {
-            self.shared.views.put_prior(request.view, request.incarnation, plan, prior);
+            self.shared.views.put_prior(request.view, request.generation, plan, prior);
         }
         let current = self.is_read(request);
         self.hydration_given_up(request);

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use super::catchup::is_removal;
 use super::desires::{Client, Desire};
 use super::group::Group;
 use super::query::{Query, Spec};
+use super::results::is_removal;
 use super::schema::Resolved;
 use super::user::User;
 use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, NOTHING, QueryRecord};

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::syncer::Syncer;
 use crate::cvr::names::{Names, Row};
 use crate::cvr::record::NamedIdentity;
-use crate::cvr::recovered::{Group as RecordedGroup, Incarnation, Recovered};
+use crate::cvr::recovered::{Generation, Group as RecordedGroup, Recovered};
 use crate::model::catalogue::Catalogue;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
@@ -33,7 +33,7 @@ const GIVEN_UP: usize = 10_000;
 /// Restores what was recovered, bit by bit: a core has other things to do.
 pub struct Restoration {
     numbers: Numbers,
-    incarnations: std::vec::IntoIter<Incarnation>,
+    generations: std::vec::IntoIter<Generation>,
     groups: std::vec::IntoIter<RecordedGroup>,
     schemas: std::collections::HashMap<u64, String>,
     /// Groups and views that do not fit the tables any more.
@@ -50,7 +50,7 @@ impl Restoration {
         shared.wait_for = recovered.head;
         Some(Restoration {
             numbers: Numbers::new(recovered.names, &shared.catalogue, &mut shared.rows.borrow_mut()),
-            incarnations: recovered.incarnations.into_iter(),
+            generations: recovered.generations.into_iter(),
             groups: recovered.groups.into_iter(),
             schemas: recovered.schemas,
             misfits: 0,
@@ -59,10 +59,10 @@ impl Restoration {
 
     /// Restores the next view or group. False: all are.
     pub fn step(&mut self, syncer: &mut Syncer, now: f64) -> bool {
-        if let Some(incarnation) = self.incarnations.next() {
-            let journal = syncer.shared.views.journal(incarnation.journal.floor());
-            let (id, mut rows) = (incarnation.id, syncer.shared.rows.borrow_mut());
-            let old = self.view(&incarnation, journal, &mut rows);
+        if let Some(generation) = self.generations.next() {
+            let journal = syncer.shared.views.journal(generation.journal.floor());
+            let (id, mut rows) = (generation.id, syncer.shared.rows.borrow_mut());
+            let old = self.view(&generation, journal, &mut rows);
             drop(rows);
             match old {
                 Some(old) => syncer.shared.old.add(id, old),
@@ -86,8 +86,8 @@ impl Restoration {
     }
 
     /// `None`: a table or a column is gone. `restored`: its journal, which is empty yet.
-    fn view(&mut self, incarnation: &Incarnation, mut restored: Journal, rows: &mut Rows) -> Option<Old> {
-        let Incarnation { key, members, journal, at, .. } = incarnation;
+    fn view(&mut self, generation: &Generation, mut restored: Journal, rows: &mut Rows) -> Option<Old> {
+        let Generation { key, members, journal, at, .. } = generation;
         if !self.numbers.are_there(members.iter().copied().chain(journal.rows())) {
             return None;
         }

@@ -17,7 +17,7 @@ use crate::model::catalogue::Catalogue;
 use crate::model::lexi;
 use crate::model::version::StateVersion;
 use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::contents::Contents;
 use crate::views::full::{Full, PART_SIZE, PATCHES_PER_PART};
@@ -75,7 +75,7 @@ pub struct Shared {
     /// Client schemas of the groups.
     pub schemas: Schemas,
     /// Indexes that new views would read by.
-    pub wishes: Vec<Wish>,
+    pub index_requests: Vec<IndexRequest>,
     /// What is written down.
     pub recorder: Recorder,
     /// Views of before the process started.
@@ -118,7 +118,7 @@ impl Shared {
             query_limits: Limits::DEFAULT,
             texts: Texts::default(),
             schemas: Schemas::default(),
-            wishes: Vec::new(),
+            index_requests: Vec::new(),
             recorder: Recorder::new(limits.record_rows, limits.record_frame),
             old: OldViews::default(),
             wait_for: StateVersion::ZERO,

@@ -189,7 +189,7 @@ impl Syncer {
 
     /// A reading panicked. A view that nobody had yet is refused; what one held before may be lost.
     pub fn reading_lost(&mut self, request: HydrationRequest, now: f64) {
-        let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
+        let view = self.shared.views.get(request.view).filter(|v| v.generation == request.generation);
         match view.map(|view| view.status) {
             None => self.hydration_given_up(request),
             Some(Status::New) => {
@@ -214,7 +214,7 @@ impl Syncer {
         error: &ProtocolError,
         now: f64,
     ) -> Option<usize> {
-        let view = self.shared.views.get(request.view).filter(|v| v.incarnation == request.incarnation);
+        let view = self.shared.views.get(request.view).filter(|v| v.generation == request.generation);
         if view.is_none_or(|view| view.status != Status::New) {
             return None;
         }

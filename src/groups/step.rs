@@ -5,11 +5,11 @@
 //! a journal, came with a joined view or went with a removed one, whether some got view
 //! held it before, and whether one does now.
 
-use bytes::Bytes;
-
-use super::group::{Group, LeftView};
+use super::compose::{Told, compose};
+use super::group::Group;
+use super::history::{forget_left, keep_left, remember};
 use super::restore::leave_held;
-use super::shared::{RowOp, Shared, flush, push_row, start_frame};
+use super::shared::{RowOp, Shared, flush, start_frame};
 use crate::groups::sink::{Connection, Phase};
 use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
@@ -18,7 +18,7 @@ use crate::protocol::error::{Kind, ProtocolError};
 use crate::replica::reader::ReadError;
 use crate::testing::faults::{self, Fault};
 use crate::testing::met::{Limit, met};
-use crate::views::rows::{RowId, RowMap};
+use crate::views::rows::RowMap;
 use crate::views::view::{View, ViewId};
 
 /// Changes of the got set that a step brings about.
@@ -130,17 +130,17 @@ fn is_left_large(shared: &Shared, moved: &Moved) -> bool {
 }
 
 /// Whether anybody is connected.
-fn is_heard(group: &Group) -> bool {
+pub(super) fn is_heard(group: &Group) -> bool {
     !group.connections.is_empty()
 }
 
 /// What a transition did to the group's views.
 #[derive(Default)]
-struct Moved {
-    joined: Vec<ViewId>,
+pub(super) struct Moved {
+    pub joined: Vec<ViewId>,
     /// With the label since which the group had them.
-    left: Vec<(ViewId, Cookie)>,
-    got: Vec<(String, bool)>,
+    pub left: Vec<(ViewId, Cookie)>,
+    pub got: Vec<(String, bool)>,
 }
 
 impl Moved {
@@ -298,74 +298,6 @@ fn note_journal(view: &View, since: StateVersion, touched: &mut RowMap<Noted>) -
     first
 }
 
-/// Keeps what tabs that were away need.
-fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
-    for joined in &moved.joined {
-        if let Some(entry) = group.views.get_mut(joined) {
-            entry.0 = label;
-        }
-    }
-    for (hash, got) in &moved.got {
-        if let Some(query) = group.queries.get_mut(hash) {
-            query.got_changed = label;
-        }
-        if !got {
-            group.removed_queries.push_back((hash.clone(), label));
-        }
-    }
-    while group.removed_queries.len() > shared.limits.removed_queries {
-        met(Limit::RemovedQueries);
-        if let Some((_, dropped)) = group.removed_queries.pop_front() {
-            group.floor = group.floor.max(dropped);
-        }
-    }
-    keep_left(group, shared, moved, label);
-}
-
-/// Keeps the rows of views that were left, and ends the subscriptions.
-fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
-    for (id, since) in &moved.left {
-        let view = shared.views.get(*id);
-        let most = shared.limits.left_keys;
-        let is_large = view.is_some_and(|view| view.size + view.journal.keys() > most);
-        if is_large && !is_heard(group) {
-            // More than is kept: whoever was away since before now starts anew. Nobody is told
-            // anything, so the numbers of the rows may go.
-            group.floor = group.floor.max(label);
-        } else if let Some(view) = view {
-            let mut rows = view.state.sorted();
-            rows.extend(view.journal.since(StateVersion::ZERO).flat_map(|d| d.rows()));
-            rows.sort_unstable();
-            rows.dedup();
-            if !view.journal.reaches(StateVersion(since.major)) {
-                group.floor = group.floor.max(Cookie { major: view.journal.floor().0, config: 0 });
-            }
-            let mut numbers = shared.rows.borrow_mut();
-            rows.iter().for_each(|row| numbers.acquire(*row));
-            drop(numbers);
-            group.left.push_back(LeftView { since: *since, until: label, rows });
-        }
-        give_up(group, shared, *id);
-    }
-}
-
-/// Forgets the views left longest ago beyond the limit.
-fn forget_left(group: &mut Group, shared: &mut Shared) {
-    while group.left.iter().map(|l| l.rows.len()).sum::<usize>() > shared.limits.left_keys {
-        met(Limit::LeftKeys);
-        let Some(dropped) = group.left.pop_front() else { break };
-        group.floor = group.floor.max(dropped.until);
-        shared.rows.borrow_mut().release_all(&dropped.rows);
-    }
-}
-
-/// The frames of a step beside its start and its end.
-struct Told {
-    poke_id: String,
-    frames: Vec<Bytes>,
-    rows: usize,
-}
-
 /// What a step tells beside rows. It has happened, whoever is told.
 fn account(group: &mut Group, moved: &Moved, most: usize) -> PokeBody {
     let mut body = PokeBody::default();
@@ -385,125 +317,6 @@ fn account(group: &mut Group, moved: &Moved, most: usize) -> PokeBody {
     }
     body.lmids = std::mem::take(&mut group.pending_lmids).into_iter().collect();
     body
-}
-
-fn compose(
-    shared: &mut Shared,
-    mut body: PokeBody,
-    moved: &Moved,
-    fresh: bool,
-    ops: &[RowOp],
-) -> Result<Told, ReadError> {
-    let mut frames = Vec::new();
-    if fresh {
-        let poke_id = lead_poke_id(shared, &moved.joined);
-        flush(&mut body, &poke_id, &mut frames);
-        let rows = join_fresh(shared, &moved.joined, &poke_id, &mut frames)?;
-        return Ok(Told { poke_id, frames, rows });
-    }
-    let poke_id = shared.poke_id();
-    flush(&mut body, &poke_id, &mut frames);
-    if moved.joined.iter().any(|v| shared.full(*v).is_some()) {
-        encode_joined(shared, &moved.joined, ops, &poke_id, &mut frames)?;
-    } else {
-        frames.extend(shared.row_frames(ops)?.iter().cloned());
-    }
-    Ok(Told { poke_id, frames, rows: ops.len() })
-}
-
-/// The poke takes the id of the largest encoded view, whose frames can then go as they are.
-fn lead_poke_id(shared: &Shared, joined: &[ViewId]) -> String {
-    let fulls = joined.iter().filter_map(|v| shared.full(*v));
-    fulls.max_by_key(|f| f.size).map_or_else(|| shared.poke_id(), |f| f.poke_id.clone())
-}
-
-/// Rows of views joined by a group that had none: everything is new, so nothing has to be
-/// looked up; a row that two views hold is sent once.
-fn join_fresh(
-    shared: &mut Shared,
-    joined: &[ViewId],
-    poke_id: &str,
-    frames: &mut Vec<Bytes>,
-) -> Result<usize, ReadError> {
-    let mut order: Vec<ViewId> = joined.to_vec();
-    // The view that lends its id first: its frames go out whole.
-    order.sort_by_key(|v| shared.full(*v).is_none_or(|f| f.poke_id != poke_id));
-    let mut told = 0;
-    for (position, id) in order.iter().enumerate() {
-        let Some(view) = shared.views.get(*id) else { continue };
-        let earlier: Vec<&View> = order[..position].iter().filter_map(|v| shared.views.get(*v)).collect();
-        let seen = |row: RowId| earlier.iter().any(|v| v.state.contains(row));
-        let mut rest: Vec<RowOp> = Vec::new();
-        match shared.full(*id) {
-            None => rest.extend(view.state.sorted().into_iter().filter(|r| !seen(*r)).map(RowOp::Put)),
-            Some(full) => {
-                let stale: Vec<RowId> = stale(view, full.at);
-                let whole = full.poke_id == poke_id && earlier.is_empty();
-                let mut body = PokeBody::default();
-                for part in &full.parts {
-                    if whole && !part.rows.iter().any(|(r, _)| stale.binary_search(r).is_ok()) {
-                        frames.push(part.frame.clone());
-                        continue;
-                    }
-                    for (row, fragment) in part.fragments() {
-                        if stale.binary_search(&row).is_err() && !seen(row) {
-                            push_row(&mut body, fragment, poke_id, frames);
-                        }
-                    }
-                }
-                flush(&mut body, poke_id, frames);
-                let alive = stale.iter().filter(|r| view.state.contains(**r) && !seen(**r));
-                rest.extend(alive.map(|r| RowOp::Put(*r)));
-            }
-        }
-        told += view.state.len();
-        frames.extend(shared.encode(poke_id, &rest)?);
-    }
-    Ok(told)
-}
-
-/// Rows that the journal names after the version at which the view was encoded.
-fn stale(view: &View, encoded_at: StateVersion) -> Vec<RowId> {
-    let mut rows: Vec<RowId> = view.journal.since(encoded_at).flat_map(|d| d.rows()).collect();
-    rows.sort_unstable();
-    rows.dedup();
-    rows
-}
-
-/// Operations of a step with joined views that are encoded already: fragments are copied.
-fn encode_joined(
-    shared: &mut Shared,
-    joined: &[ViewId],
-    ops: &[RowOp],
-    poke_id: &str,
-    frames: &mut Vec<Bytes>,
-) -> Result<(), ReadError> {
-    let mut wanted: RowMap<()> = RowMap::default();
-    wanted.extend(ops.iter().filter_map(|op| match op {
-        RowOp::Put(id) => Some((*id, ())),
-        RowOp::Del(_) => None,
-    }));
-    let mut body = PokeBody::default();
-    for id in joined {
-        let (Some(view), Some(full)) = (shared.views.get(*id), shared.full(*id)) else { continue };
-        let stale = stale(view, full.at);
-        for (row, fragment) in full.parts.iter().flat_map(|p| p.fragments()) {
-            if stale.binary_search(&row).is_err() && wanted.remove(&row).is_some() {
-                push_row(&mut body, fragment, poke_id, frames);
-            }
-        }
-    }
-    flush(&mut body, poke_id, frames);
-    let rest: Vec<RowOp> = ops
-        .iter()
-        .filter(|op| match op {
-            RowOp::Put(id) => wanted.contains_key(id),
-            RowOp::Del(_) => true,
-        })
-        .copied()
-        .collect();
-    frames.extend(shared.encode(poke_id, &rest)?);
-    Ok(())
 }
 
 /// Sends a step to every connection that is exactly at the label before it; to nobody if
@@ -552,7 +365,7 @@ fn fall_behind(connection: &mut Connection) {
 pub fn config_step(
     group: &mut Group,
     shared: &mut Shared,
-    change: &super::group::ConfigChange,
+    change: &super::config_change::ConfigChange,
 ) -> Result<(), ProtocolError> {
     if !change.is_change() {
         return Ok(());

@@ -19,12 +19,12 @@ impl Syncer {
     /// Offers parts that a hydration has finished while it goes on. True: they were taken, and all
     /// further ones must be offered, too; false: the hydration keeps them for whoever needs them.
     pub fn stream(&mut self, reading: &Reading, parts: &mut Vec<Part>) -> bool {
-        let incarnation = reading.request.incarnation;
-        let known = self.streams.get(&incarnation).copied();
+        let generation = reading.request.generation;
+        let known = self.streams.get(&generation).copied();
         let Some(id) = known.or_else(|| self.open_stream(reading)) else { return false };
         let frames: Vec<_> = parts.drain(..).map(|part| part.frame).collect();
         // A tab that went, or does not want them any more, misses nothing.
-        if self.catchups.get(&id).is_some_and(|c| c.is_reading(incarnation))
+        if self.catchups.get(&id).is_some_and(|c| c.is_reading(generation))
             && let Some(group) = self.connections.get(&id).and_then(|group| self.groups.get_mut(group))
             && let Some(connection) = group.connection(id)
         {
@@ -34,19 +34,19 @@ impl Syncer {
     }
 
     /// The hydration is over.
-    pub(super) fn end_stream(&mut self, incarnation: u64) {
-        if let Some(id) = self.streams.remove(&incarnation)
-            && let Some(catchup) = self.catchups.get_mut(&id).filter(|c| c.is_reading(incarnation))
+    pub(super) fn end_stream(&mut self, generation: u64) {
+        if let Some(id) = self.streams.remove(&generation)
+            && let Some(catchup) = self.catchups.get_mut(&id).filter(|c| c.is_reading(generation))
         {
             catchup.end_reading();
         }
     }
 
     fn open_stream(&mut self, reading: &Reading) -> Option<ConnectionId> {
-        let HydrationRequest { view, incarnation, .. } = reading.request;
-        self.shared.views.get(view).filter(|v| v.incarnation == incarnation)?;
+        let HydrationRequest { view, generation, .. } = reading.request;
+        self.shared.views.get(view).filter(|v| v.generation == generation)?;
         // The journal of a view that lives begins at a version that it had.
-        if self.hydrations.get(&view) != Some(&incarnation) || (reading.frames_only && !reading.in_step) {
+        if self.hydrations.get(&view) != Some(&generation) || (reading.frames_only && !reading.in_step) {
             return None;
         }
         let mut waiting = self.shared.interested.get(&view)?.iter().filter(|id| self.waits_for(id, view));
@@ -63,10 +63,10 @@ impl Syncer {
         }
         connection.phase = Phase::CatchingUp;
         connection.sink.send(&[start_frame(&reading.poke_id, Some(&label.to_string()))]);
-        let stream = Stream { view, incarnation, at: reading.at, reading: true };
+        let stream = Stream { view, generation, at: reading.at, reading: true };
         let catchup = CatchUp::of_stream(connection.id, label, &reading.poke_id, stream);
         self.catchups.insert(connection.id, catchup);
-        self.streams.insert(incarnation, connection.id);
+        self.streams.insert(generation, connection.id);
         Some(connection.id)
     }
 
@@ -78,7 +78,7 @@ impl Syncer {
     pub(super) fn is_awaited_beside_stream(&self, request: HydrationRequest) -> bool {
         let has_read = |group: &Group| {
             let catchups = group.connections.iter().filter_map(|c| self.catchups.get(&c.id));
-            catchups.into_iter().any(|c| c.has_read(request.incarnation))
+            catchups.into_iter().any(|c| c.has_read(request.generation))
         };
         let waiting = self.shared.interested.get(&request.view).into_iter().flatten();
         waiting

@@ -65,7 +65,7 @@ pub struct Syncer {
     /// Groups with something to do between batches.
     pub(super) due: BTreeSet<Rc<str>>,
     pub(super) hydrations: HashMap<ViewId, u64>,
-    /// Hydrations whose rows are being sent to a connection, by the view's incarnation.
+    /// Hydrations whose rows are being sent to a connection, by the view's generation.
     pub(super) streams: HashMap<u64, ConnectionId>,
     pub(super) requested: Vec<HydrationRequest>,
     pub(super) full_since: HashMap<ViewId, f64>,
@@ -165,12 +165,12 @@ impl Syncer {
         }
         let (shared, hydrations, catchups) = (&self.shared, &self.hydrations, &self.catchups);
         // The hydration under way may be for others, who came when this group was sent the rows.
-        let streamed = |incarnation: u64| {
-            group.connections.iter().any(|c| catchups.get(&c.id).is_some_and(|c| c.has_read(incarnation)))
+        let streamed = |generation: u64| {
+            group.connections.iter().any(|c| catchups.get(&c.id).is_some_and(|c| c.has_read(generation)))
         };
         let ready = |id: ViewId| {
             shared.views.get(id).is_some_and(|v| {
-                v.is_live() && (hydrations.get(&id) != Some(&v.incarnation) || streamed(v.incarnation))
+                v.is_live() && (hydrations.get(&id) != Some(&v.generation) || streamed(v.generation))
             })
         };
         let mut transition = Transition { removed: group.expired(now), ..Transition::default() };

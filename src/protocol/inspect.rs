@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::upstream::{Invalid, short};
+use super::problem::{Invalid, short};
 
 /// What is asked for.
 #[derive(Debug, PartialEq)]

@@ -9,5 +9,6 @@ pub mod downstream;
 pub mod error;
 pub mod inspect;
 mod list;
+pub mod parse;
 pub(crate) mod problem;
 pub mod upstream;

@@ -27,6 +27,13 @@ pub fn problem(error: &serde_json::Error) -> String {
     }
 }
 
+/// Why a message cannot be taken.
+pub type Invalid = String;
+
+pub fn short(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

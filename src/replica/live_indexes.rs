@@ -26,14 +26,14 @@ const PREFIX: &str = "_kelvin.live.";
 
 /// An index that a query would read by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Wish {
+pub struct IndexRequest {
     /// The table.
     pub table: TableId,
     /// Its columns, in index order.
     pub columns: Vec<ColumnIndex>,
 }
 
-impl Wish {
+impl IndexRequest {
     fn index(&self, catalogue: &Catalogue) -> Index {
         let table = catalogue.get(self.table);
         let columns: Vec<&str> =
@@ -75,21 +75,21 @@ pub fn find(connection: &Connection, catalogue: &Catalogue) -> Result<Catalogue,
 pub fn create(
     connection: &Connection,
     catalogue: &Catalogue,
-    wish: &Wish,
+    index_request: &IndexRequest,
 ) -> Result<Option<Catalogue>, Error> {
     let is_own = |index: &&Index| index.name.starts_with(PREFIX);
-    let table = catalogue.get(wish.table);
+    let table = catalogue.get(index_request.table);
     let of_table = table.indexes.iter().filter(is_own).count();
     let total: usize = catalogue.tables.iter().map(|t| t.indexes.iter().filter(is_own).count()).sum();
     let exists = table.indexes.iter().any(|index| {
-        index.columns.len() >= wish.columns.len()
-            && index.columns.iter().zip(&wish.columns).all(|((have, _), want)| have == want)
+        index.columns.len() >= index_request.columns.len()
+            && index.columns.iter().zip(&index_request.columns).all(|((have, _), want)| have == want)
     });
     if exists || of_table >= MAX_PER_TABLE || total >= MAX_TOTAL {
         return Ok(None);
     }
     let doing = "creating an index that queries need";
-    let index = wish.index(catalogue);
+    let index = index_request.index(catalogue);
     connection.execute_batch(&schema::create_index(table, &index, false)).doing(doing)?;
     let analyse = format!(
         "PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE {}",
@@ -97,7 +97,7 @@ pub fn create(
     );
     connection.execute_batch(&analyse).doing(doing)?;
     let mut tables = catalogue.tables.clone();
-    tables[wish.table.0 as usize].indexes.push(index);
+    tables[index_request.table.0 as usize].indexes.push(index);
     Ok(Some(Catalogue::new(catalogue.epoch, tables)))
 }
 
@@ -135,12 +135,12 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let before = catalogue();
         connection.execute_batch(&schema::create_table(&before.tables[0])).unwrap();
-        let wish = Wish { table: TableId(0), columns: vec![3, 1] };
-        let after = create(&connection, &before, &wish).unwrap().expect("it is new");
+        let index_request = IndexRequest { table: TableId(0), columns: vec![3, 1] };
+        let after = create(&connection, &before, &index_request).unwrap().expect("it is new");
         assert!(after.tables[0].has_index_on(&[3]) && after.tables[0].has_index_on(&[1, 3]));
         assert_eq!(after.epoch, 3, "the rows are the same");
-        assert_eq!(create(&connection, &after, &wish).unwrap(), None);
-        let prefix = Wish { table: TableId(0), columns: vec![3] };
+        assert_eq!(create(&connection, &after, &index_request).unwrap(), None);
+        let prefix = IndexRequest { table: TableId(0), columns: vec![3] };
         assert_eq!(create(&connection, &after, &prefix).unwrap(), None, "a longer one serves it");
         assert_eq!(find(&connection, &before).unwrap(), after);
     }
@@ -151,8 +151,8 @@ mod tests {
         let mut catalogue = catalogue();
         connection.execute_batch(&schema::create_table(&catalogue.tables[0])).unwrap();
         for column in 0..20 {
-            let wish = Wish { table: TableId(0), columns: vec![column] };
-            if let Some(more) = create(&connection, &catalogue, &wish).unwrap() {
+            let index_request = IndexRequest { table: TableId(0), columns: vec![column] };
+            if let Some(more) = create(&connection, &catalogue, &index_request).unwrap() {
                 catalogue = more;
             }
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use kelvin_io::channel::Sender;
 use smallvec::SmallVec;
 
-use super::live_indexes::Wish;
+use super::live_indexes::IndexRequest;
 use crate::model::catalogue::{ColumnIndex, TableId};
 use crate::model::commit::{Row, RowKey};
 use crate::model::version::StateVersion;
@@ -67,7 +67,7 @@ pub enum Op {
     /// The transaction is complete.
     Commit,
     /// Queries would read by an index that is not there. Not before what else waits is done.
-    Index(Wish),
+    Index(IndexRequest),
     /// Upstream has nothing more for us below this position.
     Seen {
         /// Not inside a transaction.

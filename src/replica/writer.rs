@@ -19,7 +19,7 @@ use super::checkpoint::Gate;
 use super::durable::Written;
 use super::error::{Doing, Error};
 use super::gauges::Gauges;
-use super::live_indexes::{self, Wish};
+use super::live_indexes::{self, IndexRequest};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
 use super::work::{Batch, Op, Reached};
 use crate::model::catalogue::Catalogue;
@@ -42,11 +42,11 @@ pub type Commits = Box<dyn Fn(Arc<Commit>, Applied) + Send>;
 /// would save little per row, and delays the first of them.
 const COALESCE_ROWS: u64 = 2_000;
 
-/// Most indexes that may wait to be created; further wishes are forgotten. Views that have none
-/// are slow, not wrong, and the next view of the kind wishes again.
+/// Most indexes that may wait to be created; further requests are forgotten. Views that have none
+/// are slow, not wrong, and the next view of the kind asks again.
 const MAX_WISHES: usize = 64;
 
-/// How long a wish waits for a moment in which nothing else is to be done. After that it is
+/// How long a request waits for a moment in which nothing else is to be done. After that it is
 /// fulfilled between two transactions: a writer that is always busy is when it is needed most.
 const WISH_WAITS: Duration = Duration::from_secs(10);
 
@@ -181,7 +181,7 @@ struct Session<'c> {
     /// When the end of the first complete one was received.
     first_arrived: Option<Instant>,
     /// Indexes to be created, with the time since which they wait.
-    wishes: VecDeque<(Wish, Instant)>,
+    index_requests: VecDeque<(IndexRequest, Instant)>,
 }
 
 impl<'c> Session<'c> {
@@ -216,7 +216,7 @@ impl<'c> Session<'c> {
             transactions: 0,
             arrived: None,
             first_arrived: None,
-            wishes: VecDeque::new(),
+            index_requests: VecDeque::new(),
         })
     }
 
@@ -242,24 +242,24 @@ impl<'c> Session<'c> {
         if self.current.is_some() { self.abort() } else { self.finish() }
     }
 
-    /// Creates indexes that were wished for, if this is the moment.
+    /// Creates indexes that were asked for, if this is the moment.
     fn fulfil(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
-        while let Some((wish, since)) = self.wishes.front() {
+        while let Some((index_request, since)) = self.index_requests.front() {
             let patient = !batches.is_empty() && since.elapsed() < WISH_WAITS;
             if patient || self.current.is_some() {
                 return Ok(());
             }
-            let wish = wish.clone();
-            self.wishes.pop_front();
-            self.create_index(&wish)?;
+            let index_request = index_request.clone();
+            self.index_requests.pop_front();
+            self.create_index(&index_request)?;
         }
         Ok(())
     }
 
-    fn create_index(&mut self, wish: &Wish) -> Result<(), Error> {
+    fn create_index(&mut self, index_request: &IndexRequest) -> Result<(), Error> {
         self.finish()?;
         self.open()?;
-        let created = live_indexes::create(self.connection, &self.catalogue, wish)?;
+        let created = live_indexes::create(self.connection, &self.catalogue, index_request)?;
         self.commit.raw_execute().doing("committing an index")?;
         self.closed();
         if let Some(catalogue) = created {
@@ -277,9 +277,11 @@ impl<'c> Session<'c> {
                 self.seen = Some(position);
                 Ok(())
             }
-            Op::Index(wish) => {
-                if self.wishes.len() < MAX_WISHES && !self.wishes.iter().any(|(other, _)| *other == wish) {
-                    self.wishes.push_back((wish, Instant::now()));
+            Op::Index(index_request) => {
+                if self.index_requests.len() < MAX_WISHES
+                    && !self.index_requests.iter().any(|(other, _)| *other == index_request)
+                {
+                    self.index_requests.push_back((index_request, Instant::now()));
                 }
                 Ok(())
             }

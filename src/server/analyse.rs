@@ -232,10 +232,10 @@ impl Report<'_> {
     }
 
     fn warnings(&self, wanted: &Analyze) -> Vec<String> {
-        let wish = |wish: &crate::replica::live_indexes::Wish| {
-            let table = self.catalogue.get(wish.table);
+        let index_request = |index_request: &crate::replica::live_indexes::IndexRequest| {
+            let table = self.catalogue.get(index_request.table);
             let columns: Vec<&str> =
-                wish.columns.iter().map(|c| table.columns[*c as usize].name.as_str()).collect();
+                index_request.columns.iter().map(|c| table.columns[*c as usize].name.as_str()).collect();
             format!(
                 "an index of {:?} on {} would be read by; it is made when the query is used",
                 table.name,
@@ -244,7 +244,7 @@ impl Report<'_> {
         };
         let unguarded = || "read permissions are not applied to a query that is spelled out".to_owned();
         let unguarded = wanted.named.is_none().then(unguarded);
-        unguarded.into_iter().chain(self.plan.wishes.iter().map(wish)).collect()
+        unguarded.into_iter().chain(self.plan.index_requests.iter().map(index_request)).collect()
     }
 
     fn synced_rows(&self) -> Value {

@@ -15,9 +15,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::now;
 
+use super::authenticator::Authenticator;
 use super::budget::Budget;
-use super::cork::Cork;
-use super::gate::Gate;
 use super::handover::Handover;
 use super::handshakes::Handshakes;
 use super::host::ServerHost;
@@ -27,6 +26,7 @@ use super::pace::{CorePace, CpuClock};
 use super::reading_threads::ReadingThreads;
 use super::record_files;
 use super::records::{self, Completed, Records};
+use super::send_buffer::SendBuffer;
 use super::session::Session;
 use super::status::Status;
 use super::supervise::Supervisor;
@@ -37,8 +37,7 @@ use crate::backend::call::Caller;
 use crate::backend::clean_up::CleanUps;
 use crate::backend::push::Queue;
 use crate::config::Config;
-use crate::core::effect::{Effect, Event, ReadingId};
-use crate::core::host::Host;
+use crate::core::effect::ReadingId;
 use crate::core::limits::Limits;
 use crate::core::view_syncer::ViewSyncer;
 use crate::cvr::recovered::Recovered;
@@ -50,12 +49,14 @@ use crate::model::catalogue::Catalogue;
 use crate::model::ids::ConnectionId;
 use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
 use crate::server::commit_queue::CommitReceiver;
 use crate::upstream::manager::Start;
 use crate::views::pace::Pace;
 use crate::views::rows::Rows;
+
+mod calls;
 
 /// Steps of SQLite's machine that one statement of the live path may take: about a
 /// millisecond. What takes more goes to a hydration (rule 6).
@@ -97,7 +98,7 @@ pub struct Core {
     /// Its answers of the last seconds.
     pub answers: RefCell<Answers>,
     /// Verifies tokens.
-    pub gate: Gate,
+    pub authenticator: Authenticator,
     /// Open connections of all groups, and those that have not joined one yet.
     pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
     /// Connections that were initialised, for the checks that are repeated.
@@ -117,7 +118,7 @@ pub struct Core {
     /// Where sockets are read into; borrowed only within a poll.
     pub scratch: RefCell<Vec<u8>>,
     /// Collects what goes out to its sockets.
-    pub cork: Rc<Cork>,
+    pub send_buffer: Rc<SendBuffer>,
     /// What is written down.
     pub records: Rc<Records>,
     /// Memory of the process.
@@ -133,13 +134,15 @@ pub struct Core {
     /// What was written down before the process started.
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
-    pub wishes: Sender<Wish>,
+    pub index_requests: Sender<IndexRequest>,
     host: Rc<ServerHost>,
     limits: Limits,
     /// `None`: the replica cannot be read yet.
     view_syncer: RefCell<Option<ViewSyncer>>,
     /// Who waits to hear whether the read transactions were begun anew.
     rebegins: RefCell<Option<Sender<bool>>>,
+    /// Somebody lets the core go on.
+    driven: Cell<bool>,
     work: (Sender<()>, Receiver<()>),
     ready: (Sender<()>, Receiver<()>),
     stopping: (Sender<()>, Receiver<()>),
@@ -165,7 +168,7 @@ pub struct Parts {
     /// Commits to come.
     pub commits: CommitReceiver,
     /// To core 0: indexes that queries would read by.
-    pub wishes: Sender<Wish>,
+    pub index_requests: Sender<IndexRequest>,
     /// What was written down before the process started.
     pub recovered: Recovered,
     /// Cores whose record log is complete.
@@ -183,14 +186,14 @@ impl Core {
         let mode = parts.config.record_mode;
         let cores = parts.peers.len();
         let records = Rc::new(Records::new(mode, directory, cores, parts.completed));
-        let (commits, cork, started) = (Rc::new(parts.commits), Rc::new(Cork::new()), now());
+        let (commits, send_buffer, started) = (Rc::new(parts.commits), Rc::new(SendBuffer::new()), now());
         let host = ServerHost {
             config: parts.config.clone(),
             started,
             commits: commits.clone(),
             budget: parts.budget.clone(),
             records: records.clone(),
-            cork: cork.clone(),
+            send_buffer: send_buffer.clone(),
             slice: Cell::new((started, 0)),
         };
         let warnings = Rc::new(Warnings::new(parts.index));
@@ -199,7 +202,7 @@ impl Core {
             supervisor: parts.supervisor,
             caller: Caller::new(parts.config.app.clone()),
             answers: RefCell::default(),
-            gate: Gate::new(parts.config.clone(), warnings.clone()),
+            authenticator: Authenticator::new(parts.config.clone(), warnings.clone()),
             warnings,
             config: parts.config,
             metrics: parts.metrics,
@@ -214,7 +217,7 @@ impl Core {
             reading_threads: ReadingThreads::new(parts.index),
             readings: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
-            cork,
+            send_buffer,
             records,
             budget: parts.budget,
             inbound: Rc::default(),
@@ -222,11 +225,12 @@ impl Core {
             handshakes: Rc::default(),
             analyses: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
-            wishes: parts.wishes,
+            index_requests: parts.index_requests,
             host: Rc::new(host),
             limits: Limits::of(std::thread::available_parallelism().map_or(1, usize::from), cores),
             view_syncer: RefCell::new(None),
             rebegins: RefCell::new(None),
+            driven: Cell::new(false),
             work: bounded(1),
             ready: bounded(1),
             stopping: bounded(1),
@@ -322,128 +326,6 @@ impl Core {
         let _ = self.stopping.1.recv().await;
     }
 
-    /// Calls into the groups. `None` before the replica can be read. The call must not wait,
-    /// and must not come back here.
-    pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> Option<T> {
-        self.call(|core| core.with(f))
-    }
-
-    /// Tells the core of something.
-    pub fn tell(&self, event: Event) {
-        self.call(|core| core.handle(event));
-    }
-
-    /// Lets the core go on for a slice. Whether there is more.
-    pub fn step(&self) -> bool {
-        let pace = self.pace("the work of a core");
-        self.host.begin();
-        self.cork.close();
-        let what = self.call(ViewSyncer::step).flatten();
-        self.cork.open();
-        pace.end_of(what.unwrap_or_default());
-        self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready)
-    }
-
-    fn call<T>(&self, f: impl FnOnce(&mut ViewSyncer) -> T) -> Option<T> {
-        if self.records.is_on() {
-            // What is told is recorded first.
-            self.cork.hold();
-        }
-        let whole = Whole::begin(self);
-        let out = self.view_syncer.borrow_mut().as_mut().map(f);
-        let is_broken = self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_broken);
-        drop(whole);
-        if is_broken {
-            self.lose();
-        }
-        self.record();
-        if self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready) {
-            self.wake();
-        }
-        out
-    }
-
-    /// What the core wants performed.
-    pub fn take_effects(&self) -> Vec<Effect> {
-        self.view_syncer.borrow_mut().as_mut().map(ViewSyncer::take_effects).unwrap_or_default()
-    }
-
-    /// How many hydrations are under way.
-    pub fn hydrating(&self) -> usize {
-        self.view_syncer.borrow().as_ref().map_or(0, ViewSyncer::hydrating)
-    }
-
-    /// What a reading reported has been taken.
-    pub fn read_on(&self, id: ReadingId) {
-        if let Some(on) = self.readings.borrow().get(&id) {
-            // It waits for one only.
-            let _ = on.try_send(());
-        }
-    }
-
-    /// A reader that is not in use.
-    pub fn take_reader(&self) -> Result<Reader, ReadError> {
-        match self.view_syncer.borrow_mut().as_mut() {
-            Some(core) => core.take_reader(),
-            None => self.host.open_reader(),
-        }
-    }
-
-    /// Takes it back.
-    pub fn give_reader_back(&self, reader: Reader) {
-        if let Some(core) = self.view_syncer.borrow_mut().as_mut() {
-            core.give_reader_back(reader);
-        }
-    }
-
-    /// Begins the read transactions anew, and answers whether that was possible.
-    pub fn rebegin(&self, answer: Sender<bool>) {
-        self.rebegins.replace(Some(answer));
-        self.tell(Event::Rebegin);
-    }
-
-    /// The answer.
-    pub fn rebegun(&self, could: bool) {
-        if let Some(answer) = self.rebegins.take() {
-            let _ = answer.try_send(could);
-        }
-    }
-
-    /// Nobody may be told anything of what the groups are now: the process ends.
-    fn lose(&self) {
-        self.cork.drop_held();
-        if let Ok(mut core) = self.view_syncer.try_borrow_mut() {
-            // To take it apart might panic again.
-            std::mem::forget(core.take());
-        }
-        self.supervisor.lost(&format!("the groups of core {}", self.index));
-    }
-
-    /// Hands what has to be recorded to the writer; what was told may go if there is nothing.
-    fn record(&self) {
-        let now = self.clock();
-        let taken = {
-            let mut core = self.view_syncer.borrow_mut();
-            core.as_mut().map(|core| core.take_records(now))
-        };
-        let Some(output) = taken.filter(|_| self.records.is_on()) else { return };
-        if self.records.refusal().is_some() {
-            self.cork.drop_held();
-        } else if let Some(output) = output {
-            self.records.push(output);
-        }
-        // After what was just told was handed over: it does not go with what is done now.
-        if let Some(bytes) = self.records.is_done() {
-            records::written_some(self, bytes);
-        }
-        if self.records.begin() {
-            self.cork.mark();
-        }
-        if !self.records.is_behind() {
-            self.cork.release_marked(true);
-        }
-    }
-
     /// Waits until there may be something to do. False: never again.
     pub async fn until_work(&self) -> bool {
         self.work.1.recv().await.is_ok()
@@ -476,27 +358,5 @@ impl Core {
     /// Gives slices of the core to long work. `what`: its name, for the log.
     pub fn pace(&self, what: &'static str) -> CorePace {
         CorePace::new(self.metrics.clone(), self.index, what, self.cpu_clock.clone())
-    }
-}
-
-/// Notices a panic in a call into the groups. What such a call changes many share, and it may be left half done:
-/// nobody is told anything of it, and the process ends.
-struct Whole<'c> {
-    core: &'c Core,
-    /// Something else has panicked, and is being put in order by this call.
-    within: bool,
-}
-
-impl Whole<'_> {
-    fn begin(core: &Core) -> Whole<'_> {
-        Whole { core, within: std::thread::panicking() }
-    }
-}
-
-impl Drop for Whole<'_> {
-    fn drop(&mut self) {
-        if !self.within && std::thread::panicking() {
-            self.core.lose();
-        }
     }
 }

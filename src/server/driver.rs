@@ -19,22 +19,30 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs the core, slice by slice.
 pub async fn run(core: Rc<Core>) {
     while core.until_work().await {
-        loop {
-            let is_ready = core.step();
-            core.take_effects().into_iter().for_each(|effect| perform(&core, effect));
-            if !is_ready {
-                break;
-            }
-            yield_now().await;
+        if core.begin_driving() {
+            drive(&core).await;
         }
     }
 }
 
-/// Tells the core of commits for as long as they come.
+/// Tells the core of commits for as long as they come. What they bring about is done at once: another task would have
+/// to be woken for it.
 pub async fn commits(core: Rc<Core>) {
     while core.commits.wait().await {
+        let is_first = core.begin_driving();
         core.tell(Event::Committed);
+        if is_first {
+            drive(&core).await;
+        }
     }
+}
+
+/// Lets the core go on until there is nothing to do. One task at a time does it.
+async fn drive(core: &Rc<Core>) {
+    while core.work_for_a_slice(|effect| perform(core, effect)) {
+        yield_now().await;
+    }
+    core.end_driving();
 }
 
 fn perform(core: &Rc<Core>, effect: Effect) {
@@ -42,7 +50,7 @@ fn perform(core: &Rc<Core>, effect: Effect) {
         Effect::Read { id, reader, job, .. } => read(core, id, reader, *job),
         Effect::ReadOn(id) => core.read_on(id),
         // A core 0 that is busy hears of it from the next view of the kind.
-        Effect::WantIndex(wish) => drop(core.wishes.try_send(wish)),
+        Effect::WantIndex(index_request) => drop(core.index_requests.try_send(index_request)),
         Effect::RetryBatch => {
             let core = core.clone();
             spawn(async move {

@@ -9,8 +9,8 @@ use kelvin_io::executor::now;
 
 use super::budget::Budget;
 use super::commit_queue::CommitReceiver;
-use super::cork::Cork;
 use super::records::Records;
+use super::send_buffer::SendBuffer;
 use crate::config::Config;
 use crate::core::host::{Commits, Host, Memory, RecordQueue};
 use crate::model::version::StateVersion;
@@ -36,7 +36,7 @@ pub struct ServerHost {
     /// What is written down.
     pub records: Rc<Records>,
     /// Collects what goes out.
-    pub cork: Rc<Cork>,
+    pub send_buffer: Rc<SendBuffer>,
     /// When the present slice began, and for how many sockets something waited then.
     pub slice: Cell<(Instant, usize)>,
 }
@@ -44,7 +44,7 @@ pub struct ServerHost {
 impl ServerHost {
     /// A slice begins.
     pub fn begin(&self) {
-        self.slice.set((now(), self.cork.collected()));
+        self.slice.set((now(), self.send_buffer.collected()));
     }
 }
 
@@ -55,7 +55,8 @@ impl Host for ServerHost {
 
     fn is_over(&self) -> bool {
         let (began, collected) = self.slice.get();
-        now().saturating_duration_since(began) >= SLICE || self.cork.collected() >= collected + MAX_SENDS
+        now().saturating_duration_since(began) >= SLICE
+            || self.send_buffer.collected() >= collected + MAX_SENDS
     }
 
     fn take_commits(&self, from: StateVersion, to: StateVersion) -> Option<Commits> {

@@ -22,7 +22,8 @@ use crate::groups::syncer::Arrival;
 use crate::groups::user::User;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
-use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream, parse};
+use crate::protocol::parse::parse;
+use crate::protocol::upstream::{InitConnection, Push, QueryBody, QueryOp, Upstream};
 use crate::testing::panics;
 use crate::views::pace::Pace;
 use crate::zql::ast::{self, ParseError, Strictness};
@@ -291,7 +292,7 @@ async fn give(core: &Core, group: &str, serial: Option<u64>, answer: Transformat
 /// Takes another token (view-syncer §11.5). The app has to see it before the connection counts
 /// as let in again.
 async fn update_auth(session: &Rc<Session>, auth: &str) -> Result<(), ProtocolError> {
-    let next = session.core.gate.admit(Some(auth), session.request.user_id.as_deref()).await?;
+    let next = session.core.authenticator.admit(Some(auth), session.request.user_id.as_deref()).await?;
     // Somebody may have taken its place while keys were fetched.
     if !session.is_current() {
         return Ok(());

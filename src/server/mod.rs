@@ -5,15 +5,14 @@
 
 pub mod accept;
 mod analyse;
+pub mod authenticator;
 pub mod budget;
 mod clean_ups;
 pub mod commit_queue;
 pub mod core;
 mod core_run;
-mod cork;
 mod driver;
 mod frame_rates;
-pub mod gate;
 pub mod handover;
 pub mod handshakes;
 pub mod host;
@@ -34,6 +33,7 @@ pub mod records;
 pub mod replication;
 mod rounds;
 pub mod run;
+mod send_buffer;
 pub mod session;
 pub mod settling;
 pub mod status;

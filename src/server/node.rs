@@ -24,7 +24,7 @@ use crate::server::commit_queue::queue;
 /// Orders that may wait for a core: it takes them as they come.
 const MAX_CONTROL: usize = 64;
 
-/// Wishes for indexes that may wait for core 0.
+/// Requests for indexes that may wait for core 0.
 const MAX_WISHES: usize = 64;
 
 /// The part of the memory that what is recovered may take: until it is restored it is there twice.
@@ -49,7 +49,7 @@ impl Node {
         status.progress("Postgres");
         let handovers: Vec<_> = (0..count).map(|_| bounded::<Box<Handover>>(MAX_HANDOVERS)).collect();
         let peers: Vec<Sender<Box<Handover>>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
-        let (wishes, wished) = bounded(MAX_WISHES);
+        let (index_requests, index_requested) = bounded(MAX_WISHES);
         let mut cores = Vec::with_capacity(count);
         let completed = Completed::default();
         let budget = Arc::new(Budget::new(config.memory_budget));
@@ -63,7 +63,8 @@ impl Node {
             let (control, orders) = bounded(MAX_CONTROL);
             let (commits, receiver) = queue();
             let (config, status, peers) = (config.clone(), status.clone(), peers.clone());
-            let (wishes, completed, budget) = (wishes.clone(), completed.clone(), budget.clone());
+            let (index_requests, completed, budget) =
+                (index_requests.clone(), completed.clone(), budget.clone());
             let (supervisor, guard) = (supervisor.clone(), supervisor.guard(format!("core {index}")));
             let core =
                 executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
@@ -77,7 +78,7 @@ impl Node {
                         status,
                         peers,
                         commits: receiver,
-                        wishes,
+                        index_requests,
                         recovered,
                         completed,
                         budget,
@@ -98,7 +99,8 @@ impl Node {
             crate::observe::log::set_worker("replicator", 0);
             let metrics = metrics::register(0);
             let end =
-                replication::run(config, links, (watched, heard.clone()), metrics, wished, stopped).await;
+                replication::run(config, links, (watched, heard.clone()), metrics, index_requested, stopped)
+                    .await;
             guard.done();
             heard.replication_ended(end);
         })?;

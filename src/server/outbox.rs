@@ -8,29 +8,26 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
-use futures_lite::AsyncWrite;
+use bytes::Bytes;
 use futures_lite::future::poll_fn;
-use kelvin_io::executor::{now, sleep, timeout, yield_now};
+use kelvin_io::executor::now;
 use kelvin_io::sends::{Job, Sends};
 use kelvin_io::socket::WriteHalf;
 use kelvin_io::websocket::{close_frame, payload_of, text_frame};
 use serde_json::Value;
 
-use super::cork::{Cork, MAX_COLLECTED};
 use super::inbox::Inbox;
+use super::send_buffer::{MAX_COLLECTED, SendBuffer};
 use super::settling::Settling;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
 use crate::protocol::downstream::{self, ends_poke};
 use crate::protocol::error::{ProtocolError, refusal_for};
-use crate::testing::panics;
 
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;
@@ -39,14 +36,7 @@ const MAX_SLICES: usize = 64;
 /// kernel takes milliseconds. A frame that is larger by itself goes whole.
 const MAX_WRITE: usize = 256 << 10;
 
-/// How long a socket may take nothing at all before it is given up. The client would have
-/// missed two pongs by then.
-const STALL: Duration = Duration::from_secs(30);
-
-/// How long a client may go on sending after its connection was ended. Closing the socket
-/// before it has stopped would reset the connection, and the last frames, with the reason
-/// in them, could be lost on the way.
-const LINGER: Duration = Duration::from_secs(5);
+mod writing;
 
 /// First byte of the frame that answers a ping frame.
 const PONG_FRAME: u8 = 0x8a;
@@ -54,7 +44,7 @@ const PONG_FRAME: u8 = 0x8a;
 /// The way out to one socket.
 pub struct Outbox {
     this: Weak<Outbox>,
-    cork: Rc<Cork>,
+    send_buffer: Rc<SendBuffer>,
     /// The other direction, for as long as messages of it are handled.
     inbox: RefCell<Weak<Inbox>>,
     writer: RefCell<WriteHalf>,
@@ -79,7 +69,7 @@ pub struct Outbox {
     /// Whether errors can be told yet.
     pub settling: Settling,
     was_behind: Cell<bool>,
-    /// It waits for the cork to be opened.
+    /// It waits for the send buffer to be opened.
     collected: Cell<bool>,
     metrics: Arc<Metrics>,
 }
@@ -90,11 +80,11 @@ impl Outbox {
         writer: WriteHalf,
         protocol_version: u32,
         metrics: Arc<Metrics>,
-        cork: Rc<Cork>,
+        send_buffer: Rc<SendBuffer>,
     ) -> Rc<Outbox> {
         Rc::new_cyclic(|this| Outbox {
             this: this.clone(),
-            cork,
+            send_buffer,
             inbox: RefCell::default(),
             writer: RefCell::new(writer),
             queue: RefCell::new(VecDeque::new()),
@@ -264,122 +254,15 @@ impl Outbox {
         }
     }
 
-    /// Writes what waits until the connection is over. `drained` is called whenever an
-    /// outbox that was behind is no longer.
-    pub async fn write(self: Rc<Self>, drained: impl Fn()) {
-        loop {
-            self.until_nonempty().await;
-            panics::here("writing to a client");
-            if self.broken.get() {
-                return;
-            }
-            if self.closing.get()
-                && self.queued.get() + self.held_bytes.get() == 0
-                && !self.settling.keeps_any()
-            {
-                self.writer.borrow().finish();
-                timeout(LINGER, self.until_broken()).await;
-                self.hang_up();
-                return;
-            }
-            let write = async {
-                self.write_some().await;
-                false
-            };
-            let stall = async {
-                sleep(STALL).await;
-                true
-            };
-            // In this order: a full socket that is asked once more takes a little.
-            if futures_lite::future::or(stall, write).await {
-                self.hang_up();
-                return;
-            }
-            // A fast reader must not have the core for as long as there is something to write.
-            if self.queued.get() > 0 {
-                yield_now().await;
-            }
-            if self.was_behind.get() && self.queued.get() < self.cork.behind() / 2 {
-                self.was_behind.set(false);
-                self.metrics.slow_socket_caught_up();
-                drained();
-            }
-        }
-    }
-
-    /// Waits until the reader has seen the end of the connection.
-    async fn until_broken(&self) {
-        poll_fn(|cx| {
-            if self.broken.get() {
-                return Poll::Ready(());
-            }
-            *self.waker.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Waits until something waits to be written or the connection is over.
-    async fn until_nonempty(&self) {
-        poll_fn(|cx| {
-            let is_all = self.held_bytes.get() == 0 && !self.settling.keeps_any();
-            let ends = self.closing.get() && is_all;
-            if self.broken.get() || ends || self.queued.get() > 0 {
-                return Poll::Ready(());
-            }
-            *self.waker.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Waits until the socket took something or broke.
-    async fn write_some(&self) {
-        let written = poll_fn(|cx| {
-            if self.broken.get() {
-                return Poll::Ready(Ok(0));
-            }
-            let queue = self.queue.borrow();
-            let slices = slices(&*queue);
-            Pin::new(&mut *self.writer.borrow_mut()).poll_write_vectored(cx, &slices)
-        });
-        match written.await {
-            Ok(0) | Err(_) => self.broken.set(true),
-            Ok(count) => self.consume(count),
-        }
-    }
-
-    /// Takes written bytes off the queue.
-    fn consume(&self, mut count: usize) {
-        self.last_sent.set(now());
-        self.metrics.bytes_sent(count);
-        self.queued.set(self.queued.get() - count);
-        if !self.is_behind() {
-            wake(&self.room_waker);
-        }
-        let mut queue = self.queue.borrow_mut();
-        while count > 0 {
-            let Some(front) = queue.front_mut() else { break };
-            if front.len() > count {
-                front.advance(count);
-                self.partial.set(true);
-                return;
-            }
-            count -= front.len();
-            queue.pop_front();
-            self.partial.set(false);
-        }
-    }
-
-    /// Keeps frames until the cork is opened, if they are to be collected.
+    /// Keeps frames until the send buffer is opened, if they are to be collected.
     fn collect(&self, frames: &[Bytes], total: usize) -> bool {
-        if !self.cork.is_closed() || total > MAX_COLLECTED || self.queued.get() > 0 {
+        if !self.send_buffer.is_closed() || total > MAX_COLLECTED || self.queued.get() > 0 {
             return false;
         }
         self.queue.borrow_mut().extend(frames.iter().cloned());
         self.queued.set(total);
         if !self.collected.replace(true) {
-            self.this.upgrade().into_iter().for_each(|this| self.cork.push(this));
+            self.this.upgrade().into_iter().for_each(|this| self.send_buffer.push(this));
         }
         true
     }
@@ -411,24 +294,6 @@ impl Outbox {
             self.wake();
         }
     }
-
-    /// Tries to write without waiting; returns how much was taken of the frames. Of many it
-    /// tries only the first.
-    fn write_now(&self, frames: &[Bytes]) -> usize {
-        match self.writer.borrow().try_send(&slices(frames)) {
-            Ok(0) => 0,
-            Ok(written) => {
-                self.last_sent.set(now());
-                self.metrics.bytes_sent(written);
-                written
-            }
-            Err(_) => {
-                self.broken.set(true);
-                self.wake();
-                0
-            }
-        }
-    }
 }
 
 /// The first of these frames, as many as one call takes.
@@ -453,7 +318,7 @@ impl Outbox {
     fn hold(&self, frames: &[Bytes]) {
         let mut held = self.held.borrow_mut();
         if held.is_empty() {
-            self.this.upgrade().into_iter().for_each(|this| self.cork.push_held(this));
+            self.this.upgrade().into_iter().for_each(|this| self.send_buffer.push_held(this));
         }
         held.extend(frames.iter().cloned());
         let size: usize = frames.iter().map(Bytes::len).sum();
@@ -493,7 +358,7 @@ impl Outbox {
 
     /// Sends frames once what they stand for is recorded.
     fn pass(&self, frames: &[Bytes]) {
-        match self.cork.is_held() || self.held_bytes.get() > 0 {
+        match self.send_buffer.is_held() || self.held_bytes.get() > 0 {
             true => self.hold(frames),
             false => self.deliver(frames),
         }
@@ -527,7 +392,7 @@ impl Outbox {
             written = 0;
         }
         drop(queue);
-        if self.queued.get() >= self.cork.behind() {
+        if self.queued.get() >= self.send_buffer.behind() {
             self.was_behind.set(true);
         }
         self.wake();
@@ -542,7 +407,7 @@ impl Sink for Outbox {
     }
 
     fn is_behind(&self) -> bool {
-        self.queued.get() + self.held_bytes.get() >= self.cork.behind()
+        self.queued.get() + self.held_bytes.get() >= self.send_buffer.behind()
     }
 
     fn bytes(&self) -> usize {

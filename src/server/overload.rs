@@ -59,8 +59,8 @@ pub fn too_much_inbound() -> ProtocolError {
 /// Gives up what is cheapest to lose, for as long as memory is short. Called by the core's clock.
 pub fn shed(core: &Rc<Core>) {
     let pressure = core.budget.pressure();
-    core.cork.set_tight(pressure >= Pressure::Tight);
-    if pressure == Pressure::Calm || core.with(|s| s.shared.views.has_remains()) != Some(false) {
+    core.send_buffer.set_tight(pressure >= Pressure::Tight);
+    if pressure == Pressure::Calm || core.with(|s| s.shared.views.has_deferred_drops()) != Some(false) {
         return;
     }
     let pace = core.pace("giving up what is cheapest to lose");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::handover::owner;
 use crate::cvr::frame::Frames;
 use crate::cvr::record::Record;
-use crate::cvr::recovered::{Group, Incarnation, Recovered};
+use crate::cvr::recovered::{Generation, Group, Recovered};
 use crate::cvr::replay::Replay;
 use crate::model::ids::RecordId;
 
@@ -89,7 +89,7 @@ pub fn read(directory: &Path, cores: usize, limit: usize) -> io::Result<Vec<Reco
     let recovered = replay.finish();
     if bytes_read > 0 {
         crate::info!(
-            bytes = bytes_read, groups = recovered.groups.len(), views = recovered.incarnations.len();
+            bytes = bytes_read, groups = recovered.groups.len(), views = recovered.generations.len();
             "records of client views were read"
         );
     }
@@ -129,8 +129,8 @@ pub fn remove(directory: &Path, is_over: impl Fn(u64, usize, u64) -> bool) -> io
 
 /// Gives each core its groups, and the views that they had.
 fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
-    let Recovered { replica, head, names, incarnations, groups, schemas, left_out } = recovered;
-    let incarnations: BTreeMap<RecordId, Incarnation> = incarnations.into_iter().map(|i| (i.id, i)).collect();
+    let Recovered { replica, head, names, generations, groups, schemas, left_out } = recovered;
+    let generations: BTreeMap<RecordId, Generation> = generations.into_iter().map(|i| (i.id, i)).collect();
     let mut by_core: Vec<Vec<Group>> = (0..cores).map(|_| Vec::new()).collect();
     for group in groups {
         by_core[owner(&group.record.id, cores)].push(group);
@@ -138,13 +138,13 @@ fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
     let of_core = |(core, mut groups): (usize, Vec<Group>)| {
         let mut views = HashMap::new();
         for group in &mut groups {
-            adopt(core, group, &incarnations, &mut views);
+            adopt(core, group, &generations, &mut views);
         }
         Recovered {
             replica,
             head,
             names: names.clone(),
-            incarnations: views.into_values().collect(),
+            generations: views.into_values().collect(),
             groups,
             schemas: schemas.clone(),
             left_out,
@@ -158,15 +158,15 @@ fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
 fn adopt(
     core: usize,
     group: &mut Group,
-    incarnations: &BTreeMap<RecordId, Incarnation>,
-    views: &mut HashMap<RecordId, Incarnation>,
+    generations: &BTreeMap<RecordId, Generation>,
+    views: &mut HashMap<RecordId, Generation>,
 ) {
     let mut renamed: HashMap<(u64, u64), (u64, u64)> = HashMap::new();
     for (epoch, number, _) in &mut group.record.views {
         let id = RecordId { epoch: *epoch, number: *number };
-        let Some(incarnation) = incarnations.get(&id) else { continue };
-        let new = moved(id, core, incarnations, views);
-        views.entry(new).or_insert_with(|| Incarnation { id: new, ..incarnation.clone() });
+        let Some(generation) = generations.get(&id) else { continue };
+        let new = moved(id, core, generations, views);
+        views.entry(new).or_insert_with(|| Generation { id: new, ..generation.clone() });
         renamed.insert((*epoch, *number), (new.epoch, new.number));
         (*epoch, *number) = (new.epoch, new.number);
     }
@@ -178,14 +178,14 @@ fn adopt(
 fn moved(
     id: RecordId,
     core: usize,
-    incarnations: &BTreeMap<RecordId, Incarnation>,
-    views: &HashMap<RecordId, Incarnation>,
+    generations: &BTreeMap<RecordId, Generation>,
+    views: &HashMap<RecordId, Generation>,
 ) -> RecordId {
     if id.core() == core {
         return id;
     }
-    let wanted = incarnations.get(&id);
-    let is_same = |other: &Incarnation| {
+    let wanted = generations.get(&id);
+    let is_same = |other: &Generation| {
         wanted.is_some_and(|wanted| {
             Arc::ptr_eq(&wanted.members, &other.members) && Arc::ptr_eq(&wanted.key, &other.key)
         })
@@ -199,7 +199,7 @@ fn moved(
             Some(other) if !is_same(other) => {
                 number = number.wrapping_add(1);
             }
-            None if incarnations.contains_key(&new) => {
+            None if generations.contains_key(&new) => {
                 number = number.wrapping_add(1);
             }
             _ => return new,
@@ -227,8 +227,8 @@ mod tests {
         Group { record, left: Default::default() }
     }
 
-    fn view(epoch: u64, number: u64) -> Incarnation {
-        Incarnation {
+    fn view(epoch: u64, number: u64) -> Generation {
+        Generation {
             id: RecordId { epoch, number },
             key: number.to_le_bytes().into(),
             members: [Row(0)].into(),
@@ -254,7 +254,7 @@ mod tests {
             let groups: Vec<Group> =
                 (0..20).map(|n| group(&format!("g{n}"), &[ids[n % 3], ids[(n + 1) % 3]])).collect();
             let recovered = Recovered {
-                incarnations: ids.iter().map(|(e, n)| view(*e, *n)).collect(),
+                generations: ids.iter().map(|(e, n)| view(*e, *n)).collect(),
                 groups,
                 ..Recovered::default()
             };
@@ -264,9 +264,9 @@ mod tests {
             let known: HashSet<String> = split.iter().flat_map(ids_of).collect();
             assert_eq!((split.len(), known.len()), (cores, 20));
             for (core, part) in split.iter().enumerate() {
-                let views: HashMap<RecordId, &Incarnation> =
-                    part.incarnations.iter().map(|i| (i.id, i)).collect();
-                assert_eq!(views.len(), part.incarnations.len());
+                let views: HashMap<RecordId, &Generation> =
+                    part.generations.iter().map(|i| (i.id, i)).collect();
+                assert_eq!(views.len(), part.generations.len());
                 for group in &part.groups {
                     let n: usize = group.record.id[1..].parse().unwrap();
                     let found: Vec<&[u8]> = group

@@ -295,7 +295,7 @@ async fn write_whole(core: &Core, name: LogName) -> io::Result<usize> {
     let records = &core.records;
     records.writing.set(Writing::Whole);
     let outputs = records.take();
-    core.cork.mark();
+    core.send_buffer.mark();
     let bytes = outputs.iter().map(Output::len).sum();
     let mut file = records.file.take();
     write_some(records, name, &mut file, outputs).await?;
@@ -307,7 +307,7 @@ async fn write_whole(core: &Core, name: LogName) -> io::Result<usize> {
 /// Something was written: what was told before may go.
 pub fn written_some(core: &Core, bytes: usize) {
     core.metrics.records_written(bytes);
-    core.cork.release_marked(!core.records.is_behind());
+    core.send_buffer.release_marked(!core.records.is_behind());
     core.tell(Event::Recorded);
 }
 

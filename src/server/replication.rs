@@ -21,7 +21,7 @@ use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
 use crate::replica::applied::Applied;
 use crate::replica::gauges::Gauges;
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 use crate::replica::writer::Commits;
 use crate::server::commit_queue::CommitSender;
 use crate::upstream::copy::Format;
@@ -43,14 +43,14 @@ pub async fn run(
     cores: Vec<CoreLink>,
     (status, supervisor): (Arc<Status>, Supervisor),
     metrics: Arc<Metrics>,
-    wishes: Receiver<Wish>,
+    index_requests: Receiver<IndexRequest>,
     stop: Receiver<()>,
 ) -> End {
     let settings = settings(&config);
     let sampler =
         Rc::new(Sampler { status: status.clone(), metrics: metrics.clone(), counted: Cell::default() });
     supervisor.spawn("numbers of the replica", sampler.clone().run());
-    let broadcaster = Broadcaster { cores, status, metrics, wishes };
+    let broadcaster = Broadcaster { cores, status, metrics, index_requests };
     let end = manager::run(settings, Rc::new(broadcaster), stop).await;
     // Its parts go with this executor.
     supervisor.stop();
@@ -142,7 +142,7 @@ struct Broadcaster {
     cores: Vec<CoreLink>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
-    wishes: Receiver<Wish>,
+    index_requests: Receiver<IndexRequest>,
 }
 
 fn broadcast(commit: &Arc<Commit>, applied: Applied, cores: &[CommitSender], metrics: &Metrics) {
@@ -206,8 +206,8 @@ impl Events for Broadcaster {
         }
     }
 
-    fn wishes(&self) -> Receiver<Wish> {
-        self.wishes.clone()
+    fn index_requests(&self) -> Receiver<IndexRequest> {
+        self.index_requests.clone()
     }
 
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {

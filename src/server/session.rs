@@ -166,7 +166,7 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.ok()?;
     let (reader, writer) = stream.split();
     let version = request.protocol_version().unwrap_or(0);
-    let outbox = Outbox::new(writer, version, core.metrics.clone(), core.cork.clone());
+    let outbox = Outbox::new(writer, version, core.metrics.clone(), core.send_buffer.clone());
     let id = core.new_connection();
     let (drained, written) = (core.clone(), outbox.clone());
     let writing = spawn(async move {
@@ -198,7 +198,7 @@ async fn admit(
         outbox.fail_with(&error, None);
         return None;
     }
-    let admitted = core.gate.admit(token.as_deref(), request.user_id.as_deref()).await;
+    let admitted = core.authenticator.admit(token.as_deref(), request.user_id.as_deref()).await;
     drop(token);
     let token = match admitted.and_then(|token| check_user(core, &request, token.as_ref()).map(|()| token)) {
         Ok(token) => token,

@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use kelvin_io::postgres::{Connection, Walsender, connect, until_closed};
 use super::copy::{self, Columns, Format};
 use super::error::{Doing, Error};
 use super::manager::{Events, Level, Settings};
+use super::progress::{Progress, describe};
 use super::published::{self, Published};
 use super::shard::Shard;
 use super::slot::{self, NewSlot};
@@ -236,25 +237,6 @@ enum Work {
     Finish(Box<Metadata>),
 }
 
-struct Progress {
-    started: Instant,
-    rows: AtomicU64,
-    /// What is being done when it is not copying.
-    phase: Mutex<Option<String>>,
-    table: Mutex<String>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress {
-            started: Instant::now(),
-            rows: AtomicU64::new(0),
-            phase: Mutex::default(),
-            table: Mutex::default(),
-        }
-    }
-}
-
 /// Copies tables until none is left.
 async fn worker(
     session: Connection,
@@ -429,47 +411,4 @@ async fn report(progress: &Progress, gauges: &Gauges, events: &Rc<dyn Events>) -
 fn copied(gauges: &Gauges, rows: u64) {
     gauges.set_expected_rows(gauges.expected_rows().max(rows));
     gauges.set_copied_rows(rows);
-}
-
-/// As in "initial sync: 430,000 of 1,000,000 rows (43 %), 95,000 rows/s, table issues".
-fn describe(rows: u64, total: u64, rate: f64, table: &str) -> String {
-    let rate = thousands(rate as u64);
-    let done = thousands(rows);
-    if total == 0 {
-        // Tables that were never analysed have no estimate.
-        return format!("initial sync: {done} rows, {rate} rows/s, table {table}");
-    }
-    // The estimate may be too small.
-    let total = total.max(rows);
-    let percent = rows * 100 / total;
-    format!("initial sync: {done} of {} rows ({percent} %), {rate} rows/s, table {table}", thousands(total))
-}
-
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_reads_well() {
-        assert_eq!(thousands(1_000_000), "1,000,000");
-        assert_eq!(thousands(999), "999");
-        assert_eq!(
-            describe(430_000, 1_000_000, 95_000.4, "issues"),
-            "initial sync: 430,000 of 1,000,000 rows (43 %), 95,000 rows/s, table issues"
-        );
-        assert_eq!(describe(12, 0, 12.0, "t"), "initial sync: 12 rows, 12 rows/s, table t");
-        assert_eq!(describe(12, 10, 1.0, "t"), "initial sync: 12 of 12 rows (100 %), 1 rows/s, table t");
-    }
 }

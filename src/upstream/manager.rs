@@ -25,7 +25,7 @@ use super::wal::Limits;
 use crate::model::catalogue::Catalogue;
 use crate::model::version::StateVersion;
 use crate::replica::gauges::Gauges;
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 use crate::replica::writer::Commits;
 
 /// Exit code for what an operator must change, and for Postgres being away at start.
@@ -95,8 +95,8 @@ pub trait Events {
     fn commits(&self) -> Commits;
     /// The replica has one more index: this is its catalogue now. The rows are the same.
     fn indexed(&self, catalogue: Arc<Catalogue>);
-    /// Where indexes are wished for. Asked for once per [`run`].
-    fn wishes(&self) -> Receiver<Wish>;
+    /// Where indexes are asked for. Asked for once per [`run`].
+    fn index_requests(&self) -> Receiver<IndexRequest>;
     /// Asks every reader of the replica to end its read transaction and begin a new one;
     /// answers `true` when all have, `false` if one cannot now. May be dropped half way.
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>>;

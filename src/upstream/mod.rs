@@ -16,6 +16,7 @@ pub mod keys;
 pub mod manager;
 pub mod names;
 pub mod pgoutput;
+mod progress;
 pub mod published;
 mod replicas;
 mod session;

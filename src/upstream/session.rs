@@ -190,7 +190,7 @@ impl Session {
         });
         let session = self.clone();
         tasks.begin("index requests", async move {
-            Verdict::Failed(Error::Replica(session.pass_wishes_on().await))
+            Verdict::Failed(Error::Replica(session.pass_index_requests_on().await))
         });
         let (session, synced) = (self.clone(), threads.synced.clone());
         tasks.begin("what was synced", async move {
@@ -230,12 +230,12 @@ impl Session {
         }
     }
 
-    /// Hands the writer what indexes are wished for, until it is gone.
-    async fn pass_wishes_on(&self) -> replica::Error {
-        let wishes = self.events.wishes();
-        // When nobody can wish any more the cores are gone, and this node is about to stop.
-        while let Ok(wish) = wishes.recv().await {
-            let batch = Batch { ops: vec![Op::Index(wish)], ..Batch::default() };
+    /// Hands the writer what indexes are asked for, until it is gone.
+    async fn pass_index_requests_on(&self) -> replica::Error {
+        let index_requests = self.events.index_requests();
+        // When nobody can ask any more the cores are gone, and this node is about to stop.
+        while let Ok(index_request) = index_requests.recv().await {
+            let batch = Batch { ops: vec![Op::Index(index_request)], ..Batch::default() };
             if self.queue.send(batch).await.is_err() {
                 return replica::Error::ThreadGone("replica-writer");
             }

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::deferred_drop::DeferredDrop;
 use super::full::{Full, Part};
-use super::remains::Remains;
 use super::rows::{RowId, RowSet, Rows};
 use super::scan::{Chunk, FoundRow, Frame};
 use super::state::{Slot, State};
@@ -141,15 +141,15 @@ impl Assembly {
     }
 
     /// What is left of it if it is given up: with keys that were heeded, and without.
-    pub(super) fn give_up(mut self, view: ViewId) -> [Remains; 2] {
+    pub(super) fn give_up(mut self, view: ViewId) -> [DeferredDrop; 2] {
         let mut rest = State::new(self.open.len(), None);
         for (node, slots) in self.open.iter_mut().enumerate() {
             rest.nodes[node].extend(slots.drain(..));
         }
         let heeded = std::mem::take(&mut self.state);
         [
-            Remains::new(view, self.plan.clone(), heeded, true),
-            Remains::new(view, self.plan.clone(), rest, false),
+            DeferredDrop::new(view, self.plan.clone(), heeded, true),
+            DeferredDrop::new(view, self.plan.clone(), rest, false),
         ]
     }
 }

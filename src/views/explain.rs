@@ -13,7 +13,7 @@ impl Views {
     pub fn explain(&self, most: usize, catalogue: &Catalogue) -> Vec<Value> {
         let mut views: Vec<(&View, usize)> = self.iter().collect();
         let cost = |view: &View| view.account.nanoseconds + view.account.reading_nanoseconds;
-        views.sort_unstable_by_key(|(view, _)| (std::cmp::Reverse(cost(view)), view.incarnation));
+        views.sort_unstable_by_key(|(view, _)| (std::cmp::Reverse(cost(view)), view.generation));
         views.truncate(most);
         views.into_iter().map(|(view, subscribers)| explain(view, subscribers, catalogue)).collect()
     }
@@ -25,7 +25,7 @@ fn explain(view: &View, subscribers: usize, catalogue: &Catalogue) -> Value {
         account.fallbacks.iter().map(|(reason, times)| (reason.name().to_owned(), json!(times))).collect();
     let nodes = view.plan.nodes.iter().zip(&view.state.nodes);
     json!({
-        "view": view.incarnation,
+        "view": view.generation,
         "status": match view.status {
             Status::New => "being read",
             Status::Live => "live",

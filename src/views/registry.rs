@@ -8,24 +8,23 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::account::Account;
-use super::advance::{Advanced, ScopeChange};
 use super::assemble::Assembly;
+use super::deferred_drop::DeferredDrop;
 use super::fragment::Encoder;
-use super::interests::{Interests, Listening, Target};
-use super::journal::{Delta, Journal};
+use super::journal::Journal;
 use super::limits::ViewLimits;
-use super::remains::Remains;
-use super::rows::{IdentityId, RowId, Rows};
+use super::rows::{IdentityId, Rows};
 use super::shapes::Shapes;
-use super::state::{Slot as Held, State};
+use super::state::State;
+use super::subscription_index::SubscriptionIndex;
 use super::view::{Layout, Status, View, ViewId};
 use crate::model::catalogue::{Catalogue, TableId};
-use crate::model::ids::RecordId;
-use crate::model::reason::Reason;
 use crate::model::version::StateVersion;
 use crate::zql::ast::Ast;
 use crate::zql::limits::Limits;
 use crate::zql::plan::{Keys, Node, Plan, plan};
+
+mod life;
 
 /// Identity of a view: canonical query, and for each table in it the key by which the
 /// client schema knows it (rule 11). Compared as bytes.
@@ -40,11 +39,11 @@ pub struct Views {
     free: Vec<u32>,
     next_incarnation: u64,
     encoders: HashMap<IdentityId, Arc<Encoder>>,
-    interests: Interests,
+    subscription_index: SubscriptionIndex,
     shapes: Shapes,
     /// States to be given up, the oldest first.
-    remains: VecDeque<Remains>,
-    /// Incarnations that went before they could be had, for whoever reads them.
+    deferred_drops: VecDeque<DeferredDrop>,
+    /// Generations that went before they could be had, for whoever reads them.
     unread: Vec<u64>,
     /// Views that are read anew within the batch, and batches since that was last needed.
     inline: BTreeMap<ViewId, u32>,
@@ -87,9 +86,9 @@ impl Views {
             free: Vec::new(),
             next_incarnation: 1,
             encoders: HashMap::new(),
-            interests: Interests::default(),
+            subscription_index: SubscriptionIndex::default(),
             shapes: Shapes::default(),
-            remains: VecDeque::new(),
+            deferred_drops: VecDeque::new(),
             unread: Vec::new(),
             inline: BTreeMap::new(),
             limits,
@@ -125,7 +124,7 @@ impl Views {
         let plan = plan();
         let layout = Rc::new(self.layout(&plan, catalogue));
         let view = View {
-            incarnation: self.next_incarnation,
+            generation: self.next_incarnation,
             record: None,
             plan: plan.clone(),
             layout,
@@ -182,7 +181,7 @@ impl Views {
             let Some(source) = &slot.source else { continue };
             let Ok(plan) = plan(&source.ast, catalogue, &*source.keys, limits) else { continue };
             let plan = Arc::new(plan);
-            if plan.wishes.is_empty() {
+            if plan.index_requests.is_empty() {
                 slot.view.asked = slot.view.asked.saturating_sub(source.ast.bytes());
                 slot.source = None;
             }
@@ -222,14 +221,14 @@ impl Views {
         }
         if !matches!(slot.view.status, Status::New | Status::Recorded(_)) {
             self.listen_root(id, &slot.view, false);
-            self.shapes.remove(id, &slot.view.shapes, &mut self.interests);
+            self.shapes.remove(id, &slot.view.shapes, &mut self.subscription_index);
         }
         if !slot.view.is_live() {
-            self.unread.push(slot.view.incarnation);
+            self.unread.push(slot.view.generation);
         }
         slot.view.journal.clear(&mut self.rows.borrow_mut());
         let state = std::mem::take(&mut slot.view.state);
-        self.give_up(Remains::new(id, slot.view.plan.clone(), state, true));
+        self.give_up(DeferredDrop::new(id, slot.view.plan.clone(), state, true));
         self.free.push(id.0);
         true
     }
@@ -262,38 +261,38 @@ impl Views {
         std::mem::take(&mut self.unread)
     }
 
-    fn give_up(&mut self, mut remains: Remains) {
-        if remains.give_up(SWEEP, &mut self.rows.borrow_mut(), &mut self.interests) == 0 {
-            self.remains.push_back(remains);
+    fn give_up(&mut self, mut deferred: DeferredDrop) {
+        if deferred.give_up(SWEEP, &mut self.rows.borrow_mut(), &mut self.subscription_index) == 0 {
+            self.deferred_drops.push_back(deferred);
         }
     }
 
     /// Gives a state up: one that a view had, whose keys are registered.
     pub fn discard(&mut self, id: ViewId, plan: &Arc<Plan>, state: State) {
-        self.give_up(Remains::new(id, plan.clone(), state, true));
+        self.give_up(DeferredDrop::new(id, plan.clone(), state, true));
     }
 
     /// Gives up a view's state in the making.
     pub fn discard_assembly(&mut self, id: ViewId, assembly: Assembly) {
-        assembly.give_up(id).into_iter().for_each(|remains| self.give_up(remains));
+        assembly.give_up(id).into_iter().for_each(|deferred| self.give_up(deferred));
     }
 
     /// Gives up some more of the states that nobody needs. False: nothing is left.
     pub fn sweep(&mut self) -> bool {
         let mut most = SWEEP;
-        while let Some(first) = self.remains.front_mut() {
-            most = first.give_up(most, &mut self.rows.borrow_mut(), &mut self.interests);
+        while let Some(first) = self.deferred_drops.front_mut() {
+            most = first.give_up(most, &mut self.rows.borrow_mut(), &mut self.subscription_index);
             if most == 0 {
                 return true;
             }
-            self.remains.pop_front();
+            self.deferred_drops.pop_front();
         }
         false
     }
 
     /// Whether states wait to be given up.
-    pub fn has_remains(&self) -> bool {
-        !self.remains.is_empty()
+    pub fn has_deferred_drops(&self) -> bool {
+        !self.deferred_drops.is_empty()
     }
 
     /// A view.
@@ -331,72 +330,13 @@ impl Views {
     }
 
     /// Who wants to hear of which rows.
-    pub fn interests(&self) -> &Interests {
-        &self.interests
+    pub fn subscription_index(&self) -> &SubscriptionIndex {
+        &self.subscription_index
     }
 
     /// The conditions of all views.
     pub fn shapes(&self) -> &Shapes {
         &self.shapes
-    }
-
-    /// Puts up to `most` slots of a state in the making where they belong, and registers their
-    /// keys. False: all are there. The view must be the one that it is made for.
-    pub fn settle(&mut self, id: ViewId, assembly: &mut Assembly, most: usize) -> bool {
-        let Some(plan) = self.get(id).map(|view| view.plan.clone()) else { return false };
-        (0..most).all(|_| {
-            assembly.settle_one(|node, key| {
-                if node > 0 {
-                    self.listen_key(id, &plan, node, key, true);
-                }
-            })
-        })
-    }
-
-    /// A view has been read at `at`: from now on it hears of changes. The keys of its state
-    /// are registered already.
-    pub fn hydrated(&mut self, id: ViewId, state: State, at: StateVersion) {
-        let journal = self.journal(at);
-        let Some(view) = self.get_mut(id) else { return };
-        view.journal = journal;
-        view.size = state.len();
-        view.state = state;
-        view.at = at;
-        view.status = Status::Live;
-        self.listen(id);
-    }
-
-    /// From now on a view hears of changes of its own table and of its conditions.
-    fn listen(&mut self, id: ViewId) {
-        let Some(mut slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
-        slot.view.shapes = self.shapes.add(id, &slot.view.plan, &mut self.interests).into();
-        self.listen_root(id, &slot.view, true);
-        self.slots[id.0 as usize] = Some(slot);
-    }
-
-    /// A new view goes on from what one of a process before this one held at `at`, once it has
-    /// been read anew. Takes over a reference to each of the members.
-    pub fn adopt(
-        &mut self,
-        id: ViewId,
-        record: RecordId,
-        members: Vec<RowId>,
-        journal: Journal,
-        at: StateVersion,
-    ) {
-        let Some(view) = self.get_mut(id) else { return };
-        // Where in the tree they were is not known, nor needed: they only have to be given back.
-        let mut state = State::new(view.plan.nodes.len(), None);
-        let mut slot = Held { parents: 1, ..Held::default() };
-        for id in members {
-            state.enter(id);
-            slot.rows.insert(id);
-        }
-        state.nodes[0].insert(Box::default(), slot);
-        view.record = Some(record);
-        view.size = state.len();
-        (view.state, view.journal, view.at) = (state, journal, at);
-        view.status = Status::Recorded(at);
     }
 
     /// What a view asks, as bytes that are the same in every process.
@@ -408,133 +348,6 @@ impl Views {
     /// The key that a view is found by.
     pub fn whole_key_of(&self, id: ViewId) -> Option<&ViewKey> {
         self.slots.get(id.0 as usize)?.as_ref().map(|slot| &slot.key)
-    }
-
-    /// Views that changed, and views that became stale, since the last call.
-    pub fn take_marks(&mut self) -> (Vec<ViewId>, Vec<(ViewId, StateVersion)>) {
-        (std::mem::take(&mut self.changed), std::mem::take(&mut self.newly_stale))
-    }
-
-    /// A view that lives can no longer be kept by looking at rows: it has to be read anew. It
-    /// is right up to `since`.
-    pub fn make_stale(&mut self, id: ViewId, since: StateVersion, reason: Reason) {
-        if let Some(view) = self.get_mut(id).filter(|view| view.is_live()) {
-            view.status = Status::Stale(since);
-            self.newly_stale.push((id, since));
-            let Some(view) = self.get_mut(id) else { return };
-            *view.account.fallbacks.entry(reason).or_default() += 1;
-        }
-    }
-
-    /// Takes the state out of a view that is to be read anew.
-    pub fn take_prior(&mut self, id: ViewId) -> State {
-        let view = self.get_mut(id).filter(|view| view.is_stale());
-        view.map(|view| std::mem::take(&mut view.state)).unwrap_or_default()
-    }
-
-    /// A view that was stale has been read at `at`. `delta`: how it differs from `prior`, what
-    /// it held until now; `None`: in more than can be told. True if anything does.
-    pub fn rejoin(
-        &mut self,
-        id: ViewId,
-        prior: State,
-        state: State,
-        delta: Option<Delta>,
-        at: StateVersion,
-    ) -> bool {
-        let Some(view) = self.get_mut(id) else { return false };
-        let plan = view.plan.clone();
-        let is_new = matches!(view.status, Status::Recorded(_));
-        view.status = Status::Live;
-        view.size = state.len();
-        view.state = state;
-        if is_new {
-            self.listen(id);
-        }
-        let (rows, journal) = (self.rows.clone(), self.journal(at));
-        let view = self.slots[id.0 as usize].as_mut().map(|slot| &mut slot.view);
-        let changed = view.is_some_and(|view| {
-            let changed = delta.as_ref().is_none_or(|delta| !delta.is_empty());
-            if changed {
-                view.at = at;
-            }
-            match delta {
-                Some(delta) => view.journal.push(delta, &mut rows.borrow_mut()),
-                None => {
-                    view.journal.clear(&mut rows.borrow_mut());
-                    view.journal = journal;
-                }
-            }
-            changed
-        });
-        self.discard(id, &plan, prior);
-        changed
-    }
-
-    /// Gives a view that could not be read anew back what it held. Its queries are refused.
-    pub fn put_prior(&mut self, id: ViewId, incarnation: u64, plan: &Arc<Plan>, prior: State) {
-        match self.get_mut(id).filter(|view| view.incarnation == incarnation) {
-            Some(view) => {
-                view.state = prior;
-                if !matches!(view.status, Status::Recorded(_)) {
-                    view.status = Status::Live;
-                }
-            }
-            None => self.discard(id, plan, prior),
-        }
-    }
-
-    /// Registers which rows of its own table a view wants to hear of, or ends that.
-    fn listen_root(&mut self, id: ViewId, view: &View, on: bool) {
-        let root = &view.plan.nodes[0];
-        let cursor = root.cursor.as_ref().map(|cursor| (cursor, &*root.order));
-        let listening = Listening::of(&root.filter, cursor);
-        self.interests.listen(root.table, &listening, Target::Node(id, 0), on);
-    }
-
-    fn listen_key(&mut self, id: ViewId, plan: &Plan, node: usize, key: &[u8], on: bool) {
-        let (plan, target) = (&plan.nodes[node], Target::Node(id, node as u16));
-        match on {
-            true => self.interests.add_key(plan.table, &plan.child_columns, key, target),
-            false => self.interests.remove_key(plan.table, &plan.child_columns, key, target),
-        }
-    }
-
-    /// Takes the state of a live view out, to be brought forward.
-    pub fn take_state(&mut self, id: ViewId) -> Option<State> {
-        self.get_mut(id).filter(|view| view.is_live()).map(|view| std::mem::take(&mut view.state))
-    }
-
-    /// Gives a view its state back. True if anything happened to it.
-    pub fn put_state(&mut self, id: ViewId, incarnation: u64, plan: &Arc<Plan>, advanced: Advanced) -> bool {
-        let Advanced { state, delta, scopes, held } = advanced;
-        for ScopeChange { node, key, entered } in &scopes {
-            self.listen_key(id, plan, *node as usize, key, *entered);
-        }
-        let rows = self.rows.clone();
-        let changed = !delta.is_empty();
-        let view = self.get_mut(id).filter(|view| view.incarnation == incarnation);
-        match view {
-            Some(view) => {
-                view.account.batches += 1;
-                view.account.entered += delta.entered.len() as u64;
-                view.account.left += delta.left.len() as u64;
-                view.account.edited += delta.edited.len() as u64;
-                if changed {
-                    view.at = delta.end;
-                    view.journal.push(delta, &mut rows.borrow_mut());
-                }
-                view.size = state.len();
-                view.state = state;
-                if changed {
-                    self.changed.push(id);
-                }
-            }
-            // It has gone meanwhile, without the keys that it listened to.
-            None => self.discard(id, plan, state),
-        }
-        rows.borrow_mut().release_all(&held);
-        changed
     }
 
     /// Views at the moment.

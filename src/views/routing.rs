@@ -12,9 +12,9 @@ use std::rc::Rc;
 use hashbrown::{HashMap, HashSet};
 
 use super::changed::Changed;
-use super::interests::{ShapeId, Target};
 use super::registry::Views;
 use super::shapes::Shape;
+use super::subscription_index::{ShapeId, Target};
 use super::view::{View, ViewId, identity_bytes};
 use crate::model::batch::{Batch, TableBatch};
 use crate::model::catalogue::{ColumnIndex, TableId};
@@ -138,8 +138,12 @@ impl<'b, 'c> Routing<'b, 'c> {
         for (at, change) in changes.iter().enumerate().take(to).skip(from) {
             targets.clear();
             match (change.old, change.new) {
-                (Some(old), Some(new)) => views.interests().find_either(table, old, new, &mut targets),
-                (Some(row), None) | (None, Some(row)) => views.interests().find(table, row, &mut targets),
+                (Some(old), Some(new)) => {
+                    views.subscription_index().find_either(table, old, new, &mut targets)
+                }
+                (Some(row), None) | (None, Some(row)) => {
+                    views.subscription_index().find(table, row, &mut targets)
+                }
                 (None, None) => {}
             }
             targets.sort_unstable();
@@ -267,7 +271,7 @@ impl<'b, 'c> Routing<'b, 'c> {
         let mut targets = Vec::new();
         for row in parents.iter() {
             targets.clear();
-            views.interests().find(exists.parent_table, row, &mut targets);
+            views.subscription_index().find(exists.parent_table, row, &mut targets);
             targets.sort_unstable();
             targets.dedup();
             for target in &targets {

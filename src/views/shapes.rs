@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::interests::{Interests, Listening, ShapeId, Target};
+use super::subscription_index::{Listening, ShapeId, SubscriptionIndex, Target};
 use super::view::ViewId;
 use crate::zql::plan::{Exists, Plan};
 
@@ -50,14 +50,19 @@ impl Shapes {
     }
 
     /// Takes the conditions of a view in. Returns their numbers, as the plan lists them.
-    pub fn add(&mut self, view: ViewId, plan: &Arc<Plan>, interests: &mut Interests) -> Vec<ShapeId> {
+    pub fn add(
+        &mut self,
+        view: ViewId,
+        plan: &Arc<Plan>,
+        subscription_index: &mut SubscriptionIndex,
+    ) -> Vec<ShapeId> {
         let mut ids: Vec<ShapeId> = Vec::with_capacity(plan.conditions.len());
         for (condition, exists) in plan.conditions.iter().enumerate() {
             let id = match self.by_key.get(&exists.shape) {
                 Some(id) => *id,
                 None => {
                     let nested = exists.nested.iter().map(|n| ids[*n]).collect();
-                    self.make(plan, condition, nested, interests)
+                    self.make(plan, condition, nested, subscription_index)
                 }
             };
             if let Some(shape) = &mut self.slots[id.0 as usize] {
@@ -73,7 +78,7 @@ impl Shapes {
         plan: &Arc<Plan>,
         condition: usize,
         nested: Vec<ShapeId>,
-        interests: &mut Interests,
+        subscription_index: &mut SubscriptionIndex,
     ) -> ShapeId {
         let id = ShapeId(self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -82,7 +87,7 @@ impl Shapes {
         let exists = &plan.conditions[condition];
         let cursor = exists.cursor.as_ref().map(|(cursor, order)| (cursor, &**order));
         let listening = Listening::of(&exists.filter, cursor);
-        interests.listen(exists.table, &listening, Target::Shape(id), true);
+        subscription_index.listen(exists.table, &listening, Target::Shape(id), true);
         let mut depth = 1;
         for inner in &nested {
             if let Some(inner) = &mut self.slots[inner.0 as usize] {
@@ -104,7 +109,7 @@ impl Shapes {
     }
 
     /// Gives up the conditions of a view.
-    pub fn remove(&mut self, view: ViewId, ids: &[ShapeId], interests: &mut Interests) {
+    pub fn remove(&mut self, view: ViewId, ids: &[ShapeId], subscription_index: &mut SubscriptionIndex) {
         // Those around others first.
         for id in ids.iter().rev() {
             let Some(shape) = &mut self.slots[id.0 as usize] else { continue };
@@ -113,15 +118,15 @@ impl Shapes {
                 _ => drop(shape.users.remove(&view)),
             }
             if shape.users.is_empty() {
-                self.drop_shape(*id, interests);
+                self.drop_shape(*id, subscription_index);
             }
         }
     }
 
-    fn drop_shape(&mut self, id: ShapeId, interests: &mut Interests) {
+    fn drop_shape(&mut self, id: ShapeId, subscription_index: &mut SubscriptionIndex) {
         let Some(shape) = self.slots[id.0 as usize].take() else { return };
         let exists = shape.exists();
-        interests.listen(exists.table, &shape.listening, Target::Shape(id), false);
+        subscription_index.listen(exists.table, &shape.listening, Target::Shape(id), false);
         for inner in &shape.nested {
             if let Some(inner) = &mut self.slots[inner.0 as usize] {
                 inner.above.retain(|above| *above != id);

@@ -25,7 +25,7 @@ use crate::zql::plan::Plan;
 pub struct Task {
     /// The view.
     pub view: ViewId,
-    incarnation: u64,
+    generation: u64,
     plan: Arc<Plan>,
     layout: Rc<Layout>,
     rows: Rc<RefCell<Rows>>,
@@ -37,7 +37,7 @@ pub struct Task {
 pub struct Done {
     /// The view.
     pub view: ViewId,
-    incarnation: u64,
+    generation: u64,
     plan: Arc<Plan>,
     advanced: Advanced,
     error: Option<ReadError>,
@@ -74,13 +74,13 @@ pub fn take(views: &mut Views, found: BTreeMap<ViewId, Candidates>) -> Tasks {
     let mut tasks = Tasks::default();
     for (id, candidates) in found {
         let Some(view) = views.get(id).filter(|v| v.is_live()) else { continue };
-        let (incarnation, plan, layout) = (view.incarnation, view.plan.clone(), view.layout.clone());
+        let (generation, plan, layout) = (view.generation, view.plan.clone(), view.layout.clone());
         match candidates.evaluate {
             Some(reason) => tasks.stale.push((id, reason)),
             None => {
                 let state = views.take_state(id).unwrap_or_default();
                 let rows = rows.clone();
-                tasks.advance.push(Task { view: id, incarnation, plan, layout, rows, state, candidates });
+                tasks.advance.push(Task { view: id, generation, plan, layout, rows, state, candidates });
             }
         }
     }
@@ -91,11 +91,11 @@ impl Task {
     /// Does it. `reader`: on the snapshot that the batch ends with.
     pub async fn perform(self, changed: &Changed<'_>, reader: &Reader, pace: &mut impl Pace) -> Done {
         panics::here("bringing a view forward");
-        let Task { view, incarnation, plan, layout, rows, state, candidates } = self;
+        let Task { view, generation, plan, layout, rows, state, candidates } = self;
         let advance = Advance::new(changed, (&plan, &layout), rows, reader, state, pace);
         let (advanced, error) = advance.run(&candidates, reader.version()).await;
         let looked_at = candidates.nodes.values().map(Vec::len).sum();
-        Done { view, incarnation, plan, advanced, error, looked_at, nanoseconds: 0 }
+        Done { view, generation, plan, advanced, error, looked_at, nanoseconds: 0 }
     }
 }
 
@@ -112,8 +112,8 @@ impl Done {
 
     /// Puts the view back. It was right at `from`, the version before the batch.
     pub fn settle(self, views: &mut Views, from: StateVersion) -> Outcome {
-        let touched = views.put_state(self.view, self.incarnation, &self.plan, self.advanced);
-        let Some(view) = views.get_mut(self.view).filter(|v| v.incarnation == self.incarnation) else {
+        let touched = views.put_state(self.view, self.generation, &self.plan, self.advanced);
+        let Some(view) = views.get_mut(self.view).filter(|v| v.generation == self.generation) else {
             return Outcome::Same;
         };
         view.account.looked_at += self.looked_at as u64;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::account::Account;
 use super::fragment::Encoder;
-use super::interests::ShapeId;
 use super::journal::Journal;
 use super::rows::{IdentityId, RowId, Rows};
 use super::state::{Slots, State};
+use super::subscription_index::ShapeId;
 use crate::model::catalogue::ColumnIndex;
 use crate::model::commit::Row;
 use crate::model::ids::RecordId;
@@ -65,7 +65,7 @@ const EMPTY: usize = 4_096;
 /// Bytes that a row number takes in a set, a slot, or a journal.
 const PER_ROW: usize = 8;
 
-/// Bytes that a correlation key takes: itself, its slot, and its place among the interests.
+/// Bytes that a correlation key takes: itself, its slot, and its place in the subscription index.
 const PER_KEY: usize = 180;
 
 /// Rows of a view from which the size of its keys is judged. Few: keys of a table are much alike, and when
@@ -74,8 +74,8 @@ const SAMPLE: usize = 4;
 
 /// One view, shared by every group of the core that wants it.
 pub struct View {
-    /// One life of one view; never used again (rules, "incarnation").
-    pub incarnation: u64,
+    /// One life of one view; never used again (rules, "generation").
+    pub generation: u64,
     /// Its life as records have it, once it is recorded: that may go on in the next process.
     pub record: Option<RecordId>,
     /// The query.

@@ -14,7 +14,7 @@ use super::predicate::Predicate;
 use super::sql::{Refill, Statements};
 use crate::model::catalogue::{ColumnIndex, Table, TableId};
 use crate::model::value::Value;
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 
 pub use super::planner::plan;
 
@@ -134,7 +134,7 @@ pub struct Plan {
     /// Every table that the answer depends on, witnesses and conditions included.
     pub tables: Vec<TableId>,
     /// Indexes that are not there and by which it would be read.
-    pub wishes: Vec<Wish>,
+    pub index_requests: Vec<IndexRequest>,
     /// About how many bytes it takes, without the texts of its statements: plans of one shape share them.
     pub bytes: usize,
 }

@@ -18,10 +18,10 @@ use super::resolved::{Resolved, comparable, correlation, cursor, limit, visible_
 use super::test::{self, Test};
 use crate::model::catalogue::{Catalogue, ColumnIndex, Table, ZeroType};
 use crate::model::value::Value;
-use crate::replica::live_indexes::Wish;
+use crate::replica::live_indexes::IndexRequest;
 use crate::testing::panics;
 
-/// Most columns of an index that is wished for: the first ones leave few rows.
+/// Most columns of an index that is asked for: the first ones leave few rows.
 const MAX_COLUMNS: usize = 3;
 
 /// Resolves a query. A panic on the way is that query's error: nothing is shared that it could leave half done.
@@ -39,24 +39,24 @@ fn resolve(ast: &Ast, catalogue: &Catalogue, keys: &dyn Keys, limits: &Limits) -
         limits,
         nodes: Vec::new(),
         conditions: Vec::new(),
-        wishes: RefCell::default(),
+        index_requests: RefCell::default(),
         tests: RefCell::default(),
         shared: SharedTexts::default(),
         account: Account::default(),
         texts: Cell::new(0),
     };
     planner.node(ast, Kind::Root, None, true)?;
-    planner.wish_for_root();
+    planner.index_request_for_root();
     let bytes = planner.account.bytes() + planner.shared.bytes() - planner.texts.get();
-    let Planner { mut nodes, conditions, wishes, .. } = planner;
+    let Planner { mut nodes, conditions, index_requests, .. } = planner;
     // Each view has a plan of its own.
     nodes.shrink_to_fit();
-    let wishes = wishes.into_inner().into_iter().collect();
+    let index_requests = index_requests.into_inner().into_iter().collect();
     let mut tables: Vec<_> =
         nodes.iter().map(|n| n.table).chain(conditions.iter().map(|c| c.table)).collect();
     tables.sort_unstable();
     tables.dedup();
-    Ok(Plan { nodes, conditions, tables, wishes, bytes })
+    Ok(Plan { nodes, conditions, tables, index_requests, bytes })
 }
 
 pub(super) struct Planner<'a> {
@@ -66,7 +66,7 @@ pub(super) struct Planner<'a> {
     nodes: Vec<Node>,
     conditions: Vec<Exists>,
     /// Indexes that statements would read by.
-    wishes: RefCell<BTreeSet<Wish>>,
+    index_requests: RefCell<BTreeSet<IndexRequest>>,
     /// What was resolved, by its place in the query: a condition is part of many statements.
     tests: RefCell<HashMap<*const Condition, Test>>,
     shared: SharedTexts,
@@ -213,31 +213,31 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the rows with given values in these columns are found by an index. If not, one
-    /// is wished for.
+    /// is asked for.
     pub(super) fn reads_by_index(&self, table: &Table, columns: &[ColumnIndex]) -> bool {
         // Reading a small part of a table by scanning it once is fine either way.
         let found = (1..=columns.len()).rev().any(|n| table.has_index_on(&columns[..n]))
             || columns.iter().any(|c| table.has_index_on(&[*c]));
         if !found {
-            self.wish(table, columns);
+            self.index_request(table, columns);
         }
         found
     }
 
-    fn wish(&self, table: &Table, columns: &[ColumnIndex]) {
+    fn index_request(&self, table: &Table, columns: &[ColumnIndex]) {
         let is_useful = |c: &&ColumnIndex| {
             // Half of a table's rows are not worth an index; JSON has no order.
             !matches!(table.columns[**c as usize].zero_type, Some(ZeroType::Boolean | ZeroType::Json))
         };
         let columns: Vec<ColumnIndex> = columns.iter().filter(is_useful).take(MAX_COLUMNS).copied().collect();
         if !columns.is_empty() {
-            self.wishes.borrow_mut().insert(Wish { table: table.id, columns });
+            self.index_requests.borrow_mut().insert(IndexRequest { table: table.id, columns });
         }
     }
 
-    /// Wishes for indexes that find the rows of the root: by the columns that its filter
+    /// Requests for indexes that find the rows of the root: by the columns that its filter
     /// fixes, or else, if only some rows are wanted, in its order.
-    fn wish_for_root(&self) {
+    fn index_request_for_root(&self) {
         let root = &self.nodes[0];
         let table = self.catalogue.get(root.table);
         match root.filter.wanted() {
@@ -252,7 +252,7 @@ impl<'a> Planner<'a> {
                 let columns: Vec<ColumnIndex> = alike.take(MAX_COLUMNS).collect();
                 // Rows that are equal in the first column are mostly few enough to be sorted.
                 if !table.has_index_on(&columns[..1]) {
-                    self.wish(table, &columns);
+                    self.index_request(table, &columns);
                 }
             }
             None => {}

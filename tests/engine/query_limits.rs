@@ -7,7 +7,7 @@ use crate::model::probe::Probe;
 use crate::model::random;
 use crate::model::replica::Replica;
 use crate::model::schema::Schema;
-use kelvin::protocol::upstream;
+use kelvin::protocol::parse;
 use kelvin::replica::reader::Reader;
 use kelvin::zql::ast::{self, Ast, Condition, Direction, Literal, ParseError, Strictness};
 use kelvin::zql::builder::Statement;
@@ -192,11 +192,11 @@ fn nesting_of_a_hundred_thousand_levels_is_refused() {
         let message = format!(
             r#"["changeDesiredQueries",{{"desiredQueriesPatch":[{{"op":"put","hash":"h","ast":{query}}}]}}]"#
         );
-        assert!(upstream::parse(&message).is_ok());
+        assert!(parse::parse(&message).is_ok());
         let message = format!(
             r#"["changeDesiredQueries",{{"desiredQueriesPatch":[{{"op":"put","hash":"h","name":"n","args":[{query}]}}]}}]"#
         );
-        assert!(upstream::parse(&message).is_ok());
+        assert!(parse::parse(&message).is_ok());
     }
 }
 

@@ -146,8 +146,8 @@ fn case(decisions: (u64, usize)) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(keeper.rows.borrow().len(), 0, "references are left over");
     prop_assert!(
-        keeper.views.interests().is_empty() && keeper.views.shapes().is_empty(),
-        "interests are left over"
+        keeper.views.subscription_index().is_empty() && keeper.views.shapes().is_empty(),
+        "subscription_index are left over"
     );
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Messages of clients.
 
-use kelvin::protocol::upstream::{MAX_MUTATIONS, MAX_NAME, MAX_QUERY_OPS, QueryOp, Upstream, parse};
+use kelvin::protocol::parse::parse;
+use kelvin::protocol::upstream::{MAX_MUTATIONS, MAX_NAME, MAX_QUERY_OPS, QueryOp, Upstream};
 use proptest::prelude::*;
 
 use super::engine::fuzz;

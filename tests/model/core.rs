@@ -22,7 +22,7 @@ use kelvin::model::purging::Purging;
 use kelvin::model::version::StateVersion;
 use kelvin::observe::exposition::prometheus;
 use kelvin::observe::metrics::Metrics;
-use kelvin::replica::live_indexes::Wish;
+use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::reader::{ReadError, Reader};
 use kelvin::views::rows::Rows;
 use kelvin::views::scan::{Chunk, scan};
@@ -123,7 +123,7 @@ pub struct Core {
     /// Chooses how long slices are; `None`: as long as there is something to do.
     pub slices: Option<Choices>,
     /// Indexes that queries would read by.
-    pub wishes: Vec<Wish>,
+    pub index_requests: Vec<IndexRequest>,
     value: ViewSyncer,
     host: Rc<SimulatedHost>,
     metrics: Arc<Metrics>,
@@ -153,7 +153,7 @@ impl Core {
         Core {
             counts: Counts::default(),
             slices: None,
-            wishes: Vec::new(),
+            index_requests: Vec::new(),
             value,
             host,
             metrics,
@@ -257,7 +257,7 @@ impl Core {
                 Effect::ReadOn(id) => {
                     self.threads.get_mut(&id).into_iter().for_each(|one| one.is_asked = true)
                 }
-                Effect::WantIndex(wish) => self.wishes.push(wish),
+                Effect::WantIndex(index_request) => self.index_requests.push(index_request),
                 Effect::RetryBatch => {
                     self.counts.failed += 1;
                     self.value.handle(Event::Committed);
@@ -339,7 +339,7 @@ impl Core {
 
     /// Lets one go on for some chunks; at its end it joins as soon as nobody else depends on the version.
     pub fn step_hydration(&mut self, which: usize, steps: usize) {
-        let view = self.value.readings()[which].0.request.incarnation;
+        let view = self.value.readings()[which].0.request.generation;
         match self.threads.iter().find(|(_, thread)| thread.view == view).map(|(id, _)| *id) {
             Some(id) => self.read_on(id, steps),
             None => drop(self.run_some(HYDRATION)),

@@ -11,7 +11,7 @@ use kelvin::model::batch::Batch;
 use kelvin::model::catalogue::Catalogue;
 use kelvin::model::commit::Commit;
 use kelvin::model::version::StateVersion;
-use kelvin::replica::live_indexes::Wish;
+use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::reader::Reader;
 use kelvin::views::assemble::Assembly;
 use kelvin::views::changed::Changed;
@@ -97,12 +97,13 @@ impl Keeper {
     /// Gives the replica an index that some view would read by, if one would.
     pub fn index(&mut self, replica: &mut Replica, choices: &mut Choices) {
         let views = (0..self.views.len()).filter_map(|id| self.views.get(ViewId(id as u32)));
-        let wishes: BTreeSet<Wish> = views.flat_map(|view| view.plan.wishes.iter().cloned()).collect();
-        let wishes: Vec<Wish> = wishes.into_iter().collect();
-        if wishes.is_empty() {
+        let index_requests: BTreeSet<IndexRequest> =
+            views.flat_map(|view| view.plan.index_requests.iter().cloned()).collect();
+        let index_requests: Vec<IndexRequest> = index_requests.into_iter().collect();
+        if index_requests.is_empty() {
             return;
         }
-        if let Some(catalogue) = replica.index(&self.catalogue, choices.pick(&wishes)) {
+        if let Some(catalogue) = replica.index(&self.catalogue, choices.pick(&index_requests)) {
             self.indexes += 1;
             self.catalogue = catalogue;
             self.views.plan_anew(&self.catalogue, &Limits::DEFAULT);

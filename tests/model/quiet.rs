@@ -73,7 +73,7 @@ impl World {
                 let Some(view) = syncer.shared.views.get(id) else { continue };
                 let number: usize = hash[1..].parse().expect("a hash of the test");
                 if let Some(ast) = &self.scenario.queries[number][group.forms[number]] {
-                    self.asts.entry((id, view.incarnation)).or_insert_with(|| ast.clone());
+                    self.asts.entry((id, view.generation)).or_insert_with(|| ast.clone());
                 }
             }
         }
@@ -181,7 +181,7 @@ impl World {
         let syncer = self.core.look();
         let shared = &syncer.shared;
         let view = shared.views.get(id).ok_or("there is no such view")?;
-        let ast = self.asts.get(&(id, view.incarnation)).ok_or("nobody asked for the view")?;
+        let ast = self.asts.get(&(id, view.generation)).ok_or("nobody asked for the view")?;
         let rows = shared.rows.borrow();
         let synced: Synced = judge(db, &nodes(db, ast), &chosen(view, &rows), None)?;
         let (held, expected) = (members(view, &rows), synced.keys().cloned().collect());
@@ -215,7 +215,7 @@ impl World {
         while shared.views.sweep() {}
         let left = (shared.views.len(), shared.rows.borrow().len(), shared.interested.len());
         if left != (0, 0, 0) {
-            return Err(format!("views, rows and interests left over: {left:?}"));
+            return Err(format!("views, rows and subscription_index left over: {left:?}"));
         }
         Ok(())
     }

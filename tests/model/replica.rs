@@ -8,7 +8,7 @@ use kelvin::model::catalogue::{Catalogue, TableId};
 use kelvin::model::commit::{Commit, Row as StoredRow};
 use kelvin::model::version::StateVersion;
 use kelvin::replica::apply::Applier;
-use kelvin::replica::live_indexes::{self, Wish};
+use kelvin::replica::live_indexes::{self, IndexRequest};
 use kelvin::replica::metadata::{self, Metadata};
 use kelvin::replica::reader::Reader;
 use kelvin::replica::schema as sql;
@@ -67,8 +67,8 @@ impl Replica {
     }
 
     /// Creates an index that a query would read by. `None`: there are too many, or it is there.
-    pub fn index(&mut self, catalogue: &Catalogue, wish: &Wish) -> Option<Arc<Catalogue>> {
-        let created = live_indexes::create(&self.connection, catalogue, wish).expect("an index");
+    pub fn index(&mut self, catalogue: &Catalogue, index_request: &IndexRequest) -> Option<Arc<Catalogue>> {
+        let created = live_indexes::create(&self.connection, catalogue, index_request).expect("an index");
         created.map(Arc::new)
     }
 

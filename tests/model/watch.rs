@@ -71,12 +71,12 @@ impl Watch {
     }
 
     /// Notes what the group's label stands for.
-    pub fn note(&mut self, state: &State, asts: &Asts, incarnation: impl Fn(&State, &str) -> Option<u64>) {
+    pub fn note(&mut self, state: &State, asts: &Asts, generation: impl Fn(&State, &str) -> Option<u64>) {
         let (group, label) = (state.id.to_string(), state.label.to_string());
         let version = state.version.0;
         let key = (group, label);
         let got = state.queries.iter().filter(|(_, query)| query.got).filter_map(|(hash, query)| {
-            let ast = asts.get(&(query.current?, incarnation(state, hash)?))?;
+            let ast = asts.get(&(query.current?, generation(state, hash)?))?;
             Some((hash.clone(), ast.clone()))
         });
         let got: Got = got.collect();

@@ -67,7 +67,7 @@ pub struct World {
     pub core: Core,
     pub groups: Vec<Group>,
     pub now: f64,
-    /// What each view was made for, by number and incarnation.
+    /// What each view was made for, by number and generation.
     pub asts: Asts,
     /// Looks at every tab whose cookie moves.
     pub watch: Option<Watch>,
@@ -93,7 +93,7 @@ pub struct World {
 
 pub type Broken = String;
 
-/// Queries by view and incarnation.
+/// Queries by view and generation.
 pub type Asts = HashMap<(ViewId, u64), Rc<Ast>>;
 
 impl World {
@@ -203,14 +203,14 @@ impl World {
 
     /// The replica gets an index that some view would read by, if one would.
     pub fn index(&mut self, choices: &mut Choices) {
-        let wishes = &mut self.core.wishes;
-        if wishes.is_empty() {
+        let index_requests = &mut self.core.index_requests;
+        if index_requests.is_empty() {
             return;
         }
-        let wish = wishes.swap_remove(choices.below(wishes.len()));
+        let index_request = index_requests.swap_remove(choices.below(index_requests.len()));
         let known = self.core.syncer().shared.catalogue.clone();
-        if let Some(catalogue) = self.replica.index(&known, &wish) {
-            self.log.push(format!("index {wish:?}"));
+        if let Some(catalogue) = self.replica.index(&known, &index_request) {
+            self.log.push(format!("index {index_request:?}"));
             self.core.syncer().take_catalogue(&catalogue);
         }
     }
@@ -352,7 +352,7 @@ impl World {
         if let (Some(id), Some(ast)) = (view, ast)
             && let Some(view) = syncer.shared.views.get(id)
         {
-            self.asts.entry((id, view.incarnation)).or_insert(ast);
+            self.asts.entry((id, view.generation)).or_insert(ast);
         }
     }
 
@@ -378,7 +378,7 @@ impl World {
             }
             watch.note(group, &self.asts, |group, hash| {
                 let view = group.queries.get(hash)?.current?;
-                Some(views.get(view)?.incarnation)
+                Some(views.get(view)?.generation)
             });
         }
     }

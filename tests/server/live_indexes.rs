@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::on_executor;
 use crate::support::postgres::Cluster;
 use crate::support::replicator::{Replicator, Scratch};
-use kelvin::replica::live_indexes::Wish;
+use kelvin::replica::live_indexes::IndexRequest;
 use kelvin_io::executor::sleep;
 
 const SCHEMA: &str = "CREATE TABLE parent (id text PRIMARY KEY, name text);
@@ -24,9 +24,12 @@ fn an_index_that_is_wished_for_is_there_while_commits_go_on_and_after_a_restart(
         let table = catalogue.table("child").expect("the table");
         let parent_id = table.column("parent_id").expect("the column");
         assert!(!table.has_index_on(&[parent_id]));
-        let wishes = replicator.record.borrow().wishes.0.clone();
+        let index_requests = replicator.record.borrow().index_requests.0.clone();
         for _ in 0..3 {
-            wishes.send(Wish { table: table.id, columns: vec![parent_id] }).await.expect("it is taken");
+            index_requests
+                .send(IndexRequest { table: table.id, columns: vec![parent_id] })
+                .await
+                .expect("it is taken");
         }
         for n in 0..20 {
             database.run(&format!("UPDATE child SET n = n + 1 WHERE id = 'c{n}'")).await;

@@ -155,16 +155,17 @@ fn no_query_of_the_demo_scans_or_sorts_a_table() {
         let scratch = Scratch::new();
         let mut replicator = Replicator::follow(&database, &scratch).await;
         let mut catalogue = replicator.ready().await.catalogue;
-        let wishes = replicator.record.borrow().wishes.0.clone();
+        let wishes = replicator.record.borrow().index_requests.0.clone();
         let wanted: Vec<_> =
-            queries().iter().flat_map(|(_, query)| planned(query, &catalogue).wishes).collect();
+            queries().iter().flat_map(|(_, query)| planned(query, &catalogue).index_requests).collect();
         assert!(!wanted.is_empty(), "projects and priorities have no index upstream");
         for wish in wanted {
             wishes.send(wish).await.expect("it is taken");
         }
         replicator.check(&database).await;
-        let missing =
-            |catalogue: &Catalogue| queries().iter().any(|(_, q)| !planned(q, catalogue).wishes.is_empty());
+        let missing = |catalogue: &Catalogue| {
+            queries().iter().any(|(_, q)| !planned(q, catalogue).index_requests.is_empty())
+        };
         replicator.until("all indexes are there", |r| r.indexed.last().is_some_and(|c| !missing(c))).await;
         catalogue.clone_from(replicator.record.borrow().indexed.last().expect("an index"));
         let reader = Reader::open(&scratch.replica()).expect("a reader");

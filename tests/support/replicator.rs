@@ -14,7 +14,7 @@ use kelvin::model::catalogue::Catalogue;
 use kelvin::model::commit::{Commit, TableChange};
 use kelvin::model::version::StateVersion;
 use kelvin::replica::gauges::Gauges;
-use kelvin::replica::live_indexes::Wish;
+use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::writer::Commits;
 use kelvin::upstream::copy::Format;
 use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
@@ -76,8 +76,8 @@ pub fn settings(target: &Target, replica: &Path) -> Settings {
     }
 }
 
-/// Both ends of the channel of wishes.
-pub struct Wishes(pub Sender<Wish>, Receiver<Wish>);
+/// Both ends of the channel of index_requests.
+pub struct Wishes(pub Sender<IndexRequest>, Receiver<IndexRequest>);
 
 impl Default for Wishes {
     fn default() -> Self {
@@ -97,7 +97,7 @@ pub struct Record {
     /// Catalogues with further indexes.
     pub indexed: Vec<Arc<Catalogue>>,
     /// Where indexes are wished for.
-    pub wishes: Wishes,
+    pub index_requests: Wishes,
     /// Tables as the commits make them: table -> key -> row.
     model: BTreeMap<String, BTreeMap<String, String>>,
     /// Tables that a commit did not list row by row.
@@ -161,8 +161,8 @@ impl Events for Recorder {
         self.0.borrow_mut().indexed.push(catalogue);
     }
 
-    fn wishes(&self) -> Receiver<Wish> {
-        self.0.borrow().wishes.1.clone()
+    fn index_requests(&self) -> Receiver<IndexRequest> {
+        self.0.borrow().index_requests.1.clone()
     }
 
     fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>> {

@@ -36,10 +36,10 @@ pub(super) fn fail(core: &Core, error: &io::Error) {
     core.records.file.take();
     core.records.writing.set(Writing::Nothing);
     core.records.take();
-    core.cork.drop_held();
+    core.send_buffer.drop_held();
     let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
     sessions.iter().for_each(|outbox| outbox.fail(&refusal()));
-    core.cork.release_marked(true);
+    core.send_buffer.release_marked(true);
 }
 
 /// Tries to begin a new file until the disk takes it.

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::interests::{Interests, Target};
 use super::rows::{IdentityId, RowSet, RowSetIter, Rows};
 use super::sharded::IntoIter;
 use super::state::{Slot, Slots, State};
+use super::subscription_index::{SubscriptionIndex, Target};
 use super::view::ViewId;
 use crate::zql::plan::Plan;
 
 /// What is left of a state.
-pub(super) struct Remains {
+pub(super) struct DeferredDrop {
     view: ViewId,
     plan: Arc<Plan>,
-    /// Its keys are registered as interests.
+    /// Its keys are registered in the subscription index.
     listening: bool,
     flat: Option<IdentityId>,
     members: RowSetIter,
@@ -24,18 +24,23 @@ pub(super) struct Remains {
     slots: IntoIter<Box<[u8]>, Slot, DefaultHashBuilder>,
 }
 
-impl Remains {
-    /// Of a state that a view had. `listening`: its keys are registered as interests.
-    pub fn new(view: ViewId, plan: Arc<Plan>, state: State, listening: bool) -> Remains {
+impl DeferredDrop {
+    /// Of a state that a view had. `listening`: its keys are registered in the subscription index.
+    pub fn new(view: ViewId, plan: Arc<Plan>, state: State, listening: bool) -> DeferredDrop {
         let (flat, members, nodes) = state.into_parts();
         // The others hold no reference of their own.
         let members = if flat.is_some() { members } else { RowSet::default() }.into_iter();
-        Remains { view, plan, listening, flat, members, nodes, slots: Slots::default().into_iter() }
+        DeferredDrop { view, plan, listening, flat, members, nodes, slots: Slots::default().into_iter() }
     }
 
     /// Gives up about so many rows and keys. Returns how many are left of `most`; none if
     /// there may be more.
-    pub fn give_up(&mut self, most: usize, rows: &mut Rows, interests: &mut Interests) -> usize {
+    pub fn give_up(
+        &mut self,
+        most: usize,
+        rows: &mut Rows,
+        subscription_index: &mut SubscriptionIndex,
+    ) -> usize {
         let mut left = most;
         while left > 0 {
             if let Some(id) = self.members.next() {
@@ -47,7 +52,7 @@ impl Remains {
                 left = left.saturating_sub(1 + slot.rows.len());
                 slot.rows.iter().for_each(|id| rows.release(id));
                 // The one whose iterator this is was taken off the list.
-                self.unlisten(self.nodes.len(), &key, interests);
+                self.unlisten(self.nodes.len(), &key, subscription_index);
             } else {
                 match self.nodes.pop() {
                     Some(slots) => self.slots = slots.into_iter(),
@@ -58,10 +63,10 @@ impl Remains {
         left
     }
 
-    fn unlisten(&self, node: usize, key: &[u8], interests: &mut Interests) {
+    fn unlisten(&self, node: usize, key: &[u8], subscription_index: &mut SubscriptionIndex) {
         if let Some(plan) = self.plan.nodes.get(node).filter(|_| self.listening && node > 0) {
             let target = Target::Node(self.view, node as u16);
-            interests.remove_key(plan.table, &plan.child_columns, key, target);
+            subscription_index.remove_key(plan.table, &plan.child_columns, key, target);
         }
     }
 }

@@ -36,7 +36,7 @@ pub enum Target {
 
 type Bucket = SmallVec<[Target; 1]>;
 
-/// Interests in certain columns of one table.
+/// SubscriptionIndex in certain columns of one table.
 struct Group {
     columns: Box<[ColumnIndex]>,
     by_values: ShardedMap<u64, Bucket>,
@@ -82,7 +82,7 @@ impl PartialOrd for Placed {
     }
 }
 
-/// Interests in rows within a bound in one column.
+/// SubscriptionIndex in rows within a bound in one column.
 struct Range {
     column: ColumnIndex,
     /// By the smallest value.
@@ -130,9 +130,9 @@ impl OfTable {
     }
 }
 
-/// All interests of a core.
+/// What all views of a core hear of.
 #[derive(Default)]
-pub struct Interests {
+pub struct SubscriptionIndex {
     tables: HashMap<TableId, OfTable>,
     count: usize,
 }
@@ -148,7 +148,7 @@ fn hash_of<'v>(values: impl Iterator<Item = &'v Value>, bytes: &mut Vec<u8>) -> 
     key::hash(bytes)
 }
 
-impl Interests {
+impl SubscriptionIndex {
     fn add(&mut self, table: TableId, wanted: &Wanted, target: Target) {
         let hash = hash_of(wanted.values.iter(), &mut Vec::new());
         self.bucket(table, &wanted.columns, hash).push(target);
@@ -273,7 +273,7 @@ impl Interests {
         of_table.find(new, |columns| columns.iter().any(differs), out);
     }
 
-    /// Interests registered.
+    /// SubscriptionIndex registered.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -294,40 +294,40 @@ mod tests {
 
     #[test]
     fn a_row_finds_those_who_asked_for_its_values_and_nobody_else() {
-        let mut interests = Interests::default();
+        let mut subscription_index = SubscriptionIndex::default();
         let table = TableId(3);
         let wanted = |values: &[Value]| Wanted { columns: [0, 2].into(), values: values.into() };
         let one = wanted(&[Value::Integer(1), Value::Text("x".into())]);
         let null = wanted(&[Value::Integer(1), Value::Null]);
-        interests.add(table, &one, target(1));
-        interests.add(table, &one, target(2));
-        interests.add(table, &null, target(3));
+        subscription_index.add(table, &one, target(1));
+        subscription_index.add(table, &one, target(2));
+        subscription_index.add(table, &null, target(3));
         let mut bytes = Vec::new();
         key::push((&Value::Real(1.0)).into(), &mut bytes);
-        interests.add_key(table, &[0], &bytes, target(4));
-        interests.listen(table, &Listening::Any, target(5), true);
-        let find = |interests: &Interests, third: Value| {
+        subscription_index.add_key(table, &[0], &bytes, target(4));
+        subscription_index.listen(table, &Listening::Any, target(5), true);
+        let find = |subscription_index: &SubscriptionIndex, third: Value| {
             let mut out = Vec::new();
-            interests.find(table, &[Value::Integer(1), Value::Null, third], &mut out);
+            subscription_index.find(table, &[Value::Integer(1), Value::Null, third], &mut out);
             out.sort_unstable();
             out
         };
         let x = Value::Text("x".into());
-        assert_eq!(find(&interests, x.clone()), [target(1), target(2), target(4), target(5)]);
-        assert_eq!(find(&interests, Value::Null), [target(3), target(4), target(5)]);
-        assert_eq!(interests.len(), 5);
-        interests.remove(table, &one, target(1));
-        interests.remove(table, &null, target(3));
-        interests.remove_key(table, &[0], &bytes, target(4));
-        interests.listen(table, &Listening::Any, target(5), false);
-        assert_eq!(find(&interests, x), [target(2)]);
-        interests.remove(table, &one, target(2));
-        assert!(interests.is_empty() && interests.tables[&table].groups.is_empty());
+        assert_eq!(find(&subscription_index, x.clone()), [target(1), target(2), target(4), target(5)]);
+        assert_eq!(find(&subscription_index, Value::Null), [target(3), target(4), target(5)]);
+        assert_eq!(subscription_index.len(), 5);
+        subscription_index.remove(table, &one, target(1));
+        subscription_index.remove(table, &null, target(3));
+        subscription_index.remove_key(table, &[0], &bytes, target(4));
+        subscription_index.listen(table, &Listening::Any, target(5), false);
+        assert_eq!(find(&subscription_index, x), [target(2)]);
+        subscription_index.remove(table, &one, target(2));
+        assert!(subscription_index.is_empty() && subscription_index.tables[&table].groups.is_empty());
     }
 
     #[test]
     fn a_row_that_has_become_another_finds_who_asked_for_either() {
-        let mut interests = Interests::default();
+        let mut subscription_index = SubscriptionIndex::default();
         let table = TableId(3);
         let row = |a: i64, b: i64| [Value::Integer(a), Value::Integer(b)];
         for (n, columns) in [(0, [0].as_slice()), (100, [1].as_slice()), (200, [0, 1].as_slice())] {
@@ -335,19 +335,19 @@ mod tests {
                 for b in 0..3 {
                     let values = columns.iter().map(|c| row(a, b)[*c as usize].clone()).collect();
                     let wanted = Wanted { columns: columns.into(), values };
-                    interests.add(table, &wanted, target(n + (3 * a + b) as u32));
+                    subscription_index.add(table, &wanted, target(n + (3 * a + b) as u32));
                 }
             }
         }
         let within = |n| Listening::Within(Bound { column: 1, value: Value::Integer(n), lower: true });
-        (0..3).for_each(|n| interests.listen(table, &within(n), target(300 + n as u32), true));
-        interests.listen(table, &Listening::Any, target(400), true);
+        (0..3).for_each(|n| subscription_index.listen(table, &within(n), target(300 + n as u32), true));
+        subscription_index.listen(table, &Listening::Any, target(400), true);
         for (from, to) in (0..9).flat_map(|from| (0..9).map(move |to| (from, to))) {
             let (old, new) = (row(from / 3, from % 3), row(to / 3, to % 3));
             let (mut found, mut expected) = (Vec::new(), Vec::new());
-            interests.find_either(table, &old, &new, &mut found);
-            interests.find(table, &old, &mut expected);
-            interests.find(table, &new, &mut expected);
+            subscription_index.find_either(table, &old, &new, &mut found);
+            subscription_index.find(table, &old, &mut expected);
+            subscription_index.find(table, &new, &mut expected);
             for list in [&mut found, &mut expected] {
                 list.sort_unstable();
                 list.dedup();
@@ -358,29 +358,29 @@ mod tests {
 
     #[test]
     fn a_row_finds_the_bounds_that_it_keeps() {
-        let mut interests = Interests::default();
+        let mut subscription_index = SubscriptionIndex::default();
         let table = TableId(3);
         let bound = |n: i64, lower| Listening::Within(Bound { column: 1, value: Value::Integer(n), lower });
         for n in 0..10 {
-            interests.listen(table, &bound(n as i64, true), target(n), true);
-            interests.listen(table, &bound(n as i64, false), target(100 + n), true);
+            subscription_index.listen(table, &bound(n as i64, true), target(n), true);
+            subscription_index.listen(table, &bound(n as i64, false), target(100 + n), true);
         }
-        let find = |interests: &Interests, value: Value| {
+        let find = |subscription_index: &SubscriptionIndex, value: Value| {
             let mut out = Vec::new();
-            interests.find(table, &[Value::Null, value], &mut out);
+            subscription_index.find(table, &[Value::Null, value], &mut out);
             out.sort_unstable();
             out
         };
-        assert_eq!(find(&interests, Value::Integer(1)).len(), 2 + 9);
-        assert_eq!(find(&interests, Value::Real(8.5)), [0, 1, 2, 3, 4, 5, 6, 7, 8, 109].map(target));
+        assert_eq!(find(&subscription_index, Value::Integer(1)).len(), 2 + 9);
+        assert_eq!(find(&subscription_index, Value::Real(8.5)), [0, 1, 2, 3, 4, 5, 6, 7, 8, 109].map(target));
         assert_eq!(
-            find(&interests, Value::Null),
+            find(&subscription_index, Value::Null),
             [100, 101, 102, 103, 104, 105, 106, 107, 108, 109].map(target)
         );
         for n in 0..10 {
-            interests.listen(table, &bound(n as i64, true), target(n), false);
-            interests.listen(table, &bound(n as i64, false), target(100 + n), false);
+            subscription_index.listen(table, &bound(n as i64, true), target(n), false);
+            subscription_index.listen(table, &bound(n as i64, false), target(100 + n), false);
         }
-        assert!(interests.is_empty() && interests.tables[&table].ranges.is_empty());
+        assert!(subscription_index.is_empty() && subscription_index.tables[&table].ranges.is_empty());
     }
 }

@@ -20,7 +20,7 @@ const BEHIND: usize = 1 << 20;
 const BEHIND_TIGHT: usize = 64 << 10;
 
 /// Sockets of a core that something waits for.
-pub struct Cork {
+pub struct SendBuffer {
     closed: Cell<bool>,
     waiting: RefCell<Vec<Rc<Outbox>>>,
     /// What is sent has to wait for a record.
@@ -32,11 +32,11 @@ pub struct Cork {
     ring: RefCell<Option<Sends>>,
 }
 
-impl Cork {
+impl SendBuffer {
     /// Open: nothing is collected.
-    pub fn new() -> Cork {
+    pub fn new() -> SendBuffer {
         let ring = RefCell::new(Sends::new().ok());
-        Cork {
+        SendBuffer {
             closed: Cell::new(false),
             waiting: RefCell::default(),
             held: Cell::new(false),
@@ -71,7 +71,7 @@ impl Cork {
         self.holding.borrow_mut().push(outbox);
     }
 
-    /// What is held now may go with the next [`Cork::release_marked`].
+    /// What is held now may go with the next [`SendBuffer::release_marked`].
     pub fn mark(&self) {
         self.holding.borrow().iter().for_each(|outbox| outbox.mark_held());
     }
@@ -101,7 +101,7 @@ impl Cork {
         self.holding.borrow_mut().drain(..).for_each(|outbox| outbox.drop_held());
     }
 
-    /// From now on small pokes are collected, until [`Cork::open`].
+    /// From now on small pokes are collected, until [`SendBuffer::open`].
     pub fn close(&self) {
         self.closed.set(self.ring.borrow().is_some());
     }
@@ -111,7 +111,7 @@ impl Cork {
         self.closed.get()
     }
 
-    /// A socket that something waits for since the cork was closed.
+    /// A socket that something waits for since it was closed.
     pub fn push(&self, outbox: Rc<Outbox>) {
         self.waiting.borrow_mut().push(outbox);
     }

@@ -33,7 +33,7 @@ const NO_JUDGE: &str = "a token was given, but nothing can judge it: set both ZE
                         of ZERO_AUTH_SECRET, ZERO_AUTH_JWK and ZERO_AUTH_JWKS_URL";
 
 /// The way in to one core.
-pub struct Gate {
+pub struct Authenticator {
     config: Arc<Config>,
     warnings: Rc<Warnings>,
     keys: Keys,
@@ -56,16 +56,16 @@ struct Listed {
     started: Instant,
 }
 
-impl Gate {
+impl Authenticator {
     /// By the settings.
-    pub fn new(config: Arc<Config>, warnings: Rc<Warnings>) -> Gate {
+    pub fn new(config: Arc<Config>, warnings: Rc<Warnings>) -> Authenticator {
         let keys = match &config.auth.key {
             None => Keys::None,
             Some(JwtKey::Secret(secret)) => Keys::One(Box::new(Key::secret(secret.expose()))),
             Some(JwtKey::Jwk(key)) => Keys::One(key.clone()),
             Some(JwtKey::JwksUrl(url)) => Keys::Listed(Rc::new(Listed::new(url.clone()))),
         };
-        Gate { config, warnings, keys }
+        Authenticator { config, warnings, keys }
     }
 
     /// Admits a token, or says why not. An opaque one needs both endpoints of the app, so that

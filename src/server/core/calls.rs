@@ -1,0 +1,179 @@
+//! Calls of the server into what a core decides, and what follows each of them.
+
+use kelvin_io::channel::Sender;
+
+use super::Core;
+use crate::core::effect::{Effect, Event, ReadingId};
+use crate::core::host::Host;
+use crate::core::view_syncer::ViewSyncer;
+use crate::groups::syncer::Syncer;
+use crate::replica::reader::{ReadError, Reader};
+use crate::server::records;
+
+impl Core {
+    /// Calls into the groups. `None` before the replica can be read. The call must not wait,
+    /// and must not come back here.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> Option<T> {
+        self.call(|core| core.with(f))
+    }
+
+    /// Tells the core of something.
+    pub fn tell(&self, event: Event) {
+        self.call(|core| core.handle(event));
+    }
+
+    /// Whether nobody else lets the core go on at present: then the caller has to, and others need not be woken for it.
+    pub fn begin_driving(&self) -> bool {
+        !self.driven.replace(true)
+    }
+
+    /// There is nothing to do any more.
+    pub fn end_driving(&self) {
+        self.driven.set(false);
+    }
+
+    /// Lets the core go on for a slice. Whether there is more.
+    pub fn work_for_a_slice(&self, perform: impl Fn(Effect)) -> bool {
+        let pace = self.pace("the work of a core");
+        self.host.begin();
+        self.send_buffer.close();
+        let mut what = "";
+        let is_ready = loop {
+            what = self.call(ViewSyncer::step).flatten().unwrap_or(what);
+            self.take_effects().into_iter().for_each(&perform);
+            let is_ready = self.is_ready();
+            if !is_ready || self.host.is_over() {
+                break is_ready;
+            }
+        };
+        self.send_buffer.open();
+        pace.end_of(what);
+        is_ready
+    }
+
+    fn is_ready(&self) -> bool {
+        self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready)
+    }
+
+    fn call<T>(&self, f: impl FnOnce(&mut ViewSyncer) -> T) -> Option<T> {
+        if self.records.is_on() {
+            // What is told is recorded first.
+            self.send_buffer.hold();
+        }
+        let whole = Whole::begin(self);
+        let out = self.view_syncer.borrow_mut().as_mut().map(f);
+        let is_broken = self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_broken);
+        drop(whole);
+        if is_broken {
+            self.lose();
+        }
+        self.record();
+        if !self.driven.get() && self.is_ready() {
+            self.wake();
+        }
+        out
+    }
+
+    /// What the core wants performed.
+    pub fn take_effects(&self) -> Vec<Effect> {
+        self.view_syncer.borrow_mut().as_mut().map(ViewSyncer::take_effects).unwrap_or_default()
+    }
+
+    /// How many hydrations are under way.
+    pub fn hydrating(&self) -> usize {
+        self.view_syncer.borrow().as_ref().map_or(0, ViewSyncer::hydrating)
+    }
+
+    /// What a reading reported has been taken.
+    pub fn read_on(&self, id: ReadingId) {
+        if let Some(on) = self.readings.borrow().get(&id) {
+            // It waits for one only.
+            let _ = on.try_send(());
+        }
+    }
+
+    /// A reader that is not in use.
+    pub fn take_reader(&self) -> Result<Reader, ReadError> {
+        match self.view_syncer.borrow_mut().as_mut() {
+            Some(core) => core.take_reader(),
+            None => self.host.open_reader(),
+        }
+    }
+
+    /// Takes it back.
+    pub fn give_reader_back(&self, reader: Reader) {
+        if let Some(core) = self.view_syncer.borrow_mut().as_mut() {
+            core.give_reader_back(reader);
+        }
+    }
+
+    /// Begins the read transactions anew, and answers whether that was possible.
+    pub fn rebegin(&self, answer: Sender<bool>) {
+        self.rebegins.replace(Some(answer));
+        self.tell(Event::Rebegin);
+    }
+
+    /// The answer.
+    pub fn rebegun(&self, could: bool) {
+        if let Some(answer) = self.rebegins.take() {
+            let _ = answer.try_send(could);
+        }
+    }
+
+    /// Nobody may be told anything of what the groups are now: the process ends.
+    fn lose(&self) {
+        self.send_buffer.drop_held();
+        if let Ok(mut core) = self.view_syncer.try_borrow_mut() {
+            // To take it apart might panic again.
+            std::mem::forget(core.take());
+        }
+        self.supervisor.lost(&format!("the groups of core {}", self.index));
+    }
+
+    /// Hands what has to be recorded to the writer; what was told may go if there is nothing.
+    fn record(&self) {
+        let now = self.clock();
+        let taken = {
+            let mut core = self.view_syncer.borrow_mut();
+            core.as_mut().map(|core| core.take_records(now))
+        };
+        let Some(output) = taken.filter(|_| self.records.is_on()) else { return };
+        if self.records.refusal().is_some() {
+            self.send_buffer.drop_held();
+        } else if let Some(output) = output {
+            self.records.push(output);
+        }
+        // After what was just told was handed over: it does not go with what is done now.
+        if let Some(bytes) = self.records.is_done() {
+            records::written_some(self, bytes);
+        }
+        if self.records.begin() {
+            self.send_buffer.mark();
+        }
+        if !self.records.is_behind() {
+            self.send_buffer.release_marked(true);
+        }
+    }
+}
+
+/// Notices a panic in a call into the groups. What such a call changes many share, and it may be left half done:
+/// nobody is told anything of it, and the process ends.
+struct Whole<'c> {
+    core: &'c Core,
+    /// Something else has panicked, and is being put in order by this call.
+    within: bool,
+}
+
+impl Whole<'_> {
+    fn begin(core: &Core) -> Whole<'_> {
+        Whole { core, within: std::thread::panicking() }
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if !self.within && std::thread::panicking() {
+            self.core.lose();
+        }
+    }
+}
