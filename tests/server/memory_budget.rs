@@ -288,7 +288,7 @@ fn halves_of_large_messages_do_not_fill_the_memory() {
 /// the longer the server runs.
 #[test]
 fn views_are_read_by_no_more_threads_than_there_is_room_for() {
-    const LANES: usize = 8;
+    const MOST: usize = 8;
     let stage = Stage::prepared("INSERT INTO item SELECT i, 'o' || i, i FROM generate_series(1, 600) i", &[]);
     let mut client = stage.client();
     client.connect(&[]);
@@ -301,5 +301,5 @@ fn views_are_read_by_no_more_threads_than_there_is_room_for() {
     let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     let threads = names.filter(|name| name.starts_with("reader-")).count();
     // One that has read for long ends, and another takes its place meanwhile.
-    assert!((1..=LANES + 2).contains(&threads), "{threads} threads");
+    assert!((1..=MOST + 2).contains(&threads), "{threads} threads");
 }
