@@ -12,7 +12,11 @@ use crate::testing::faults::{self, Fault};
 pub async fn work(state: Rc<State>) {
     loop {
         state.signals.work.wait().await;
-        // A batch that failed half way is tried again, and says when groups may go on.
+        // A batch that failed half way is tried again, and says when groups may go on. To ask for work meanwhile would
+        // raise the signal again, and never rest.
+        if state.torn.get() {
+            continue;
+        }
         while state.with(|s| s.has_work()) && !state.torn.get() {
             let held = match faults::is_on(Fault::Between) {
                 true => None,
