@@ -133,6 +133,10 @@ impl Drop for Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
+
     use futures_lite::future::{block_on, or};
 
     use super::*;
@@ -165,6 +169,29 @@ mod tests {
         assert!(block_on(inbox.next()).is_some());
         assert!(block_on(inbox.next()).is_none());
     }
+
+    #[test]
+    fn whoever_waits_for_room_goes_on_when_a_message_is_taken() {
+        let inbox = Inbox::new(Rc::default());
+        inbox.push("x".repeat(MAX_BYTES));
+        let mut waiting = Box::pin(inbox.until_room());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(block_on(inbox.next()).is_some());
+        assert!(woken.0.load(Ordering::Relaxed), "the socket is not read any more");
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn of_a_core_with_too_much_only_those_with_more_than_their_share_go() {
         let core = Rc::new(Inbound::default());

@@ -432,3 +432,43 @@ impl Sink for Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::AsyncReadExt;
+    use kelvin_io::executor::{spawn, start};
+    use kelvin_io::socket::{Listener, TcpStream};
+
+    use super::*;
+    use crate::protocol::error::Kind;
+
+    /// More than a socket takes at once.
+    const LARGE: usize = 32 << 20;
+
+    #[test]
+    fn an_error_comes_after_a_frame_that_is_half_written_and_not_within_it() {
+        let executor = start("test", None, || async {
+            let listener = Listener::bind(0).expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let mut client = TcpStream::connect("127.0.0.1", port).await.expect("connected");
+            let (mut reader, writer) = listener.accept().await.expect("accepted").split();
+            let outbox = Outbox::new(writer, 51, Arc::new(Metrics::new(0)), Rc::new(Cork::new()));
+            spawn(outbox.clone().write(|| ())).detach();
+            outbox.message(&vec![b'x'; LARGE]);
+            outbox.message(b"of no use");
+            outbox.fail(&ProtocolError::new(Kind::Internal, "over"));
+            let mut come = Vec::new();
+            client.read_to_end(&mut come).await.expect("all of it");
+            drop(client);
+            let _ = reader.read(&mut [0]).await;
+            outbox.hang_up();
+            come
+        });
+        let come = executor.unwrap().join().unwrap();
+        let large = text_frame(&vec![b'x'; LARGE]);
+        assert!(come.starts_with(&large), "the frame was cut off");
+        let rest = &come[large.len()..];
+        let error = text_frame(&downstream::error(&ProtocolError::new(Kind::Internal, "over").body(51)));
+        assert_eq!(rest, [&*error, &*close_frame(None)].concat(), "{}", String::from_utf8_lossy(rest));
+    }
+}

@@ -411,6 +411,34 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
+    #[test]
+    fn files_of_an_earlier_process_stay_until_every_core_has_written_what_it_took_over() {
+        let directory = std::env::temp_dir().join(format!("kelvin-earlier-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let names = [(1, 0, 5), (1, 1, 3), (2, 0, 1), (2, 0, 2), (2, 1, 1)];
+        for (epoch, core, sequence) in names {
+            std::fs::write(directory.join(record_files::name(epoch, core, sequence)), "").unwrap();
+        }
+        let path = directory.clone();
+        let executor = start("test", None, move || async move {
+            let completed = Completed::default();
+            let left = || std::fs::read_dir(&path).unwrap().count();
+            let mut counts = Vec::new();
+            for (core, sequence) in [(0, 2), (0, 2), (1, 1)] {
+                let name = LogName { replica: StateVersion(1), epoch: 2, core };
+                let records = Records::new(RecordMode::Written, path.clone(), 2, completed.clone());
+                records.sequence.set(sequence);
+                // The second file of a core is not a second core.
+                records.was_complete.set(counts.len() == 1);
+                remove_older(&records, name).await;
+                counts.push(left());
+            }
+            counts
+        });
+        assert_eq!(executor.unwrap().join().unwrap(), [4, 4, 2]);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
     /// More and more views are read while the disk takes none of those that have been.
     #[test]
     fn no_view_is_read_while_more_waits_than_the_disk_takes() {

@@ -136,3 +136,47 @@ impl SendBuffer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_lite::AsyncReadExt;
+    use kelvin_io::executor::{start, timeout};
+    use kelvin_io::socket::{Listener, TcpStream};
+    use kelvin_io::websocket::text_frame;
+
+    use super::*;
+    use crate::observe::metrics::Metrics;
+
+    /// What has come by now.
+    async fn come(client: &mut TcpStream) -> Vec<u8> {
+        let mut chunk = [0; 100];
+        let read = timeout(Duration::from_millis(50), client.read(&mut chunk)).await;
+        chunk[..read.map_or(0, |count| count.expect("it is open"))].to_vec()
+    }
+
+    #[test]
+    fn what_is_told_while_a_record_is_written_goes_with_the_next_one() {
+        let executor = start("test", None, || async {
+            let cork = Rc::new(Cork::new());
+            let listener = Listener::bind(0).expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let mut client = TcpStream::connect("127.0.0.1", port).await.expect("connected");
+            let writer = listener.accept().await.expect("accepted").split().1;
+            let outbox = Outbox::new(writer, 51, Arc::new(Metrics::new(0)), cork.clone());
+            cork.hold();
+            outbox.message(b"first");
+            cork.mark();
+            outbox.message(b"second");
+            let before = come(&mut client).await;
+            cork.release_marked(false);
+            let first = come(&mut client).await;
+            cork.release_marked(true);
+            [before, first, come(&mut client).await]
+        });
+        let frames = [Vec::new(), text_frame(b"first").to_vec(), text_frame(b"second").to_vec()];
+        assert_eq!(executor.unwrap().join().unwrap(), frames);
+    }
+}

@@ -82,3 +82,32 @@ pub async fn until_shown(reader: &mut ReadHalf, frames: &mut FrameReader) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::AsyncWriteExt;
+    use kelvin_io::executor::{start, timeout};
+    use kelvin_io::socket::{Listener, TcpStream};
+
+    use super::*;
+
+    /// Whether it is over that nothing was shown, after so many empty pongs.
+    fn is_over_after(pongs: usize) -> bool {
+        let executor = start("test", None, move || async move {
+            let listener = Listener::bind(0).expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let mut client = TcpStream::connect("127.0.0.1", port).await.expect("connected");
+            let mut reader = listener.accept().await.expect("accepted").split().0;
+            client.write_all(&[0x8a, 0x80, 1, 2, 3, 4].repeat(pongs)).await.expect("sent");
+            let mut frames = FrameReader::new(1_000, Vec::new());
+            timeout(Duration::from_millis(300), until_shown(&mut reader, &mut frames)).await.is_some()
+        });
+        executor.unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn who_sends_without_an_end_and_says_nothing_is_not_waited_for() {
+        assert!(!is_over_after(10));
+        assert!(is_over_after(2 * MAX_READ / 6));
+    }
+}

@@ -39,17 +39,41 @@ const STARTED: f64 = 1_800_000_000_000.0;
 const PURGING: Purging = Purging { after: 100_000.0, interval: 0.0, batch: 1 };
 
 /// Tasks of a core, by name.
-const BATCHES: &str = "batches";
-const GROUPS: &str = "the work of groups";
-const STARTING: &str = "starting hydrations";
-const HYDRATION: &str = "a hydration";
+pub const BATCHES: &str = "batches";
+pub const GROUPS: &str = "the work of groups";
+pub const STARTING: &str = "starting hydrations";
+pub const HYDRATION: &str = "a hydration";
 const FILLING: &str = "filling record logs";
+const SNAPSHOT: &str = "a snapshot";
+
+/// A statement that takes many steps.
+const LONG: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000) SELECT count(*) FROM n";
 
 /// Looks at the clock within one slice, if somebody chooses.
 const SLICES: [usize; 8] = [0, 0, 0, 1, 2, 5, 20, 1_000];
 
+/// Memory for whatever a test has.
+pub const ROOM: Memory = Memory { pressure: Pressure::Calm, of_view: usize::MAX, of_group: usize::MAX };
+
 /// Where nothing is to be held up.
-const ENDLESS: usize = usize::MAX;
+pub const ENDLESS: usize = usize::MAX;
+
+/// Moments that only the core knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A reader is opened.
+    Opening,
+    /// Commits are taken: the live snapshot has just been begun.
+    Taking,
+}
+
+/// A commit that comes at such a moment.
+struct Sudden {
+    at: Moment,
+    commit: Arc<Commit>,
+    show: Box<dyn FnOnce()>,
+}
 
 /// Around the core.
 struct SimulatedHost {
@@ -62,7 +86,21 @@ struct SimulatedHost {
     /// So many of the next readers cannot be opened.
     unopened: Cell<usize>,
     records: Cell<RecordQueue>,
+    memory: Cell<Memory>,
+    sudden: RefCell<Option<Sudden>>,
+    /// Readers that were opened.
+    opened: Cell<usize>,
     path: PathBuf,
+}
+
+impl SimulatedHost {
+    fn passes(&self, moment: Moment) {
+        let sudden = self.sudden.borrow_mut().take_if(|sudden| sudden.at == moment);
+        if let Some(Sudden { commit, show, .. }) = sudden {
+            show();
+            self.commits.borrow_mut().push_back(commit);
+        }
+    }
 }
 
 impl Host for SimulatedHost {
@@ -89,6 +127,8 @@ impl Host for SimulatedHost {
             }
         }
         taken.gap |= last != to;
+        drop(waiting);
+        self.passes(Moment::Taking);
         Some(taken)
     }
 
@@ -97,11 +137,14 @@ impl Host for SimulatedHost {
             self.unopened.set(left);
             return Err(ReadError::Unsupported("no file can be opened".to_owned()));
         }
-        Reader::open(&self.path)
+        self.opened.set(self.opened.get() + 1);
+        let reader = Reader::open(&self.path);
+        self.passes(Moment::Opening);
+        reader
     }
 
     fn memory(&self) -> Memory {
-        Memory { pressure: Pressure::Calm, of_view: usize::MAX, of_group: usize::MAX }
+        self.memory.get()
     }
 
     fn record_queue(&self) -> RecordQueue {
@@ -128,6 +171,8 @@ pub struct Core {
     host: Rc<SimulatedHost>,
     metrics: Arc<Metrics>,
     threads: BTreeMap<ReadingId, Thread>,
+    /// Whether the read transactions could begin anew.
+    rebegun: Option<bool>,
 }
 
 impl Core {
@@ -146,6 +191,9 @@ impl Core {
             gap: Cell::new(false),
             unopened: Cell::new(0),
             records: Cell::new(RecordQueue::Short),
+            memory: Cell::new(ROOM),
+            sudden: RefCell::default(),
+            opened: Cell::new(0),
             path: replica.path(),
         });
         let metrics = Arc::new(Metrics::new(0));
@@ -158,6 +206,7 @@ impl Core {
             host,
             metrics,
             threads: BTreeMap::new(),
+            rebegun: None,
         }
     }
 
@@ -194,6 +243,16 @@ impl Core {
         self.value.handle(Event::Committed);
     }
 
+    /// A commit comes at a moment that only the core knows.
+    pub fn commit_at(&mut self, at: Moment, commit: Arc<Commit>, show: impl FnOnce() + 'static) {
+        self.host.sudden.replace(Some(Sudden { at, commit, show: Box::new(show) }));
+    }
+
+    /// Whether that is still to come.
+    pub fn awaits_commit(&self) -> bool {
+        self.host.sudden.borrow().is_some()
+    }
+
     /// The queue overflows: the next batch has to look at everything.
     pub fn lose_commits(&mut self) {
         let mut commits = self.host.commits.borrow_mut();
@@ -207,6 +266,24 @@ impl Core {
     /// The next reader cannot be opened.
     pub fn fail_to_open(&self) {
         self.host.unopened.set(1);
+    }
+
+    /// Readers that were opened so far.
+    pub fn opened(&self) -> usize {
+        self.host.opened.get()
+    }
+
+    /// How much memory there is.
+    pub fn set_memory(&self, memory: Memory) {
+        self.host.memory.set(memory);
+    }
+
+    /// The read transactions are to begin anew; whether that was possible.
+    pub fn rebegin(&mut self) -> bool {
+        self.rebegun = None;
+        self.value.handle(Event::Rebegin);
+        while self.run(SNAPSHOT, ENDLESS) {}
+        self.rebegun.expect("an answer")
     }
 
     /// How much waits to be recorded.
@@ -225,7 +302,7 @@ impl Core {
     }
 
     /// Lets a task of this name go on for a slice, if there is one that can.
-    fn run(&mut self, name: &str, slice: usize) -> bool {
+    pub fn run(&mut self, name: &str, slice: usize) -> bool {
         let Some((task, _)) = self.value.ready().into_iter().find(|(_, what)| *what == name) else {
             return false;
         };
@@ -262,9 +339,20 @@ impl Core {
                     self.counts.failed += 1;
                     self.value.handle(Event::Committed);
                 }
+                Effect::Rebegun(could) => self.rebegun = Some(could),
                 _ => {}
             }
         }
+    }
+
+    /// Whether the thread of a hydration has been told to stop.
+    pub fn is_stopped(&self, which: usize) -> bool {
+        let view = self.value.readings()[which].0.request.incarnation;
+        let thread = self.threads.values().find(|thread| thread.view == view).expect("it reads");
+        let (reader, _) = thread.end.as_ref().expect("it has not ended");
+        // So long that somebody looks at the flag meanwhile.
+        let mut long = reader.prepare_once(LONG).expect("a statement");
+        long.query_row([], |row| row.get::<_, i64>(0)).is_err()
     }
 
     /// Begins a batch, or goes on with it.

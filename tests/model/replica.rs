@@ -1,6 +1,7 @@
 //! A replica file of a test, written by the real applier.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +25,7 @@ pub const FIRST: StateVersion = StateVersion(10);
 
 pub struct Replica {
     directory: PathBuf,
-    connection: Connection,
+    connection: Rc<Connection>,
     schema: Schema,
     pub version: StateVersion,
 }
@@ -47,6 +48,7 @@ impl Replica {
         }
         metadata::create(&connection, &about(schema)).expect("the metadata");
         connection.execute_batch("COMMIT").expect("a commit");
+        let connection = Rc::new(connection);
         Replica { directory, connection, schema: schema.clone(), version: FIRST }
     }
 
@@ -74,6 +76,13 @@ impl Replica {
 
     /// Applies one upstream transaction.
     pub fn commit(&mut self, writes: &[Write]) -> Arc<Commit> {
+        let (commit, show) = self.prepare(writes);
+        show();
+        commit
+    }
+
+    /// The same up to where readers would see it; they do from the call that is returned.
+    pub fn prepare(&mut self, writes: &[Write]) -> (Arc<Commit>, impl FnOnce() + 'static) {
         let previous = self.version;
         // Versions are positions of a log: they have gaps.
         self.version = StateVersion(previous.0 + 3);
@@ -87,8 +96,9 @@ impl Replica {
         self.connection
             .execute(r#"UPDATE "_zero.replicationState" SET stateVersion = ?1"#, [self.version.to_lexi()])
             .expect("the state version");
-        self.connection.execute_batch("COMMIT").expect("a commit");
-        Arc::new(Commit { version: self.version, previous, tables, size })
+        let connection = self.connection.clone();
+        let show = move || connection.execute_batch("COMMIT").expect("a commit");
+        (Arc::new(Commit { version: self.version, previous, tables, size }), show)
     }
 
     fn apply(&self, applier: &mut Applier, write: &Write) {

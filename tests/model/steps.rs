@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use kelvin::views::view::ViewId;
+
 use super::choices::Choices;
 use super::client::{Receiver, Store};
-use super::core::roomy;
+use super::core::{Moment, roomy};
 use super::script::writes;
 use super::tables;
 use super::world::{Tab, World};
@@ -32,6 +34,24 @@ impl World {
     pub fn write(&mut self, script: &str) {
         let writes = writes(script, &mut self.db);
         self.commit(writes);
+    }
+
+    /// The same at a moment that only the core knows.
+    pub fn write_at(&mut self, moment: Moment, script: &str) {
+        let writes = writes(script, &mut self.db);
+        self.commit_at(moment, writes);
+    }
+
+    /// The view of a query of a group.
+    pub fn view(&self, group: usize, query: usize) -> ViewId {
+        let syncer = self.core.look();
+        let known = &syncer.groups[self.groups[group].id.as_str()];
+        known.queries.get(&format!("q{query}")).and_then(|query| query.current).expect("it is got")
+    }
+
+    /// Has a view read anew within the batch from now on.
+    pub fn read_inline(&mut self, view: ViewId) {
+        self.core.syncer().shared.views.read_inline(view);
     }
 
     /// Postgres commits what the script says, and the core has it.

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::cell::Cell;
 use super::choices::Choices;
 use super::client::{Pipe, Receiver, Store};
-use super::core::{Core, roomy};
+use super::core::{Core, Moment, roomy};
 use super::database::{Database, Write};
 use super::disk::Disk;
 use super::replica::Replica;
@@ -159,6 +159,16 @@ impl World {
             watch.commit(commit.version.0, &writes);
         }
         self.core.commit(commit);
+    }
+
+    /// The same at a moment that only the core knows.
+    pub fn commit_at(&mut self, at: Moment, writes: Vec<Write>) {
+        let (commit, show) = self.replica.prepare(&writes);
+        self.note(|| format!("commit {} {writes:?} {at:?}", commit.version.0));
+        if let Some(watch) = &mut self.watch {
+            watch.commit(commit.version.0, &writes);
+        }
+        self.core.commit_at(at, commit, show);
     }
 
     /// The app runs a mutation of some tab, which it refuses now and then: then nothing but its number and its
