@@ -11,6 +11,7 @@ use futures_lite::FutureExt;
 use super::batch::{advance, bring_forward};
 use super::effect::Effect;
 use super::host::{Pressure, RecordQueue};
+use super::hydrations::HydrationId;
 use super::overload;
 use super::reading::{discard, fail, give_up, prepare, read};
 use super::state::State;
@@ -43,10 +44,10 @@ async fn start_some(state: &Rc<State>) {
             return;
         }
         let wanted = |view| state.look().shared.views.subscribers(view);
-        let Some(request) = state.hydrations.start_next(&state.limits.get(), wanted) else { return };
-        let hydration = Running(state.clone(), request);
+        let Some((id, request)) = state.hydrations.start_next(&state.limits.get(), wanted) else { return };
+        let hydration = Running(state.clone(), id, request);
         state.spawn("a hydration", async move {
-            let ran = AssertUnwindSafe(run(&hydration.0, request)).catch_unwind().await;
+            let ran = AssertUnwindSafe(run(&hydration.0, id, request)).catch_unwind().await;
             if ran.is_err() && !hydration.0.is_broken() {
                 let now = hydration.0.now();
                 hydration.0.with(|s| s.reading_lost(request, now));
@@ -59,22 +60,22 @@ async fn start_some(state: &Rc<State>) {
 
 /// Counts the hydration as over however it ends, and has the next one started; not from here,
 /// or each short one would start the next on top of its own stack.
-struct Running(Rc<State>, HydrationRequest);
+struct Running(Rc<State>, HydrationId, HydrationRequest);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.hydrations.ended(self.1);
+        self.0.hydrations.ended(self.1, self.2);
         self.0.signals.hydrate.raise();
     }
 }
 
-async fn run(state: &Rc<State>, request: HydrationRequest) {
+async fn run(state: &Rc<State>, id: HydrationId, request: HydrationRequest) {
     let began = state.now();
     if overload::refuse(state, request) {
         return;
     }
     panics::here("a hydration");
-    let (mut begun, reader, held) = match begin(state, request).await {
+    let (mut begun, reader, held) = match begin(state, id, request).await {
         Ok(Some(begun)) => begun,
         Ok(None) => return,
         Err(error) => return fail(state, request, None, None, &error),
@@ -127,10 +128,11 @@ fn steps(reader: &Reader, plan: &Plan, driver: usize) -> String {
 /// overtaken for ever keeps the version lock until it has joined.
 async fn begin(
     state: &State,
+    id: HydrationId,
     request: HydrationRequest,
 ) -> Result<Option<(Begun, Reader, Option<Held<'_>>)>, ReadError> {
     let mut reader = state.take_reader()?;
-    reader.stop_when(state.hydrations.stop_flag(request.generation))?;
+    reader.stop_when(state.hydrations.stop_flag(id))?;
     let held = state.version_lock.lock().await;
     let mut at = reader.begin()?;
     for _ in 0..state.limits.get().begins {
@@ -149,7 +151,7 @@ async fn begin(
         state.give_reader_back(reader);
         return Ok(None);
     };
-    state.hydrations.reads(&begun.reading);
+    state.hydrations.reads(id, &begun.reading);
     let inline = state.with(|s| s.shared.views.is_inline(request.view));
     Ok(Some((begun, reader, inline.then_some(held))))
 }

@@ -14,8 +14,9 @@ use crate::views::view::ViewId;
 const COMPARED: usize = 64;
 
 /// A hydration under way.
-#[derive(Default)]
 pub struct Hydrating {
+    /// The life of the view that is hydrated.
+    generation: u64,
     /// What it reads, once it has begun.
     pub reading: Option<Reading>,
     /// Its rows are sent while it goes on.
@@ -23,6 +24,9 @@ pub struct Hydrating {
     /// Ends the reading.
     stop: Arc<AtomicBool>,
 }
+
+/// Number of a hydration.
+pub type HydrationId = u64;
 
 /// The hydrations of a core.
 #[derive(Default)]
@@ -33,8 +37,8 @@ pub struct Hydrations {
     running_large: Cell<usize>,
     /// Started so far.
     started: Cell<u64>,
-    /// Those under way, by the life of the view.
-    under_way: RefCell<BTreeMap<u64, Hydrating>>,
+    /// Those under way. There may be two of one life of a view: one that is given up, and one that was asked for since.
+    under_way: RefCell<BTreeMap<HydrationId, Hydrating>>,
 }
 
 impl Hydrations {
@@ -57,7 +61,11 @@ impl Hydrations {
 
     /// Takes the request that starts next, and counts it as under way. `wanted`: how many wait for
     /// a view.
-    pub fn start_next(&self, limits: &Limits, wanted: impl Fn(ViewId) -> usize) -> Option<HydrationRequest> {
+    pub fn start_next(
+        &self,
+        limits: &Limits,
+        wanted: impl Fn(ViewId) -> usize,
+    ) -> Option<(HydrationId, HydrationRequest)> {
         let waits = |queue: &RefCell<VecDeque<HydrationRequest>>| !queue.borrow().is_empty();
         if self.running.get() >= limits.hydrations {
             if waits(&self.small) || waits(&self.large) {
@@ -74,41 +82,47 @@ impl Hydrations {
             let free = self.running_large.get() < limits.large_hydrations;
             free.then(|| take(&mut self.large.borrow_mut(), in_order, &wanted)).flatten()
         })?;
-        self.started.set(self.started.get() + 1);
+        let id = self.started.replace(self.started.get() + 1);
+        let hydrating =
+            Hydrating { generation: next.generation, reading: None, streams: false, stop: Arc::default() };
+        self.under_way.borrow_mut().insert(id, hydrating);
         self.running.set(self.running.get() + 1);
         self.running_large.set(self.running_large.get() + next.large as usize);
-        Some(next)
+        Some((id, next))
     }
 
     /// A hydration is over.
-    pub fn ended(&self, request: HydrationRequest) {
+    pub fn ended(&self, id: HydrationId, request: HydrationRequest) {
         self.running.set(self.running.get() - 1);
         self.running_large.set(self.running_large.get() - request.large as usize);
-        self.under_way.borrow_mut().remove(&request.generation);
+        self.under_way.borrow_mut().remove(&id);
     }
 
-    /// A flag that ends the reading of this life of a view.
-    pub fn stop_flag(&self, generation: u64) -> Arc<AtomicBool> {
-        self.under_way.borrow_mut().entry(generation).or_default().stop.clone()
+    /// A flag that ends the reading of a hydration.
+    pub fn stop_flag(&self, id: HydrationId) -> Arc<AtomicBool> {
+        self.under_way.borrow().get(&id).map(|one| one.stop.clone()).unwrap_or_default()
     }
 
     /// What a hydration reads is known.
-    pub fn reads(&self, reading: &Reading) {
-        let mut under_way = self.under_way.borrow_mut();
-        under_way.entry(reading.request.generation).or_default().reading = Some(reading.clone());
-    }
-
-    /// Whether its rows are sent while a hydration goes on.
-    pub fn streams(&self, generation: u64, streams: bool) {
-        if let Some(hydrating) = self.under_way.borrow_mut().get_mut(&generation) {
-            hydrating.streams = streams;
+    pub fn reads(&self, id: HydrationId, reading: &Reading) {
+        if let Some(one) = self.under_way.borrow_mut().get_mut(&id) {
+            one.reading = Some(reading.clone());
         }
     }
 
-    /// Nobody wants the view any more.
+    /// Whether the rows of a reading are sent while it goes on.
+    pub fn streams(&self, reading: &Reading, streams: bool) {
+        let mut under_way = self.under_way.borrow_mut();
+        let is_it = |one: &&mut Hydrating| one.reading.as_ref().is_some_and(|r| r.poke_id == reading.poke_id);
+        if let Some(one) = under_way.values_mut().find(is_it) {
+            one.streams = streams;
+        }
+    }
+
+    /// Nobody wants this life of a view any more.
     pub fn cancel(&self, generation: u64) {
-        if let Some(hydrating) = self.under_way.borrow().get(&generation) {
-            hydrating.stop.store(true, Ordering::Relaxed);
+        for one in self.under_way.borrow().values().filter(|one| one.generation == generation) {
+            one.stop.store(true, Ordering::Relaxed);
         }
     }
 
@@ -149,7 +163,7 @@ mod tests {
         // The last two are wanted most, the others equally.
         let wanted = |view: ViewId| if view.0 >= 4 { view.0 as usize } else { 1 };
         let next = || waiting.start_next(&limits, wanted);
-        let order: Vec<u32> = std::iter::from_fn(next).map(|request| request.view.0).collect();
+        let order: Vec<u32> = std::iter::from_fn(next).map(|(_, request)| request.view.0).collect();
         assert_eq!(order, [0, 5, 1, 4, 2, 3]);
     }
 
@@ -162,5 +176,18 @@ mod tests {
         assert!(!waiting.can_start(&limits));
         (10..20).for_each(|view| ask(&waiting, view, false));
         assert_eq!(started(), limits.hydrations - limits.large_hydrations);
+    }
+
+    /// The second could not be stopped any more, whatever becomes of its view.
+    #[test]
+    fn one_that_is_given_up_leaves_the_next_one_of_its_view_alone() {
+        let (hydrations, limits) = (Hydrations::default(), Limits::of(4, 1));
+        (0..2).for_each(|_| ask(&hydrations, 7, false));
+        let next = || hydrations.start_next(&limits, |_| 1).unwrap();
+        let ((first, request), (second, _)) = (next(), next());
+        let stop = hydrations.stop_flag(second);
+        hydrations.ended(first, request);
+        hydrations.cancel(7);
+        assert!(stop.load(Ordering::Relaxed));
     }
 }

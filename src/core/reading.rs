@@ -79,7 +79,7 @@ impl Outlet<'_> {
             met(Limit::StreamFrom);
             let taken = self.state.with(|s| s.stream(self.reading, parts));
             self.keeps = Some(!taken);
-            self.state.hydrations.streams(self.reading.request.generation, taken);
+            self.state.hydrations.streams(self.reading, taken);
         }
     }
 }

@@ -452,7 +452,7 @@ mod tests {
             let port = listener.local_addr().expect("an address").port();
             let mut client = TcpStream::connect("127.0.0.1", port).await.expect("connected");
             let (mut reader, writer) = listener.accept().await.expect("accepted").split();
-            let outbox = Outbox::new(writer, 51, Arc::new(Metrics::new(0)), Rc::new(Cork::new()));
+            let outbox = Outbox::new(writer, 51, Arc::new(Metrics::new(0)), Rc::new(SendBuffer::new()));
             spawn(outbox.clone().write(|| ())).detach();
             outbox.message(&vec![b'x'; LARGE]);
             outbox.message(b"of no use");

@@ -160,20 +160,20 @@ mod tests {
     #[test]
     fn what_is_told_while_a_record_is_written_goes_with_the_next_one() {
         let executor = start("test", None, || async {
-            let cork = Rc::new(Cork::new());
+            let send_buffer = Rc::new(SendBuffer::new());
             let listener = Listener::bind(0).expect("a port");
             let port = listener.local_addr().expect("an address").port();
             let mut client = TcpStream::connect("127.0.0.1", port).await.expect("connected");
             let writer = listener.accept().await.expect("accepted").split().1;
-            let outbox = Outbox::new(writer, 51, Arc::new(Metrics::new(0)), cork.clone());
-            cork.hold();
+            let outbox = Outbox::new(writer, 51, Arc::new(Metrics::new(0)), send_buffer.clone());
+            send_buffer.hold();
             outbox.message(b"first");
-            cork.mark();
+            send_buffer.mark();
             outbox.message(b"second");
             let before = come(&mut client).await;
-            cork.release_marked(false);
+            send_buffer.release_marked(false);
             let first = come(&mut client).await;
-            cork.release_marked(true);
+            send_buffer.release_marked(true);
             [before, first, come(&mut client).await]
         });
         let frames = [Vec::new(), text_frame(b"first").to_vec(), text_frame(b"second").to_vec()];

@@ -37,7 +37,7 @@ pub struct Views {
     by_table: HashMap<TableId, HashSet<ViewId>>,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    next_incarnation: u64,
+    next_generation: u64,
     encoders: HashMap<IdentityId, Arc<Encoder>>,
     subscription_index: SubscriptionIndex,
     shapes: Shapes,
@@ -84,7 +84,7 @@ impl Views {
             by_table: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            next_incarnation: 1,
+            next_generation: 1,
             encoders: HashMap::new(),
             subscription_index: SubscriptionIndex::default(),
             shapes: Shapes::default(),
@@ -124,7 +124,7 @@ impl Views {
         let plan = plan();
         let layout = Rc::new(self.layout(&plan, catalogue));
         let view = View {
-            generation: self.next_incarnation,
+            generation: self.next_generation,
             record: None,
             plan: plan.clone(),
             layout,
@@ -138,7 +138,7 @@ impl Views {
             asked: plan.bytes + key.len(),
             account: Account::default(),
         };
-        self.next_incarnation += 1;
+        self.next_generation += 1;
         let slot = Some(Slot { key: key.clone(), subscribers: 1, view, source: None });
         let id = match self.free.pop() {
             Some(index) => {

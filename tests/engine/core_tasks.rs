@@ -215,10 +215,10 @@ fn what_a_large_view_that_is_gone_has_left_goes_by_itself() {
     world.settled();
     let over = ProtocolError::new(Kind::Internal, "over");
     world.core.syncer().fail_group(&"g0".into(), &over);
-    assert!(world.core.look().shared.views.has_remains(), "the view is so small that it goes at once");
+    assert!(world.core.look().shared.views.has_deferred_drops(), "the view is so small that it goes at once");
     // Nothing else happens.
     while world.core.work() {}
-    assert!(!world.core.look().shared.views.has_remains(), "it stays until somebody comes");
+    assert!(!world.core.look().shared.views.has_deferred_drops(), "it stays until somebody comes");
 }
 
 #[test]

@@ -347,7 +347,7 @@ impl Core {
 
     /// Whether the thread of a hydration has been told to stop.
     pub fn is_stopped(&self, which: usize) -> bool {
-        let view = self.value.readings()[which].0.request.incarnation;
+        let view = self.value.readings()[which].0.request.generation;
         let thread = self.threads.values().find(|thread| thread.view == view).expect("it reads");
         let (reader, _) = thread.end.as_ref().expect("it has not ended");
         // So long that somebody looks at the flag meanwhile.

@@ -46,7 +46,7 @@ impl World {
                     self.receive(group, tab, usize::MAX)?;
                 }
             }
-            if moved || self.owes() || self.core.is_ready() {
+            if moved || self.owes() || self.core.is_ready() || self.core.is_busy() {
                 continue;
             }
             // What the clock wakes.
