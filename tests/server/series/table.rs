@@ -112,7 +112,7 @@ pub const TABLE: &[(&str, &str, Shows)] = &[
         ANEW,
         Elsewhere("tests/server/metrics.rs", "those_without_room_are_counted"),
     ),
-    ("kelvin_queue_overflows_total", ANEW, Elsewhere("src/server/batch.rs", "a_gap_is_counted")),
+    ("kelvin_queue_overflows_total", ANEW, Elsewhere("src/core/batch.rs", "a_gap_is_counted")),
     ("kelvin_executor_nudges_total", ANEW, Elsewhere("src/server/replication.rs", "nudges_are_counted")),
     (
         "kelvin_log_lines_dropped_total",
