@@ -23,6 +23,10 @@ use crate::replica::gauges::Gauges;
 /// How often upstream is looked at without a reason.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// Longest time a look may take: a catalogue of ten thousands of tables is read in some seconds. A connection
+/// that has taken longer is given up, as it may be dead without a word.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
+
 /// How often slots of older replicas are tried again.
 const CLEANUP: Duration = Duration::from_secs(30);
 
@@ -131,7 +135,9 @@ impl Watch {
             let hinted = executor::timeout(wait, self.hints.recv()).await.is_some();
             let found = if hinted || Instant::now() >= look_due {
                 look_due = Instant::now() + LOOK;
-                self.look(&mut connection, &mut cleanup, &mut told).await
+                let look = self.look(&mut connection, &mut cleanup, &mut told);
+                let late = || Err(Error::Setup("upstream did not answer a look at it in time".into()));
+                executor::timeout(LOOK_LIMIT, look).await.unwrap_or_else(late)
             } else {
                 self.beat(&mut connection, &mut heartbeat).await
             };

@@ -24,6 +24,7 @@ fn each_series_shows_what_was_done() {
         stage,
         tab,
         others: Vec::new(),
+        open: None,
         before: Page::default(),
         calls: 0,
         sent: (0, 0),

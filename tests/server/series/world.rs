@@ -13,6 +13,8 @@ pub struct World {
     pub stage: Stage,
     pub tab: Client,
     pub others: Vec<Client>,
+    /// One whose transaction stays open.
+    pub open: Option<Sql>,
     pub before: Page,
     /// Calls of the app, messages and bytes of the tab, and the log's position, before the present act.
     pub calls: usize,
