@@ -6,7 +6,7 @@ use crate::support::app::{Query, query};
 use crate::support::client::Client;
 use crate::support::key_server::{KeyServer, Reply, set};
 use crate::support::lateness::Lateness;
-use crate::support::server::free_port;
+use crate::support::ports::free_port;
 use crate::support::stage::Stage;
 use crate::support::tokens::Signer;
 use jsonwebtoken::Algorithm;

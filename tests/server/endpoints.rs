@@ -2,7 +2,7 @@
 
 use crate::support::app::{Answer, App, Call, Query, query};
 use crate::support::client::{Client, Event, WAIT};
-use crate::support::server::free_port;
+use crate::support::ports::free_port;
 use crate::support::stage::Stage;
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::http::{self, Incoming};
 use super::mutators::run_all;
+use super::ports::listen;
 use super::sql::Sql;
 
 /// The app's tables.
@@ -218,7 +219,7 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
 impl App {
     /// Starts it beside a database. Its threads end with the process.
     pub fn start(postgres: u16, database: &str) -> App {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let listener = listen();
         let port = listener.local_addr().expect("it is bound").port();
         let shared = Arc::new(Shared::default());
         let (serving, database) = (shared.clone(), database.to_owned());

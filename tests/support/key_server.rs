@@ -1,13 +1,14 @@
 //! Whoever publishes the keys that tokens are signed with: a URL with a JWK set.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::http;
+use super::ports::listen;
 use super::tokens::Signer;
 
 /// What a request for the keys gets.
@@ -49,7 +50,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl KeyServer {
     /// Starts it with the keys of these signers.
     pub fn start(signers: &[&Signer]) -> KeyServer {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let listener = listen();
         let port = listener.local_addr().expect("it is bound").port();
         let state = State { reply: Reply::Status(404), asked: Vec::new() };
         let server = KeyServer { port, state: Arc::new(Mutex::new(state)) };

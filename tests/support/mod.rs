@@ -9,6 +9,7 @@ pub mod key_server;
 pub mod lateness;
 pub mod load;
 pub mod mutators;
+pub mod ports;
 pub mod postgres;
 pub mod proxy;
 pub mod random;

@@ -4,13 +4,14 @@
 //! server listens on a free port of the loopback, and is stopped and removed when the
 //! process ends, however it ends: a shell waits for the end of a pipe that we hold.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kelvin_io::postgres::{Connection, Target, TlsMode, connect};
+
+use super::ports::free_port;
 
 const SETTINGS: &str = "
     listen_addresses = '127.0.0.1'
@@ -103,11 +104,6 @@ fn template() -> PathBuf {
             path
         })
         .clone()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
 }
 
 impl Cluster {

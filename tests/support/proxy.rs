@@ -1,9 +1,11 @@
 //! A slow line between a client and the server.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::ports::listen;
 
 /// Most bytes that are passed on at a time.
 const PORTION: usize = 16 << 10;
@@ -11,7 +13,7 @@ const PORTION: usize = 16 << 10;
 /// Forwards one connection; what the server sends passes at this many bytes per second.
 /// Returns the port to connect to. The threads end with the connection.
 pub fn slow(server: u16, bytes_per_second: u64) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let listener = listen();
     let port = listener.local_addr().expect("it is bound").port();
     thread::spawn(move || {
         let Ok((client, _)) = listener.accept() else { return };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::http;
+use super::ports::free_port;
 
 /// Longest time until a server is ready: it copies a small database.
 const START: Duration = Duration::from_secs(60);
@@ -23,23 +24,6 @@ pub struct Server {
     pub directory: PathBuf,
     settings: Vec<(String, String)>,
     running: Option<(Child, Child)>,
-}
-
-/// Ports below those that the kernel gives to outgoing connections: while a server is not there,
-/// one of those would take its port.
-const PORTS: std::ops::Range<u32> = 12_000..32_000;
-
-/// A port that nobody listens on at the moment.
-pub fn free_port() -> u16 {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(61);
-    loop {
-        let number = first.wrapping_add(NUMBER.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
-        let port = (PORTS.start + number) as u16;
-        if std::net::TcpListener::bind(("::", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A directory of its own for a test.
