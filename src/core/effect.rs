@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::groups::recorder::{LogName, Output};
 use crate::model::catalogue::Catalogue;
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
@@ -20,10 +21,21 @@ pub enum Event {
     Indexed(Arc<Catalogue>),
     /// The read transactions are to begin anew (rule 25).
     Rebegin,
-    /// The present file of the record log lacks something.
-    FillRecords,
-    /// Something was recorded: more may be.
+    /// From now on everything is recorded, under this name. The groups that were restored are there.
+    StartRecords(LogName),
+    /// What [`Effect::Record`] said last is on the disk.
     Recorded,
+    /// The disk does not take it.
+    RecordFailed,
+    /// The disk takes records again.
+    RecordRecovered,
+    /// Some outbox was behind, and is no longer.
+    Drained,
+    /// Time has passed. `clock_zero`: milliseconds since 1970 at zero of the core's clock, as the calendar is now.
+    Tick {
+        /// It may have been set, or the machine asleep.
+        clock_zero: f64,
+    },
 }
 
 /// What a reading reports.
@@ -49,6 +61,10 @@ pub enum Effect {
     },
     /// What a reading reported last has been taken.
     ReadOn(ReadingId),
+    /// Write this to the record log, and say [`Event::Recorded`]. The next comes only then.
+    Record(Vec<Output>),
+    /// Memory is short: forget what the app has answered.
+    ForgetAnswers,
     /// Queries would read by an index.
     WantIndex(IndexRequest),
     /// A batch has failed: say [`Event::Committed`] after a while.

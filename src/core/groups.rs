@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use futures_lite::future::yield_now;
 
-use super::host::RecordQueue;
+use super::recording::RecordQueue;
 use super::state::State;
 use crate::testing::faults::{self, Fault};
 
@@ -37,7 +37,7 @@ fn work_for_a_slice(state: &State) {
         let now = state.now();
         state.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)))
     };
-    while work().is_some() && !state.host.is_over() {}
+    while work().is_some() && !state.is_over() {}
 }
 
 /// Gives up what nobody needs any more.
@@ -54,7 +54,7 @@ pub async fn fill_records(state: Rc<State>) {
         state.signals.fill.wait().await;
         let mut more = true;
         while more {
-            match state.host.record_queue() {
+            match state.record_queue() {
                 // When it takes records again the file is begun anew.
                 RecordQueue::Failed => break,
                 RecordQueue::Long | RecordQueue::Overfull => {
@@ -67,7 +67,7 @@ pub async fn fill_records(state: Rc<State>) {
             let now = state.now();
             while more && !state.torn.get() {
                 more = state.with(|s| s.fill_records(now));
-                if state.host.is_over() {
+                if state.is_over() {
                     break;
                 }
             }

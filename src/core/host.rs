@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::groups::shedding::Excess;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
@@ -37,23 +38,12 @@ pub struct Memory {
     pub of_group: usize,
 }
 
-/// How much waits to be written to the record log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordQueue {
-    /// Little, or nothing is recorded.
-    Short,
-    /// So much that what is not live waits.
-    Long,
-    /// So much that no view is read meanwhile.
-    Overfull,
-    /// The disk takes nothing.
-    Failed,
-}
-
 /// Whoever runs a core.
 pub trait Host {
     /// Milliseconds since the core began.
     fn now(&self) -> f64;
+    /// A slice of work begins.
+    fn begin_slice(&self);
     /// Whether the present slice of work is over. Looks at a clock: not to be asked for every row.
     fn is_over(&self) -> bool;
     /// Takes the commits after `from` up to `to`. `None`: the last of them has not come yet;
@@ -63,6 +53,12 @@ pub trait Host {
     fn open_reader(&self) -> Result<Reader, ReadError>;
     /// Memory of the process.
     fn memory(&self) -> Memory;
-    /// The record log.
-    fn record_queue(&self) -> RecordQueue;
+    /// Bytes that this core has to give up, where there is too little memory.
+    fn excess(&self) -> usize;
+    /// What those have to give up who are connected; `None`: nothing after all.
+    fn excess_in_use(&self) -> Option<Excess>;
+    /// Gives free memory back to the system. Takes milliseconds after a peak.
+    fn give_memory_back(&self);
+    /// Bytes of mutations of a group that wait for the app.
+    fn pushed(&self, group: &str) -> usize;
 }

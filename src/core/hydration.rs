@@ -10,10 +10,11 @@ use futures_lite::FutureExt;
 
 use super::batch::{advance, bring_forward};
 use super::effect::Effect;
-use super::host::{Pressure, RecordQueue};
+use super::host::Pressure;
 use super::hydrations::HydrationId;
 use super::overload;
 use super::reading::{discard, fail, give_up, prepare, read};
+use super::recording::RecordQueue;
 use super::state::State;
 use super::version_lock::Held;
 use crate::groups::reading::{Begun, HydrationRequest};
@@ -36,7 +37,7 @@ async fn start_some(state: &Rc<State>) {
     let slices = state.slices();
     loop {
         let is_tight = state.host.memory().pressure >= Pressure::Tight;
-        let is_overfull = state.host.record_queue() == RecordQueue::Overfull;
+        let is_overfull = state.record_queue() == RecordQueue::Overfull;
         if is_overfull && state.hydrations.can_start(&state.limits.get()) {
             met(Limit::RecordQueue);
         }

@@ -28,6 +28,47 @@ pub struct Limits {
     pub settled_slots: usize,
     /// Rows between looks at the clock.
     pub rows_per_look: u32,
+    /// Of what waits for sockets.
+    pub outboxes: OutboxLimits,
+    /// Of what waits to be recorded.
+    pub records: RecordLimits,
+}
+
+/// Limits of what waits for sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Bytes that may wait before a connection counts as behind. Live pokes are small; this is several seconds of a busy
+    /// view.
+    pub bytes: usize,
+    /// The same while memory is tight: many slow sockets must not be what fills it.
+    pub tight_bytes: usize,
+    /// Bytes of one poke up to which it is collected. What is larger costs its copy anyway.
+    pub collected_bytes: usize,
+    /// Sockets that one slice of work sends to: that comes on top of the slice, and takes some ten microseconds for
+    /// each.
+    pub sends: usize,
+}
+
+impl Default for OutboxLimits {
+    fn default() -> OutboxLimits {
+        OutboxLimits { bytes: 1 << 20, tight_bytes: 64 << 10, collected_bytes: 32 << 10, sends: 100 }
+    }
+}
+
+/// Limits of what waits to be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordLimits {
+    /// Bytes that may wait before the filling of a file pauses: what is live comes first.
+    pub filling_bytes: usize,
+    /// Bytes that may wait before no more views are read: each of them is recorded with its rows. A disk that is slower
+    /// than the readers would otherwise fill the memory.
+    pub waiting_bytes: usize,
+}
+
+impl Default for RecordLimits {
+    fn default() -> RecordLimits {
+        RecordLimits { filling_bytes: 4 << 20, waiting_bytes: 32 << 20 }
+    }
 }
 
 /// Most hydrations under way at a time, however many processors there are.
@@ -55,6 +96,8 @@ impl Limits {
             large_rows: 10_000,
             settled_slots: 64,
             rows_per_look: 16,
+            outboxes: OutboxLimits::default(),
+            records: RecordLimits::default(),
         }
     }
 }

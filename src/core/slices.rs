@@ -2,25 +2,25 @@
 
 use futures_lite::future::yield_now;
 
-use super::host::Host;
+use super::state::State;
 use crate::views::pace::Pace;
 
 /// Rests whenever a slice is over. A slice begins when the task goes on.
-pub struct Slices<'h> {
-    host: &'h dyn Host,
+pub struct Slices<'s> {
+    state: &'s State,
     rows_per_look: u32,
     asked: u32,
 }
 
 impl Slices<'_> {
-    /// Of the slices that the host gives, whose clock is looked at after so many rows.
-    pub fn of(host: &dyn Host, rows_per_look: u32) -> Slices<'_> {
-        Slices { host, rows_per_look, asked: 0 }
+    /// Of the slices that the host gives, whose clock is looked at after some rows.
+    pub fn of(state: &State) -> Slices<'_> {
+        Slices { state, rows_per_look: state.limits.get().rows_per_look, asked: 0 }
     }
 
     /// Rests if the slice is over, looking at the clock each time.
     pub async fn rest_if_over(&self) {
-        if self.host.is_over() {
+        if self.state.is_over() {
             yield_now().await;
         }
     }
@@ -29,7 +29,7 @@ impl Slices<'_> {
 impl Pace for Slices<'_> {
     fn due(&mut self) -> bool {
         self.asked += 1;
-        self.asked.is_multiple_of(self.rows_per_look) && self.host.is_over()
+        self.asked.is_multiple_of(self.rows_per_look) && self.state.is_over()
     }
 
     async fn rest(&mut self) {

@@ -5,12 +5,15 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::connections::Connections;
 use super::effect::Effect;
 use super::host::Host;
 use super::hydrations::Hydrations;
 use super::limits::Limits;
 use super::readings::Readings;
 use super::recent::Recent;
+use super::recording::{RecordQueue, Recording};
+use super::rounds::Rounds;
 use super::signal::Signal;
 use super::slices::Slices;
 use super::tasks::Work;
@@ -18,6 +21,7 @@ use super::version_lock::VersionLock;
 use crate::groups::syncer::Syncer;
 use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
+use crate::protocol::error::ProtocolError;
 use crate::replica::reader::{ReadError, Reader};
 
 /// What tasks wait for.
@@ -37,6 +41,24 @@ pub struct Signals {
     pub recorded: Signal,
 }
 
+/// What a core is made of.
+pub struct Parts {
+    /// Number of the core, for the log.
+    pub index: usize,
+    /// Its groups.
+    pub syncer: Syncer,
+    /// Its connections.
+    pub connections: Rc<Connections>,
+    /// Whoever runs it.
+    pub host: Rc<dyn Host>,
+    /// Its numbers.
+    pub metrics: Arc<Metrics>,
+    /// Its limits.
+    pub limits: Limits,
+    /// Milliseconds after which a hydration is worth a line in the log.
+    pub slow_after: f64,
+}
+
 /// The state of a core. Tasks hold no borrow of it while they rest.
 pub struct State {
     /// Number of the core, for the log.
@@ -49,6 +71,12 @@ pub struct State {
     pub limits: Cell<Limits>,
     /// Milliseconds after which a hydration is worth a line in the log.
     pub slow_after: f64,
+    /// Its connections.
+    pub connections: Rc<Connections>,
+    /// What is written down.
+    pub recording: Recording,
+    /// What time brings.
+    pub rounds: Rounds,
     /// Held by whoever depends on the core's version.
     pub version_lock: VersionLock,
     /// Views that are hydrated, or wait for it.
@@ -61,6 +89,8 @@ pub struct State {
     pub signals: Signals,
     /// A batch has failed half way: the live snapshot is ahead of the groups, and nobody may use it.
     pub torn: Cell<bool>,
+    /// For how many sockets something waited when the slice began.
+    collected: Cell<usize>,
     readers: RefCell<Vec<Reader>>,
     syncer: RefCell<Syncer>,
     effects: RefCell<Vec<Effect>>,
@@ -70,26 +100,25 @@ pub struct State {
 
 impl State {
     /// Of a core that has groups and nothing else.
-    pub fn new(
-        (index, syncer): (usize, Syncer),
-        (host, metrics): (Rc<dyn Host>, Arc<Metrics>),
-        limits: Limits,
-        slow_after: f64,
-    ) -> State {
+    pub fn new(parts: Parts) -> State {
         State {
-            index,
-            host,
-            metrics,
-            limits: Cell::new(limits),
-            slow_after,
+            index: parts.index,
+            host: parts.host,
+            metrics: parts.metrics,
+            limits: Cell::new(parts.limits),
+            slow_after: parts.slow_after,
+            connections: parts.connections,
+            recording: Recording::default(),
+            rounds: Rounds::default(),
             version_lock: VersionLock::default(),
             hydrations: Hydrations::default(),
             readings: Readings::default(),
             recent: RefCell::default(),
             signals: Signals::default(),
             torn: Cell::new(false),
+            collected: Cell::new(0),
             readers: RefCell::default(),
-            syncer: RefCell::new(syncer),
+            syncer: RefCell::new(parts.syncer),
             effects: RefCell::default(),
             spawned: RefCell::default(),
             broken: Cell::new(false),
@@ -106,12 +135,73 @@ impl State {
         Call { state: self, syncer: Some(self.syncer.borrow_mut()), within: std::thread::panicking() }
     }
 
-    /// Takes what is to be recorded, which changes nothing else.
-    pub fn with_records<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> T {
+    /// What is told from now on is recorded first. To be called before anything that may change the groups, and
+    /// followed by [`State::record`].
+    pub fn hold(&self) {
+        if self.recording.is_on() {
+            self.connections.send_buffer.hold();
+        }
+    }
+
+    /// Has recorded what was done since the last call; what was told may go if that is nothing.
+    pub fn record(&self) {
+        if self.is_broken() {
+            return self.connections.send_buffer.drop_held();
+        }
         let mut call = self.call();
-        let out = f(&mut call);
+        let output = call.take_records(self.now());
+        if call.is_filling() {
+            self.signals.fill.raise();
+        }
         call.end();
-        out
+        if !self.recording.is_on() {
+            return;
+        }
+        match output {
+            // The next file says all of it.
+            _ if self.recording.has_failed() => self.connections.send_buffer.drop_held(),
+            Some(output) => self.recording.push(output, self.now()),
+            None => {}
+        }
+        self.begin_to_record();
+    }
+
+    fn begin_to_record(&self) {
+        if let Some(outputs) = self.recording.begin() {
+            self.effect(Effect::Record(outputs));
+            self.connections.send_buffer.mark();
+        }
+        if !self.recording.is_behind() {
+            self.connections.send_buffer.release_marked(true);
+        }
+        self.go_on_with_drained();
+    }
+
+    /// What was to be recorded is: what was told before that may go.
+    pub fn recorded(&self) {
+        if self.is_broken() {
+            return;
+        }
+        self.recording.written();
+        self.connections.send_buffer.release_marked(!self.recording.is_behind());
+        self.begin_to_record();
+        self.signals.recorded.raise();
+        if self.hydrations.can_start(&self.limits.get()) {
+            self.signals.hydrate.raise();
+        }
+    }
+
+    /// The disk does not take records: nobody is told what is not recorded, and clients come back when it does.
+    pub fn record_failed(&self, why: &ProtocolError) {
+        self.recording.fail();
+        self.connections.send_buffer.drop_held();
+        self.connections.fail_all(why);
+        self.connections.send_buffer.release_marked(true);
+    }
+
+    /// How much waits to be recorded.
+    pub fn record_queue(&self) -> RecordQueue {
+        self.recording.queue(&self.limits.get().records)
     }
 
     fn follow_up(&self) {
@@ -127,6 +217,12 @@ impl State {
         if self.hydrations.can_start(&self.limits.get()) {
             self.signals.hydrate.raise();
         }
+    }
+
+    /// Nobody may be told anything of what the groups are now.
+    pub fn abandon(&self) {
+        self.broken.set(true);
+        self.connections.send_buffer.drop_held();
     }
 
     /// A call into the groups has panicked. What it changed many share, and it may be left half done.
@@ -149,9 +245,35 @@ impl State {
         self.host.now()
     }
 
+    /// A slice of work begins.
+    pub fn begin_slice(&self) {
+        self.host.begin_slice();
+        self.collected.set(self.connections.send_buffer.collected());
+        self.connections.send_buffer.close();
+    }
+
+    /// It is over: what was collected is sent.
+    pub fn end_slice(&self) {
+        self.connections.send_buffer.open();
+        self.go_on_with_drained();
+    }
+
+    /// Has those go on who were sent nothing more because they were behind.
+    pub fn go_on_with_drained(&self) {
+        let drained = self.connections.send_buffer.take_drained();
+        if !drained.is_empty() {
+            self.with(|s| drained.into_iter().for_each(|id| s.drained(id)));
+        }
+    }
+
+    /// Whether it has to end. Looks at a clock: not to be asked for every row.
+    pub fn is_over(&self) -> bool {
+        self.host.is_over() || self.connections.send_buffer.is_full(self.collected.get())
+    }
+
     /// The slices of a task.
     pub fn slices(&self) -> Slices<'_> {
-        Slices::of(&*self.host, self.limits.get().rows_per_look)
+        Slices::of(self)
     }
 
     /// Has something performed.
@@ -225,7 +347,7 @@ impl DerefMut for Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if !self.within && std::thread::panicking() {
-            self.state.broken.set(true);
+            self.state.abandon();
         } else if self.syncer.take().is_some() {
             self.state.follow_up();
         }

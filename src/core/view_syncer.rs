@@ -1,22 +1,21 @@
 //! A view-syncer core as a value.
 
 use std::cell::Ref;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_lite::FutureExt;
 
 use super::effect::{Effect, Event, Reported};
-use super::host::Host;
 use super::limits::Limits;
-use super::state::{Call, State};
+use super::recording::{self, RecordQueue};
+use super::state::{Call, Parts, State};
 use super::tasks::{TaskId, Tasks};
 use super::{batch, groups, hydration};
 use crate::groups::reading::Reading;
-use crate::groups::recorder::Output;
 use crate::groups::syncer::Syncer;
 use crate::model::catalogue::Catalogue;
-use crate::observe::metrics::Metrics;
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::panics;
 use crate::views::view::ViewId;
@@ -28,14 +27,9 @@ pub struct ViewSyncer {
 }
 
 impl ViewSyncer {
-    /// A core that has these groups. `slow_after`: milliseconds after which a hydration is slow.
-    pub fn new(
-        (index, syncer): (usize, Syncer),
-        (host, metrics): (Rc<dyn Host>, Arc<Metrics>),
-        limits: Limits,
-        slow_after: f64,
-    ) -> ViewSyncer {
-        let state = Rc::new(State::new((index, syncer), (host, metrics), limits, slow_after));
+    /// A core that has groups and nothing else.
+    pub fn new(parts: Parts) -> ViewSyncer {
+        let state = Rc::new(State::new(parts));
         let mut core = ViewSyncer { state: state.clone(), tasks: Tasks::default() };
         core.spawn("batches", batch::run(state.clone()));
         core.spawn("the work of groups", groups::work(state.clone()));
@@ -51,7 +45,10 @@ impl ViewSyncer {
 
     /// Calls into the groups. The call must not wait, and must not come back here.
     pub fn with<T>(&mut self, f: impl FnOnce(&mut Syncer) -> T) -> T {
-        self.state.with(f)
+        self.state.hold();
+        let out = self.state.with(f);
+        self.state.record();
+        out
     }
 
     /// The groups, as they are.
@@ -60,13 +57,15 @@ impl ViewSyncer {
     }
 
     /// The groups, for one call.
-    pub fn groups(&self) -> Call<'_> {
-        self.state.call()
+    pub fn groups(&self) -> Entry<'_> {
+        self.state.hold();
+        Entry(Some(self.state.call()), &self.state)
     }
 
     /// Other limits, from now on.
     pub fn limit(&mut self, limits: Limits) {
         self.state.limits.set(limits);
+        self.state.connections.send_buffer.limit(limits.outboxes);
     }
 
     /// Its limits.
@@ -74,36 +73,35 @@ impl ViewSyncer {
         self.state.limits.get()
     }
 
-    /// What is to be recorded of what was done since the last call. `now`: the core's clock, in milliseconds.
-    pub fn take_records(&mut self, now: f64) -> Option<Output> {
-        self.state.with_records(|syncer| {
-            let output = syncer.take_records(now);
-            if syncer.is_filling() {
-                self.state.signals.fill.raise();
-            }
-            output
-        })
-    }
-
     /// Takes an event.
     pub fn handle(&mut self, event: Event) {
-        let signals = &self.state.signals;
+        let state = &self.state;
         match event {
+            // Nothing of the groups has changed.
             Event::Committed => {
-                signals.commits.raise();
-                signals.batch.raise();
+                state.signals.commits.raise();
+                state.signals.batch.raise();
             }
+            Event::Recorded => state.recorded(),
             Event::Read(id, report) => self.reported(id, report),
             Event::Indexed(catalogue) => {
                 self.tasks.spawn("a catalogue", Box::pin(take_catalogue(self.state.clone(), catalogue)));
             }
             Event::Rebegin => self.tasks.spawn("a snapshot", Box::pin(rebegin(self.state.clone()))),
-            Event::FillRecords => signals.fill.raise(),
-            Event::Recorded => {
-                signals.recorded.raise();
-                if self.state.hydrations.can_start(&self.state.limits.get()) {
-                    signals.hydrate.raise();
-                }
+            Event::StartRecords(name) => {
+                state.recording.start();
+                self.with(|s| s.shared.recorder.start(name));
+            }
+            Event::RecordFailed => state.record_failed(&recording::refusal()),
+            Event::RecordRecovered => {
+                state.recording.recovered();
+                self.with(|s| s.restart_records());
+            }
+            Event::Drained => state.go_on_with_drained(),
+            Event::Tick { clock_zero } => {
+                state.hold();
+                state.rounds.tick(state, clock_zero);
+                state.record();
             }
         }
     }
@@ -117,6 +115,21 @@ impl ViewSyncer {
                 }
             }
         }
+    }
+
+    /// A slice of work begins: what is sent is collected until it is over.
+    pub fn begin_slice(&mut self) {
+        self.state.begin_slice();
+    }
+
+    /// It is over.
+    pub fn end_slice(&mut self) {
+        self.state.end_slice();
+    }
+
+    /// Whether it has to end.
+    pub fn is_over(&self) -> bool {
+        self.state.is_over()
     }
 
     /// Whether there is something to go on with.
@@ -136,7 +149,9 @@ impl ViewSyncer {
 
     /// Goes on, for a slice, with a task that is ready.
     pub fn run(&mut self, task: TaskId) -> Option<&'static str> {
+        self.state.hold();
         let what = self.tasks.run(task);
+        self.state.record();
         for (what, work) in self.state.take_spawned() {
             self.tasks.spawn(what, work);
         }
@@ -153,6 +168,11 @@ impl ViewSyncer {
         self.state.is_broken()
     }
 
+    /// Nobody is told anything any more of what is there.
+    pub fn abandon(&mut self) {
+        self.state.abandon();
+    }
+
     /// How many hydrations are under way.
     pub fn hydrating(&self) -> usize {
         self.state.hydrations.running()
@@ -161,6 +181,11 @@ impl ViewSyncer {
     /// What is being read for hydrations, and whether it is sent meanwhile.
     pub fn readings(&self) -> Vec<(Reading, bool)> {
         self.state.hydrations.list()
+    }
+
+    /// How much waits to be recorded.
+    pub fn record_queue(&self) -> RecordQueue {
+        self.state.record_queue()
     }
 
     /// Whether somebody depends on the version of the core: a batch is half way, or a view joins.
@@ -181,6 +206,30 @@ impl ViewSyncer {
     /// Takes it back.
     pub fn give_reader_back(&mut self, reader: Reader) {
         self.state.give_reader_back(reader);
+    }
+}
+
+/// A call into the groups from outside: what it changes is recorded.
+pub struct Entry<'s>(Option<Call<'s>>, &'s State);
+
+impl Deref for Entry<'_> {
+    type Target = Syncer;
+
+    fn deref(&self) -> &Syncer {
+        self.0.as_ref().expect("there until the end")
+    }
+}
+
+impl DerefMut for Entry<'_> {
+    fn deref_mut(&mut self) -> &mut Syncer {
+        self.0.as_mut().expect("there until the end")
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        self.1.record();
     }
 }
 

@@ -21,13 +21,13 @@ use super::handover::Handover;
 use super::handshakes::Handshakes;
 use super::host::ServerHost;
 use super::inbox::Inbound;
-use super::outbox::Outbox;
+use super::messages::Pushes;
 use super::pace::{CorePace, CpuClock};
 use super::reading_threads::ReadingThreads;
 use super::record_files;
 use super::records::{self, Completed, Records};
-use super::send_buffer::SendBuffer;
 use super::session::Session;
+use super::sockets::ServerSockets;
 use super::status::Status;
 use super::supervise::Supervisor;
 use super::warnings::Warnings;
@@ -35,10 +35,12 @@ use super::{driver, rounds};
 use crate::backend::answers::Answers;
 use crate::backend::call::Caller;
 use crate::backend::clean_up::CleanUps;
-use crate::backend::push::Queue;
 use crate::config::Config;
+use crate::core::connections::Connections;
 use crate::core::effect::ReadingId;
 use crate::core::limits::Limits;
+use crate::core::send_buffer::SendBuffer;
+use crate::core::state;
 use crate::core::view_syncer::ViewSyncer;
 use crate::cvr::recovered::Recovered;
 use crate::groups::recorder::LogName;
@@ -79,6 +81,7 @@ pub enum Control {
 
 /// One view-syncer core.
 pub struct Core {
+    this: Weak<Core>,
     /// Its number, from 0.
     pub index: usize,
     /// Hears of the end of its parts.
@@ -100,13 +103,11 @@ pub struct Core {
     /// Verifies tokens.
     pub authenticator: Authenticator,
     /// Open connections of all groups, and those that have not joined one yet.
-    pub sessions: RefCell<HashMap<ConnectionId, Rc<Outbox>>>,
+    pub connections: Rc<Connections>,
     /// Connections that were initialised, for the checks that are repeated.
     pub live: RefCell<HashMap<ConnectionId, Weak<Session>>>,
-    /// The newest connection of each tab, by group and client.
-    pub tabs: RefCell<HashMap<(String, String), ConnectionId>>,
     /// Mutations on their way to the app, by group.
-    pub pushes: RefCell<HashMap<Rc<str>, Queue>>,
+    pub pushes: Rc<Pushes>,
     /// Results that the app may forget, by group.
     pub clean_ups: RefCell<HashMap<Rc<str>, CleanUps>>,
     /// Commits to come.
@@ -117,10 +118,8 @@ pub struct Core {
     pub readings: RefCell<HashMap<ReadingId, Sender<()>>>,
     /// Where sockets are read into; borrowed only within a poll.
     pub scratch: RefCell<Vec<u8>>,
-    /// Collects what goes out to its sockets.
-    pub send_buffer: Rc<SendBuffer>,
     /// What is written down.
-    pub records: Rc<Records>,
+    pub records: Records,
     /// Memory of the process.
     pub budget: Arc<Budget>,
     /// What clients have sent and is not handled.
@@ -185,19 +184,22 @@ impl Core {
         let directory = record_files::directory(&parts.config.replica_file);
         let mode = parts.config.record_mode;
         let cores = parts.peers.len();
-        let records = Rc::new(Records::new(mode, directory, cores, parts.completed));
-        let (commits, send_buffer, started) = (Rc::new(parts.commits), Rc::new(SendBuffer::new()), now());
+        let records = Records::new(mode, directory, cores, parts.completed);
+        let (commits, pushes, started) = (Rc::new(parts.commits), Rc::<Pushes>::default(), now());
+        let limits = Limits::of(std::thread::available_parallelism().map_or(1, usize::from), cores);
+        let send_buffer = SendBuffer::new(Rc::new(ServerSockets::new(started)), limits.outboxes);
         let host = ServerHost {
             config: parts.config.clone(),
             started,
             commits: commits.clone(),
             budget: parts.budget.clone(),
-            records: records.clone(),
-            send_buffer: send_buffer.clone(),
-            slice: Cell::new((started, 0)),
+            cores,
+            pushes: pushes.clone(),
+            slice: Cell::new(started),
         };
         let warnings = Rc::new(Warnings::new(parts.index));
-        Rc::new(Core {
+        Rc::new_cyclic(|this| Core {
+            this: this.clone(),
             index: parts.index,
             supervisor: parts.supervisor,
             caller: Caller::new(parts.config.app.clone()),
@@ -208,16 +210,14 @@ impl Core {
             metrics: parts.metrics,
             status: parts.status,
             peers: parts.peers,
-            sessions: RefCell::default(),
+            connections: Rc::new(Connections::new(Rc::new(send_buffer))),
             live: RefCell::default(),
-            tabs: RefCell::default(),
-            pushes: RefCell::default(),
+            pushes,
             clean_ups: RefCell::default(),
             commits,
             reading_threads: ReadingThreads::new(parts.index),
             readings: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
-            send_buffer,
             records,
             budget: parts.budget,
             inbound: Rc::default(),
@@ -227,7 +227,7 @@ impl Core {
             recovered: Cell::new(Some(parts.recovered)),
             index_requests: parts.index_requests,
             host: Rc::new(host),
-            limits: Limits::of(std::thread::available_parallelism().map_or(1, usize::from), cores),
+            limits,
             view_syncer: RefCell::new(None),
             rebegins: RefCell::new(None),
             driven: Cell::new(false),
@@ -257,8 +257,16 @@ impl Core {
             syncer.purge_by(rule);
         }
         let slow_after = self.config.log.slow_hydrate.as_secs_f64() * 1000.0;
-        let (of, host) = ((self.index, syncer), (self.host.clone() as Rc<_>, self.metrics.clone()));
-        *self.view_syncer.borrow_mut() = Some(ViewSyncer::new(of, host, self.limits, slow_after));
+        let parts = state::Parts {
+            index: self.index,
+            syncer,
+            connections: self.connections.clone(),
+            host: self.host.clone(),
+            metrics: self.metrics.clone(),
+            limits: self.limits,
+            slow_after,
+        };
+        *self.view_syncer.borrow_mut() = Some(ViewSyncer::new(parts));
         self.restore(start.replica_version).await;
         let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };
         records::start(self, name);

@@ -83,9 +83,9 @@ async fn beat(core: Rc<Core>) {
 
 /// Closes every connection in the way that makes clients come back.
 async fn drain(core: &Rc<Core>) {
-    let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
-    sessions.iter().for_each(|outbox| outbox.close());
-    if !sessions.is_empty() {
+    let open = core.connections.all();
+    open.iter().for_each(|outbox| outbox.close());
+    if !open.is_empty() {
         sleep(DRAIN).await;
     }
     // Those whose requests were being read close as soon as they see that the core is to end.

@@ -39,16 +39,19 @@ pub async fn commits(core: Rc<Core>) {
 
 /// Lets the core go on until there is nothing to do. One task at a time does it.
 async fn drive(core: &Rc<Core>) {
-    while core.work_for_a_slice(|effect| perform(core, effect)) {
+    while core.work_for_a_slice() {
         yield_now().await;
     }
     core.end_driving();
 }
 
-fn perform(core: &Rc<Core>, effect: Effect) {
+/// Performs what the core wants.
+pub fn perform(core: &Rc<Core>, effect: Effect) {
     match effect {
         Effect::Read { id, reader, job, .. } => read(core, id, reader, *job),
         Effect::ReadOn(id) => core.read_on(id),
+        Effect::Record(outputs) => core.records.write(outputs),
+        Effect::ForgetAnswers => core.answers.borrow_mut().clear(),
         // A core 0 that is busy hears of it from the next view of the kind.
         Effect::WantIndex(index_request) => drop(core.index_requests.try_send(index_request)),
         Effect::RetryBatch => {

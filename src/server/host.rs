@@ -9,19 +9,16 @@ use kelvin_io::executor::now;
 
 use super::budget::Budget;
 use super::commit_queue::CommitReceiver;
-use super::records::Records;
-use super::send_buffer::SendBuffer;
+use super::messages::Pushes;
+use crate::backend::push::Queue;
 use crate::config::Config;
-use crate::core::host::{Commits, Host, Memory, RecordQueue};
+use crate::core::host::{Commits, Host, Memory, Pressure};
+use crate::groups::shedding::Excess;
 use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
 
 /// How long a core works before it lets its other tasks run.
 const SLICE: Duration = Duration::from_micros(500);
-
-/// Sockets that one slice of work sends to: that comes on top of the slice, and takes some ten
-/// microseconds for each.
-const MAX_SENDS: usize = 100;
 
 /// The server, as a core sees it.
 pub struct ServerHost {
@@ -33,19 +30,12 @@ pub struct ServerHost {
     pub commits: Rc<CommitReceiver>,
     /// Memory of the process.
     pub budget: Arc<Budget>,
-    /// What is written down.
-    pub records: Rc<Records>,
-    /// Collects what goes out.
-    pub send_buffer: Rc<SendBuffer>,
-    /// When the present slice began, and for how many sockets something waited then.
-    pub slice: Cell<(Instant, usize)>,
-}
-
-impl ServerHost {
-    /// A slice begins.
-    pub fn begin(&self) {
-        self.slice.set((now(), self.send_buffer.collected()));
-    }
+    /// Cores of the process, which share it.
+    pub cores: usize,
+    /// Mutations on their way to the app.
+    pub pushes: Rc<Pushes>,
+    /// When the present slice began.
+    pub slice: Cell<Instant>,
 }
 
 impl Host for ServerHost {
@@ -53,10 +43,12 @@ impl Host for ServerHost {
         now().saturating_duration_since(self.started).as_secs_f64() * 1000.0
     }
 
+    fn begin_slice(&self) {
+        self.slice.set(now());
+    }
+
     fn is_over(&self) -> bool {
-        let (began, collected) = self.slice.get();
-        now().saturating_duration_since(began) >= SLICE
-            || self.send_buffer.collected() >= collected + MAX_SENDS
+        now().saturating_duration_since(self.slice.get()) >= SLICE
     }
 
     fn take_commits(&self, from: StateVersion, to: StateVersion) -> Option<Commits> {
@@ -74,7 +66,31 @@ impl Host for ServerHost {
         Memory { pressure: budget.pressure(), of_view: budget.of_view(), of_group: budget.of_group() }
     }
 
-    fn record_queue(&self) -> RecordQueue {
-        self.records.queue()
+    fn excess(&self) -> usize {
+        self.budget.excess() / self.cores
+    }
+
+    fn excess_in_use(&self) -> Option<Excess> {
+        let (budget, cores) = (&self.budget, self.cores);
+        // What hydrations gave up a moment ago is no reason to send anybody away: the system has it back now, or will.
+        kelvin_io::memory::give_back();
+        budget.look_again();
+        if budget.pressure() < Pressure::Full {
+            return None;
+        }
+        if budget.stays_full() {
+            let in_use = budget.in_use().max(budget.held()) / cores;
+            return Some(Excess { bytes: budget.excess() / cores, in_use, stays: true });
+        }
+        let bytes = budget.excess_in_use() / cores;
+        (bytes > 0).then(|| Excess { bytes, in_use: budget.in_use() / cores, stays: false })
+    }
+
+    fn give_memory_back(&self) {
+        kelvin_io::memory::give_back();
+    }
+
+    fn pushed(&self, group: &str) -> usize {
+        self.pushes.borrow().get(group).map_or(0, Queue::bytes)
     }
 }

@@ -16,7 +16,7 @@ use kelvin_io::websocket::{
 use super::core::Core;
 use super::frame_rates::{FrameRates, Pause};
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outlet::Outlet;
 use super::overload;
 use super::session::Session;
 use crate::protocol::downstream;
@@ -108,7 +108,7 @@ async fn next_frame(
 }
 
 /// Takes what comes after the end, no faster than messages are taken, until the peer, or the writer, has had enough.
-pub async fn discard(core: &Core, outbox: &Outbox, mut reader: ReadHalf) {
+pub async fn discard(core: &Core, outbox: &Outlet, mut reader: ReadHalf) {
     let mut chunk = vec![0u8; DISCARD];
     let mut rates = FrameRates::default();
     while let Ok(count @ 1..) = reader.read(&mut chunk).await {

@@ -1,5 +1,7 @@
 //! What a connection's messages do (`docs/spec/sync-protocol.md` §7).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
@@ -36,6 +38,9 @@ const PUSH_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 /// Bytes of mutations that wait for the app, over all groups of a core: an app that is away must not
 /// fill the memory.
 const MAX_PUSHED: usize = 64 << 20;
+
+/// Mutations on their way to the app, by group.
+pub type Pushes = RefCell<HashMap<Rc<str>, Queue>>;
 
 /// Handles one message. An error ends the connection.
 pub async fn handle(session: &Rc<Session>, message: &str) -> Result<(), ProtocolError> {
@@ -158,7 +163,7 @@ fn arrival(session: &Session) -> Arrival {
         },
         profile_id: session.request.profile_id.clone(),
         base_cookie: session.base_cookie,
-        sink: session.outbox.clone(),
+        sink: session.outbox.shared(),
     }
 }
 
@@ -437,7 +442,7 @@ fn is_other_user(core: &Core, batch: &Batch, outcome: &push::Outcome) -> bool {
 /// Tells the current connection of a client; nobody if it has none.
 fn tell(core: &Core, group: &str, client: &str, error: &ProtocolError) {
     let connection = core.with(|s| s.connection_of(group, client)).flatten();
-    let outbox = connection.and_then(|id| core.sessions.borrow().get(&id).cloned());
+    let outbox = connection.and_then(|id| core.connections.get(id));
     if let Some(outbox) = outbox {
         crate::info!(client = client, group = group, kind = error.kind.name(); "a push failed: {}", error.message);
         outbox.fail(error);

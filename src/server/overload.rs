@@ -1,13 +1,9 @@
 //! What a core does when it is asked for more than it has room for (decision 008).
 
-use std::rc::Rc;
-
 use super::core::Core;
 use super::warnings::Warning;
-use crate::backend::push::Queue;
 use crate::core::host::Pressure;
 use crate::core::overload::{BACK_AFTER, no_memory, overloaded};
-use crate::groups::shedding::Excess;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
 
@@ -25,7 +21,7 @@ pub fn most_connections(files: usize, cores: usize) -> usize {
 
 /// Why a connection is not let in, if it is not.
 pub fn refusal(core: &Core, request: &ConnectRequest) -> Option<ProtocolError> {
-    if core.sessions.borrow().len() >= core.most_connections {
+    if core.connections.len() >= core.most_connections {
         let message = "the server has as many connections as it takes; it is tried again";
         let most = core.most_connections;
         core.warnings
@@ -54,55 +50,6 @@ fn refused(core: &Core, error: ProtocolError) -> Option<ProtocolError> {
 pub fn too_much_inbound() -> ProtocolError {
     let message = "the server has more messages of clients than it can handle; they are sent again";
     ProtocolError::overloaded(message, BACK_AFTER)
-}
-
-/// Gives up what is cheapest to lose, for as long as memory is short. Called by the core's clock.
-pub fn shed(core: &Rc<Core>) {
-    let pressure = core.budget.pressure();
-    core.send_buffer.set_tight(pressure >= Pressure::Tight);
-    if pressure == Pressure::Calm || core.with(|s| s.shared.views.has_deferred_drops()) != Some(false) {
-        return;
-    }
-    let pace = core.pace("giving up what is cheapest to lose");
-    let (now, bytes) = (core.clock(), core.budget.excess() / core.peers.len().max(1));
-    core.with(|s| s.drop_encoded());
-    core.answers.borrow_mut().clear();
-    let mut shed = core.with(|s| s.shed_idle(bytes)).unwrap_or_default();
-    if shed == 0 {
-        shed = core.with(|s| s.shed_large(bytes)).unwrap_or_default();
-    }
-    if shed == 0 {
-        shed = core.with(|s| s.shed_unwanted()).unwrap_or_default();
-    }
-    if shed == 0
-        && pressure == Pressure::Full
-        && let Some(excess) = excess_in_use(core)
-    {
-        let error = no_memory(&now.to_string());
-        let waiting = |group: &str| core.pushes.borrow().get(group).map_or(0, Queue::bytes);
-        shed = core.with(|s| s.shed_connected(excess, waiting, &error, now)).unwrap_or_default();
-    }
-    core.metrics.shed_for_load(shed);
-    pace.end();
-    // What is free now lies in pages that the system could have back.
-    kelvin_io::memory::give_back();
-}
-
-/// What those have to give up who are connected; `None`: what hydrations gave up a moment ago is no reason to send
-/// anybody away, for the system has it back now, or will.
-fn excess_in_use(core: &Core) -> Option<Excess> {
-    kelvin_io::memory::give_back();
-    let (budget, cores) = (&core.budget, core.peers.len().max(1));
-    budget.look_again();
-    if budget.pressure() < Pressure::Full {
-        return None;
-    }
-    if budget.stays_full() {
-        let in_use = budget.in_use().max(budget.held()) / cores;
-        return Some(Excess { bytes: budget.excess() / cores, in_use, stays: true });
-    }
-    let bytes = budget.excess_in_use() / cores;
-    (bytes > 0).then(|| Excess { bytes, in_use: budget.in_use() / cores, stays: false })
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
-//! Writes what a core records, before what was sent meanwhile leaves (rule 23).
+//! Writes what a core records (rule 23).
 //!
-//! While a write is under way, what is recorded collects, and what is sent is held: the next write
-//! takes all of it (group commit). The record of a batch is one append, which begins as soon as it
-//! is known; a task per core does all else. A disk that fails stops the core's
-//! groups, with a reason, until it takes a whole new file.
+//! The record of a batch is one append, which begins as soon as it
+//! is known; a task per core does all else. The core says what comes next when it has heard that the last is written.
 
 mod recovery;
 
@@ -13,45 +11,21 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 use kelvin_io::append_file::AppendFile;
 use kelvin_io::channel::{Receiver, Sender, bounded};
-use kelvin_io::executor::{blocking, now, spawn};
+use kelvin_io::executor::{blocking, spawn};
 
-use self::recovery::{fail, recover, refusal};
+use self::recovery::{fail, recover};
 use super::core::Core;
 use super::record_files;
 use crate::config::RecordMode;
 use crate::core::effect::Event;
-use crate::core::host::RecordQueue;
-use crate::cvr::frame::MAX_PAYLOAD;
 use crate::groups::recorder::{LogName, Output};
-use crate::protocol::error::ProtocolError;
-
-/// Bytes that may wait to be written before the filling of a file pauses: what is live comes first.
-const MAX_FILLING: usize = 4 << 20;
-
-/// Bytes that may wait before no more views are read: each of them is recorded with its rows. A
-/// disk that is slower than the readers would otherwise fill the memory.
-const MAX_WAITING: usize = 32 << 20;
-
-/// Time between warnings of what is not recorded.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Cores whose present file is complete, over the process.
 pub type Completed = Arc<AtomicUsize>;
-
-/// What becomes of the present file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writing {
-    Nothing,
-    /// An append of so many bytes is under way. Whoever looks first when it is done lets go what waits for it.
-    Begun(usize),
-    /// The writing task does more than that.
-    Whole,
-}
 
 /// The record log of one core.
 pub struct Records {
@@ -59,21 +33,17 @@ pub struct Records {
     directory: PathBuf,
     cores: usize,
     completed: Completed,
-    name: Cell<Option<LogName>>,
+    /// What the writing task is to write.
     waiting: RefCell<Vec<Output>>,
-    waiting_bytes: Cell<usize>,
     /// The present file; not while it is written with more than one append.
     file: RefCell<Option<AppendFile>>,
-    writing: Cell<Writing>,
+    /// An append of so many bytes is under way. Whoever looks first when it is done tells the core.
+    begun: Cell<Option<usize>>,
     /// Why what was begun has failed.
     broken: RefCell<Option<io::Error>>,
-    failed: Cell<bool>,
     /// Number of the present file, and whether one was complete.
     sequence: Cell<u64>,
     was_complete: Cell<bool>,
-    /// What has not been recorded since that was said last.
-    unrecorded: Cell<usize>,
-    said_at: Cell<Option<Instant>>,
     signal: (Sender<()>, Receiver<()>),
 }
 
@@ -85,73 +55,24 @@ impl Records {
             directory,
             cores,
             completed,
-            name: Cell::new(None),
             waiting: RefCell::default(),
-            waiting_bytes: Cell::new(0),
             file: RefCell::default(),
-            writing: Cell::new(Writing::Nothing),
+            begun: Cell::new(None),
             broken: RefCell::default(),
-            failed: Cell::new(false),
             sequence: Cell::new(0),
             was_complete: Cell::new(false),
-            unrecorded: Cell::new(0),
-            said_at: Cell::new(None),
             signal: bounded(1),
         }
     }
 
-    /// Whether something is recorded.
-    pub fn is_on(&self) -> bool {
-        self.name.get().is_some()
-    }
-
-    /// Whether what is sent now has to wait for a write.
-    pub fn is_behind(&self) -> bool {
-        self.writing.get() != Writing::Nothing || self.waiting_bytes.get() > 0
-    }
-
-    /// How much waits to be written.
-    pub fn queue(&self) -> RecordQueue {
-        match self.waiting_bytes.get() {
-            _ if self.failed.get() => RecordQueue::Failed,
-            bytes if bytes > MAX_WAITING => RecordQueue::Overfull,
-            bytes if bytes > MAX_FILLING => RecordQueue::Long,
-            _ => RecordQueue::Short,
+    /// Has this written. What is one append to the present file is begun at once, so that it is under way while the
+    /// clients of a batch are told.
+    pub fn write(&self, outputs: Vec<Output>) {
+        if let Err(outputs) = self.begin(outputs) {
+            self.waiting.replace(outputs);
         }
-    }
-
-    /// Why no groups are served at present, if they are not.
-    pub fn refusal(&self) -> Option<ProtocolError> {
-        self.failed.get().then(refusal)
-    }
-
-    /// Takes what has to be written.
-    pub fn push(&self, output: Output) {
-        if output.unrecorded > 0 {
-            self.say_unrecorded(output.unrecorded);
-        }
-        self.waiting_bytes.set(self.waiting_bytes.get() + output.len().max(1));
-        self.waiting.borrow_mut().push(output);
+        // In any case: the task may wait for the end of another append, which nobody tells it when it was seen here.
         self.wake_writer();
-    }
-
-    /// Some views or groups are not recorded. Said at once, and then no more than once in a while: a client can
-    /// bring it about again and again.
-    fn say_unrecorded(&self, count: usize) {
-        let count = self.unrecorded.get() + count;
-        self.unrecorded.set(count);
-        let is_due = self.said_at.get().is_none_or(|at| now().saturating_duration_since(at) >= SAY_AGAIN);
-        if !is_due {
-            return;
-        }
-        self.said_at.set(Some(now()));
-        self.unrecorded.set(0);
-        crate::warn!(
-            count = count;
-            "some client groups or views are not recorded, since a key of a row, or what a group asks for, is larger \
-             than {MAX_PAYLOAD} bytes together: after a restart their clients are sent everything anew. Queries \
-             with smaller arguments, or fewer of them, help"
-        );
     }
 
     fn wake_writer(&self) {
@@ -159,45 +80,25 @@ impl Records {
         let _ = self.signal.0.try_send(());
     }
 
-    /// Begins to write what waits, if that is one append to the present file; the writing task does
-    /// the rest. So the write is under way while the clients of a batch are told.
-    pub fn begin(&self) -> bool {
-        if self.writing.get() != Writing::Nothing || self.waiting.borrow().is_empty() {
-            return false;
-        }
-        let begun = self.begin_one();
-        match begun {
-            Some(length) => {
-                self.waiting_bytes.set(0);
-                self.writing.set(Writing::Begun(length));
-            }
-            // It may still wait for what is done: its completion was taken by whoever saw it first, so
-            // no event of the ring tells it.
-            None => self.wake_writer(),
-        }
-        begun.is_some()
-    }
-
-    /// The length of what was begun.
-    fn begin_one(&self) -> Option<usize> {
-        let mut waiting = self.waiting.borrow_mut();
+    /// `Err`: it is more than one append, or none can be begun.
+    fn begin(&self, mut outputs: Vec<Output>) -> Result<(), Vec<Output>> {
         let is_plain =
             |output: &Output| output.next.is_none() && !output.complete && !output.bytes.is_empty();
-        if self.mode != RecordMode::Written || waiting.len() != 1 || !is_plain(&waiting[0]) {
-            return None;
+        if self.mode != RecordMode::Written || outputs.len() != 1 || !is_plain(&outputs[0]) {
+            return Err(outputs);
         }
         let mut file = self.file.borrow_mut();
-        let file = file.as_mut()?;
-        let bytes = std::mem::take(&mut waiting[0].bytes);
+        let Some(file) = file.as_mut() else { return Err(outputs) };
+        let bytes = std::mem::take(&mut outputs[0].bytes);
         let length = bytes.len();
         match file.begin(bytes) {
             Ok(()) => {
-                waiting.clear();
-                Some(length)
+                self.begun.set(Some(length));
+                Ok(())
             }
             Err(bytes) => {
-                waiting[0].bytes = bytes;
-                None
+                outputs[0].bytes = bytes;
+                Err(outputs)
             }
         }
     }
@@ -215,10 +116,10 @@ impl Records {
     }
 
     fn poll(&self) -> Option<io::Result<usize>> {
-        let Writing::Begun(length) = self.writing.get() else { return None };
+        let length = self.begun.get()?;
         let result = self.file.borrow_mut().as_mut()?.poll()?;
         if result.is_ok() {
-            self.writing.set(Writing::Nothing);
+            self.begun.set(None);
         }
         Some(result.map(|()| length))
     }
@@ -233,9 +134,11 @@ impl Records {
         done.wait().or(more).await
     }
 
-    fn take(&self) -> Vec<Output> {
-        self.waiting_bytes.set(0);
-        std::mem::take(&mut *self.waiting.borrow_mut())
+    /// The present file is of no use any more.
+    fn give_up(&self) {
+        self.file.take();
+        self.begun.set(None);
+        self.waiting.take();
     }
 }
 
@@ -244,41 +147,45 @@ pub fn start(core: &Rc<Core>, name: LogName) {
     if core.records.mode == RecordMode::Off {
         return;
     }
-    core.records.name.set(Some(name));
-    core.with(|s| s.shared.recorder.start(name));
     core.supervisor.spawn("writing records", write(core.clone(), name));
-    core.tell(Event::FillRecords);
+    core.tell(Event::StartRecords(name));
 }
 
 async fn write(core: Rc<Core>, name: LogName) {
-    while core.records.signal.1.recv().await.is_ok() {
-        while core.records.is_behind() && !core.records.failed.get() {
-            let written = match core.records.writing.get() {
-                Writing::Begun(_) => finish(&core.records).await,
-                _ => write_whole(&core, name).await.map(Some),
+    let records = &core.records;
+    while records.signal.1.recv().await.is_ok() {
+        loop {
+            let written = if records.begun.get().is_some() {
+                finish(records).await
+            } else if records.waiting.borrow().is_empty() {
+                break;
+            } else {
+                write_whole(records, name).await.map(Some)
             };
             match written {
-                Ok(Some(bytes)) => written_some(&core, bytes),
+                Ok(Some(bytes)) => core.recorded(bytes),
                 // Somebody else has seen it.
                 Ok(None) => {}
-                Err(error) => {
-                    fail(&core, &error);
-                    let guard = core.supervisor.guard("waiting for a disk that takes records");
-                    let core = core.clone();
-                    spawn(async move {
-                        recover(core).await;
-                        guard.done();
-                    })
-                    .detach();
-                }
+                Err(error) => stop_serving(&core, &error),
             }
         }
     }
 }
 
+fn stop_serving(core: &Rc<Core>, error: &io::Error) {
+    fail(core, error);
+    let guard = core.supervisor.guard("waiting for a disk that takes records");
+    let core = core.clone();
+    spawn(async move {
+        recover(core).await;
+        guard.done();
+    })
+    .detach();
+}
+
 /// Waits for what was begun; the bytes of it, or `None` if somebody else has seen that it is done.
 async fn finish(records: &Records) -> io::Result<Option<usize>> {
-    while let Writing::Begun(_) = records.writing.get() {
+    while records.begun.get().is_some() {
         if let Some(error) = records.broken.take() {
             return Err(error);
         }
@@ -291,24 +198,13 @@ async fn finish(records: &Records) -> io::Result<Option<usize>> {
 }
 
 /// Writes all that waits.
-async fn write_whole(core: &Core, name: LogName) -> io::Result<usize> {
-    let records = &core.records;
-    records.writing.set(Writing::Whole);
-    let outputs = records.take();
-    core.send_buffer.mark();
+async fn write_whole(records: &Records, name: LogName) -> io::Result<usize> {
+    let outputs = records.waiting.take();
     let bytes = outputs.iter().map(Output::len).sum();
     let mut file = records.file.take();
     write_some(records, name, &mut file, outputs).await?;
     records.file.replace(file);
-    records.writing.set(Writing::Nothing);
     Ok(bytes)
-}
-
-/// Something was written: what was told before may go.
-pub fn written_some(core: &Core, bytes: usize) {
-    core.metrics.records_written(bytes);
-    core.send_buffer.release_marked(!core.records.is_behind());
-    core.tell(Event::Recorded);
 }
 
 async fn write_some(
@@ -387,7 +283,7 @@ mod tests {
     /// The writing task sleeps while something waits to be written: it waits for the end of an append
     /// that was taken from the ring before it came to wait, so nothing will ever wake it.
     #[test]
-    fn what_collects_during_an_append_is_written_after_somebody_else_saw_its_end() {
+    fn what_follows_an_append_is_written_after_somebody_else_saw_its_end() {
         let directory = std::env::temp_dir();
         let path = directory.join(format!("kelvin-collects-{}", std::process::id()));
         let file = path.clone();
@@ -396,18 +292,17 @@ mod tests {
             let mut made = AppendFile::create(&file).await.unwrap();
             made.append(b"room".to_vec()).await.unwrap();
             records.file.replace(Some(made));
-            records.push(output());
-            assert!(records.begin());
-            // The writing task has heard of all of it, and waits for the end.
-            (0..2).for_each(|_| records.push(output()));
+            records.write(vec![output()]);
+            assert!(records.begun.get().is_some());
+            // The writing task has heard of it, and waits for the end.
             records.signal.1.recv().await.unwrap();
             while records.is_done().is_none() {
                 std::thread::yield_now();
             }
-            assert!(!records.begin());
-            (records.is_behind(), records.signal.1.len())
+            records.write(vec![Output { complete: true, ..output() }]);
+            (records.waiting.borrow().len(), records.signal.1.len())
         });
-        assert_eq!(executor.unwrap().join().unwrap(), (true, 1));
+        assert_eq!(executor.unwrap().join().unwrap(), (1, 1));
         std::fs::remove_file(&path).unwrap();
     }
 
@@ -437,29 +332,5 @@ mod tests {
         });
         assert_eq!(executor.unwrap().join().unwrap(), [4, 4, 2]);
         std::fs::remove_dir_all(&directory).unwrap();
-    }
-
-    /// More and more views are read while the disk takes none of those that have been.
-    #[test]
-    fn no_view_is_read_while_more_waits_than_the_disk_takes() {
-        let path = std::env::temp_dir().join(format!("kelvin-overfull-{}", std::process::id()));
-        let file = path.clone();
-        let executor = start("test", None, move || async move {
-            let records = Records::new(RecordMode::Written, PathBuf::new(), 1, Completed::default());
-            records.file.replace(Some(AppendFile::create(&file).await.unwrap()));
-            let mut pushed = 0;
-            while records.queue() != RecordQueue::Overfull {
-                records.push(Output { bytes: vec![0; 1 << 20], ..Output::default() });
-                pushed += 1;
-            }
-            let waiting = records.take();
-            let mut file = records.file.take();
-            let name = LogName { replica: StateVersion(1), epoch: 1, core: 0 };
-            write_some(&records, name, &mut file, waiting).await.unwrap();
-            (pushed, records.queue() == RecordQueue::Overfull)
-        });
-        assert_eq!(executor.unwrap().join().unwrap(), ((MAX_WAITING >> 20) + 1, false));
-        assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, MAX_WAITING + (1 << 20));
-        std::fs::remove_file(&path).unwrap();
     }
 }

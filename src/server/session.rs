@@ -20,12 +20,14 @@ use super::core::Core;
 use super::handover::Handover;
 use super::inbox::Inbox;
 use super::incoming::{End, discard, read};
-use super::outbox::Outbox;
+use super::outlet::Outlet;
 use super::overload;
 use super::settling::until_shown;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
 use crate::config::Config;
+use crate::core::connections::Taken;
+use crate::core::effect::Event;
 use crate::groups::sink::Sink;
 use crate::groups::user::User;
 use crate::model::ids::ConnectionId;
@@ -51,7 +53,7 @@ pub struct Session {
     /// Cookie in the URL.
     pub base_cookie: Option<Cookie>,
     /// Way out.
-    pub outbox: Rc<Outbox>,
+    pub outbox: Rc<Outlet>,
     /// What goes along to the query endpoint.
     pub query_context: RefCell<Context>,
     /// What goes along to the mutate endpoint.
@@ -100,7 +102,7 @@ struct Opened {
     request: Rc<ConnectRequest>,
     peer: String,
     reader: ReadHalf,
-    outbox: Rc<Outbox>,
+    outbox: Rc<Outlet>,
     writing: Task<()>,
     /// `None`: it is not let in.
     session: Option<Rc<Session>>,
@@ -127,10 +129,10 @@ pub async fn serve(core: Rc<Core>, handover: Box<Handover>) {
         if let Some(session) = session {
             run(session, first, &mut reader, &mut frames).await;
         }
-        if outbox.settling.keeps_any() {
+        if let Some(left) = outbox.settles_within() {
             let stopping = core.until_stopping();
             let shown = futures_lite::future::or(until_shown(&mut reader, &mut frames), stopping);
-            Box::pin(timeout(outbox.settling.left(), shown)).await;
+            Box::pin(timeout(Duration::from_secs_f64(left / 1_000.0), shown)).await;
         }
         outbox.settled();
         drop(frames);
@@ -165,16 +167,14 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let peer = address.to_string();
     stream.write_all(&upgrade_head(&key, protocol.as_deref())).await.ok()?;
     let (reader, writer) = stream.split();
-    let version = request.protocol_version().unwrap_or(0);
-    let outbox = Outbox::new(writer, version, core.metrics.clone(), core.send_buffer.clone());
-    let id = core.new_connection();
+    let (id, version) = (core.new_connection(), request.protocol_version().unwrap_or(0));
+    let send_buffer = core.connections.send_buffer.clone();
+    let outbox = Outlet::new(id, writer, version, core.metrics.clone(), send_buffer);
     let (drained, written) = (core.clone(), outbox.clone());
     let writing = spawn(async move {
         // Without it nothing would leave any more, and the tab would hold for good what it has.
         let _ends = HangUp(written.clone());
-        let drained = move || {
-            drained.with(|s| s.drained(id));
-        };
+        let drained = || drained.tell(Event::Drained);
         written.write(drained).await;
     });
     let session = admit(core, (id, address.ip()), request.clone(), token, headers, &outbox).await;
@@ -192,9 +192,9 @@ async fn admit(
     request: Rc<ConnectRequest>,
     token: Option<String>,
     headers: Vec<(String, String)>,
-    outbox: &Rc<Outbox>,
+    outbox: &Rc<Outlet>,
 ) -> Option<Rc<Session>> {
-    if let Some(error) = core.records.refusal().or_else(|| overload::refusal(core, &request)) {
+    if let Some(error) = core.record_refusal().or_else(|| overload::refusal(core, &request)) {
         outbox.fail_with(&error, None);
         return None;
     }
@@ -265,7 +265,7 @@ fn welcome(session: Rc<Session>, first: Option<&str>) -> Option<Rc<Session>> {
         session.fail(&error);
         return None;
     }
-    session.core.sessions.borrow_mut().insert(session.id, session.outbox.clone());
+    session.core.connections.insert(session.id, session.outbox.shared());
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     session.outbox.welcome(&downstream::connected(&session.request.wsid, timestamp));
     Some(session)
@@ -288,18 +288,16 @@ fn check_user(core: &Core, request: &ConnectRequest, token: Option<&Token>) -> R
 /// the older, and was only longer about its token.
 fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> bool {
     let tab = (request.group_id.clone(), request.client_id.clone());
-    if core.tabs.borrow().get(&tab).is_some_and(|newest| *newest > id) {
-        return false;
-    }
-    let previous = core.tabs.borrow_mut().insert(tab, id);
-    if let Some(previous) = previous {
-        let clock = core.clock();
-        core.with(|s| s.disconnect(previous, clock));
-        if let Some(outbox) = core.sessions.borrow_mut().remove(&previous) {
-            outbox.close();
+    match core.connections.take_over(tab, id) {
+        Taken::First => true,
+        Taken::From(previous) => {
+            let clock = core.clock();
+            core.with(|s| s.disconnect(previous, clock));
+            core.connections.remove(previous).into_iter().for_each(|outbox| outbox.close());
+            true
         }
+        Taken::ByAnother => false,
     }
-    true
 }
 
 async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf, frames: &mut FrameReader) {
@@ -317,7 +315,7 @@ async fn run(session: Rc<Session>, first: Option<String>, reader: &mut ReadHalf,
 }
 
 /// Closes a connection whose writing has ended, however that came.
-struct HangUp(Rc<Outbox>);
+struct HangUp(Rc<Outlet>);
 
 impl Drop for HangUp {
     fn drop(&mut self) {
@@ -336,7 +334,7 @@ impl Drop for Leaving {
         let session = &self.session;
         session.outbox.close();
         let core = &session.core;
-        core.sessions.borrow_mut().remove(&session.id);
+        core.connections.remove(session.id);
         core.live.borrow_mut().remove(&session.id);
         forget_tab(core, session.id, &session.request);
         let clock = core.clock();
@@ -346,11 +344,7 @@ impl Drop for Leaving {
 }
 
 fn forget_tab(core: &Core, id: ConnectionId, request: &ConnectRequest) {
-    let tab = (request.group_id.clone(), request.client_id.clone());
-    let mut tabs = core.tabs.borrow_mut();
-    if tabs.get(&tab) == Some(&id) {
-        tabs.remove(&tab);
-    }
+    core.connections.leave(&(request.group_id.clone(), request.client_id.clone()), id);
 }
 
 async fn handle_all(session: Rc<Session>, first: Option<String>, inbox: Rc<Inbox>) {

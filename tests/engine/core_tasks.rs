@@ -1,12 +1,15 @@
 //! What the tasks of a core leave to each other goes wrong: the lock after a batch that failed, readers, snapshots that
 //! a commit comes between, threads that read for nobody.
 
-use kelvin::core::host::{Memory, RecordQueue};
+use kelvin::core::host::Memory;
+use kelvin::core::recording::RecordQueue;
 use kelvin::groups::housekeeping::READ_FOR_NOBODY;
 use kelvin::protocol::error::{Kind, ProtocolError};
 
 use crate::model::choices::Choices;
-use crate::model::core::{BATCHES, ENDLESS, GROUPS, HYDRATION, Moment, ROOM, STARTING};
+use crate::model::core::{BATCHES, ENDLESS, GROUPS, HYDRATION, STARTING};
+use crate::model::disk::Disk;
+use crate::model::host::{Moment, ROOM};
 use crate::model::world::World;
 
 const ITEMS: usize = 0;
@@ -114,7 +117,7 @@ fn groups_that_waited_for_a_batch_that_failed_go_on_waiting() {
     world.core.limit(|limits| limits.begins = 3);
     world.core.run(STARTING, ENDLESS);
     world.core.run(HYDRATION, ENDLESS);
-    let line = world.groups[0].tabs[0].line.as_ref().map(|(id, _)| *id);
+    let line = world.groups[0].tabs[0].line.as_ref().map(|line| line.id);
     world.core.syncer().drained(line.unwrap());
     world.core.run(GROUPS, 0);
     world.core.run(BATCHES, ENDLESS);
@@ -224,13 +227,16 @@ fn what_a_large_view_that_is_gone_has_left_goes_by_itself() {
 #[test]
 fn views_wait_while_there_is_no_room_for_their_records_and_no_longer() {
     let mut world = world(0);
+    world.core.limit(|limits| limits.records.waiting_bytes = 0);
+    world.start_recording(Disk::new(true));
+    // One record is being written, and one waits.
+    world.replicate("item a n=3");
+    assert_eq!(world.core.record_queue(), RecordQueue::Overfull);
     world.tab(1, &[NAMED]);
-    world.core.set_record_queue(RecordQueue::Overfull);
     world.reply(&mut Choices::new((0, 0)), false);
     world.core.start_hydrations(false);
     assert_eq!(world.core.hydrations(), 0, "more is read than the disk takes");
-    world.core.set_record_queue(RecordQueue::Short);
-    world.core.recorded();
+    world.flush();
     world.core.start_hydrations(false);
     assert_eq!(world.core.hydrations(), 1, "nobody reads when there is room again");
     settled(world);

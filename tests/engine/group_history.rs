@@ -3,6 +3,7 @@
 
 use crate::model::choices::Choices;
 use crate::model::world::{World, put};
+use kelvin::protocol::downstream::PONG;
 use kelvin::protocol::upstream::QueryOp;
 use kelvin::views::limits::ViewLimits;
 
@@ -67,13 +68,15 @@ fn a_tab_in_the_middle_of_a_catch_up_survives_an_overflow() {
     world.want(0, 0, vec![put(8, 0.0)]).unwrap();
     world.settled();
     let late = world.tab(0, &[0, 8]);
-    let pipe = world.groups[0].tabs[late].line.clone().expect("connected").1;
+    let line = world.groups[0].tabs[late].line.clone().expect("connected");
+    world.core.limit(|limits| limits.outboxes.bytes = 1);
     // Slices until the item has been written, none after that.
     for _ in 0..3 {
         world.core.syncer().work(&"g0".into(), world.now);
     }
     world.receive(0, late, usize::MAX).unwrap();
-    pipe.behind.set(true);
+    line.socket.stopped.set(true);
+    line.outbox.urgent(PONG);
     world.disconnect(0, 0);
     world.replicate("-item gone");
     work(&mut world);

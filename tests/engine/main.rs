@@ -5,6 +5,7 @@ mod model;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod core_outboxes;
 mod core_tasks;
 mod driving;
 mod exists_checklist;

@@ -129,6 +129,7 @@ fn what_waits_for_the_app_or_a_socket_counts_for_who_caused_it() {
     assert_eq!(connected(&world), [false, true]);
 
     let mut world = self::world();
+    world.groups[0].tabs[0].line.as_ref().expect("connected").socket.stopped.set(true);
     let sink = world.core.syncer().groups[world.groups[0].id.as_str()].connections[0].sink.clone();
     sink.send(&[vec![0; 1 << 20].into()]);
     assert_eq!(shed(&mut world, 1), 1);

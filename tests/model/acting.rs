@@ -141,10 +141,10 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
         }
         85..92 if tabs > 0 => world.receive(group, tab, 1 + choices.below(12))?,
         92..95 if tabs > 0 => {
-            if let Some((id, pipe)) = world.groups[group].tabs[tab].line.clone()
-                && pipe.behind.replace(!pipe.behind.get())
+            if let Some(line) = world.groups[group].tabs[tab].line.clone()
+                && line.socket.stopped.replace(!line.socket.stopped.get())
             {
-                world.core.syncer().drained(id);
+                world.core.write(&line);
             }
         }
         95..98 => {
@@ -161,7 +161,7 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
         _ if tabs > 1 => {
             let other = world.groups[group].tabs[(tab + 1) % tabs].client.clone();
             let line = world.groups[group].tabs[tab].line.clone();
-            if let Some((id, _)) = line {
+            if let Some(id) = line.map(|line| line.id) {
                 let deleted = world.core.syncer().delete_clients(id, &[other], world.now);
                 deleted.map_err(|e| format!("a deletion was refused: {e}"))?;
             }

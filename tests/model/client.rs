@@ -1,82 +1,13 @@
 //! A tab as the stock client is: what it holds, how it takes messages, what it never
 //! forgives (`docs/spec/sync-protocol.md` §9).
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kelvin::groups::sink::Sink;
-use kelvin::protocol::downstream::transform_error;
-use kelvin::protocol::error::{Kind, ProtocolError};
-use kelvin_io::websocket::{payload_of, text_frame};
+use kelvin_io::websocket::payload_of;
 use serde_json::Value;
 
 use super::schema::Schema;
-
-/// The way to one tab.
-#[derive(Default)]
-pub struct Pipe {
-    frames: RefCell<VecDeque<Bytes>>,
-    /// What is sent waits until it is recorded.
-    pub holds: Cell<bool>,
-    held: RefCell<VecDeque<Bytes>>,
-    /// Of all that ever was sent.
-    pub digest: Cell<u64>,
-    pub behind: Cell<bool>,
-    pub failed: RefCell<Option<ProtocolError>>,
-    pub closed: Cell<bool>,
-}
-
-impl Sink for Pipe {
-    fn send(&self, frames: &[Bytes]) {
-        frames.iter().for_each(|frame| self.digest.set(digest(self.digest.get(), frame)));
-        let to = if self.holds.get() { &self.held } else { &self.frames };
-        to.borrow_mut().extend(frames.iter().cloned());
-    }
-
-    fn is_behind(&self) -> bool {
-        self.behind.get()
-    }
-
-    fn bytes(&self) -> usize {
-        let (frames, held) = (self.frames.borrow(), self.held.borrow());
-        frames.iter().chain(&*held).map(Bytes::len).sum()
-    }
-
-    fn refuse(&self, errors: &[Value]) {
-        self.send(&[text_frame(&transform_error(errors))]);
-    }
-
-    fn fail(&self, error: &ProtocolError) {
-        self.frames.borrow_mut().clear();
-        self.held.borrow_mut().clear();
-        self.failed.replace(Some(error.clone()));
-    }
-
-    fn close(&self) {
-        self.closed.set(true);
-    }
-}
-
-impl Pipe {
-    /// What was held may go.
-    pub fn release(&self) {
-        self.frames.borrow_mut().append(&mut self.held.borrow_mut());
-    }
-
-    pub fn waiting(&self) -> usize {
-        self.frames.borrow().len()
-    }
-
-    pub fn next(&self) -> Option<Bytes> {
-        self.frames.borrow_mut().pop_front()
-    }
-
-    pub fn error(&self) -> Option<Kind> {
-        self.failed.borrow().as_ref().map(|e| e.kind)
-    }
-}
 
 /// What a tab holds on disk.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -160,6 +91,7 @@ impl Receiver {
                 Ok(false)
             }
             Some("deleteClients" | "pong") => Ok(false),
+            Some("error") => Err(format!("was told {}", body["kind"])),
             other => Err(format!("unexpected message {other:?}")),
         }
     }
@@ -315,6 +247,3 @@ pub fn digest(so_far: u64, bytes: &[u8]) -> u64 {
         (digest ^ *byte as u64).wrapping_mul(0x0100_0000_01b3)
     })
 }
-
-/// A pipe and the tab's end of it.
-pub type Line = Rc<Pipe>;

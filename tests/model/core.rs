@@ -3,23 +3,26 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use kelvin::core::connections::Connections;
 use kelvin::core::effect::{Effect, Event, ReadingId, Reported};
-use kelvin::core::host::{Commits, Host, Memory, Pressure, RecordQueue};
+use kelvin::core::host::Memory;
 use kelvin::core::limits::Limits;
-use kelvin::core::state::Call;
-use kelvin::core::view_syncer::ViewSyncer;
+use kelvin::core::outbox::Outbox;
+use kelvin::core::recording::RecordQueue;
+use kelvin::core::send_buffer::SendBuffer;
+use kelvin::core::state::Parts;
+use kelvin::core::view_syncer::{Entry, ViewSyncer};
 use kelvin::groups::limits::GroupLimits;
 use kelvin::groups::reading::Reading;
-use kelvin::groups::recorder::Output;
+use kelvin::groups::recorder::{LogName, Output};
 use kelvin::groups::shared::Shared;
 use kelvin::groups::syncer::Syncer;
 use kelvin::model::commit::Commit;
+use kelvin::model::ids::ConnectionId;
 use kelvin::model::purging::Purging;
-use kelvin::model::version::StateVersion;
 use kelvin::observe::exposition::prometheus;
 use kelvin::observe::metrics::Metrics;
 use kelvin::replica::live_indexes::IndexRequest;
@@ -29,8 +32,10 @@ use kelvin::views::scan::{Chunk, scan};
 
 use super::choices::Choices;
 use super::counts::Counts;
+use super::host::{Moment, ROOM, SimulatedHost, Sudden};
 use super::replica::Replica;
 use super::schema::Schema;
+use super::socket::{Line, SimulatedSocket, SimulatedSockets};
 
 /// Zero of the clock, in milliseconds since 1970.
 const STARTED: f64 = 1_800_000_000_000.0;
@@ -53,104 +58,8 @@ const LONG: &str =
 /// Looks at the clock within one slice, if somebody chooses.
 const SLICES: [usize; 8] = [0, 0, 0, 1, 2, 5, 20, 1_000];
 
-/// Memory for whatever a test has.
-pub const ROOM: Memory = Memory { pressure: Pressure::Calm, of_view: usize::MAX, of_group: usize::MAX };
-
 /// Where nothing is to be held up.
 pub const ENDLESS: usize = usize::MAX;
-
-/// Moments that only the core knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// A reader is opened.
-    Opening,
-    /// Commits are taken: the live snapshot has just been begun.
-    Taking,
-}
-
-/// A commit that comes at such a moment.
-struct Sudden {
-    at: Moment,
-    commit: Arc<Commit>,
-    show: Box<dyn FnOnce()>,
-}
-
-/// Around the core.
-struct SimulatedHost {
-    now: Cell<f64>,
-    /// Looks at the clock until the slice is over.
-    slice: Cell<usize>,
-    commits: RefCell<VecDeque<Arc<Commit>>>,
-    /// Commits were dropped: the queue was full.
-    gap: Cell<bool>,
-    /// So many of the next readers cannot be opened.
-    unopened: Cell<usize>,
-    records: Cell<RecordQueue>,
-    memory: Cell<Memory>,
-    sudden: RefCell<Option<Sudden>>,
-    /// Readers that were opened.
-    opened: Cell<usize>,
-    path: PathBuf,
-}
-
-impl SimulatedHost {
-    fn passes(&self, moment: Moment) {
-        let sudden = self.sudden.borrow_mut().take_if(|sudden| sudden.at == moment);
-        if let Some(Sudden { commit, show, .. }) = sudden {
-            show();
-            self.commits.borrow_mut().push_back(commit);
-        }
-    }
-}
-
-impl Host for SimulatedHost {
-    fn now(&self) -> f64 {
-        self.now.get()
-    }
-
-    fn is_over(&self) -> bool {
-        let left = self.slice.get();
-        self.slice.set(left.saturating_sub(1));
-        left == 0
-    }
-
-    fn take_commits(&self, from: StateVersion, to: StateVersion) -> Option<Commits> {
-        let mut waiting = self.commits.borrow_mut();
-        let mut taken = Commits { gap: self.gap.take(), ..Commits::default() };
-        let mut last = from;
-        while let Some(commit) = waiting.front().filter(|commit| commit.version <= to).cloned() {
-            waiting.pop_front();
-            if commit.version > from {
-                taken.gap |= commit.previous != last;
-                last = commit.version;
-                taken.commits.push(commit);
-            }
-        }
-        taken.gap |= last != to;
-        drop(waiting);
-        self.passes(Moment::Taking);
-        Some(taken)
-    }
-
-    fn open_reader(&self) -> Result<Reader, ReadError> {
-        if let Some(left) = self.unopened.get().checked_sub(1) {
-            self.unopened.set(left);
-            return Err(ReadError::Unsupported("no file can be opened".to_owned()));
-        }
-        self.opened.set(self.opened.get() + 1);
-        let reader = Reader::open(&self.path);
-        self.passes(Moment::Opening);
-        reader
-    }
-
-    fn memory(&self) -> Memory {
-        self.memory.get()
-    }
-
-    fn record_queue(&self) -> RecordQueue {
-        self.records.get()
-    }
-}
 
 /// A reading: the thread is done at once, what it found comes bit by bit.
 struct Thread {
@@ -167,6 +76,10 @@ pub struct Core {
     pub slices: Option<Choices>,
     /// Indexes that queries would read by.
     pub index_requests: Vec<IndexRequest>,
+    /// Its connections.
+    pub connections: Rc<Connections>,
+    /// What is being written down.
+    writes: Vec<Output>,
     value: ViewSyncer,
     host: Rc<SimulatedHost>,
     metrics: Arc<Metrics>,
@@ -184,24 +97,36 @@ impl Core {
         shared.clock_zero = STARTED;
         let mut syncer = Syncer::new(shared, "test_0");
         syncer.purge_by(PURGING);
+        let sockets = Rc::new(SimulatedSockets::default());
         let host = Rc::new(SimulatedHost {
-            now: Cell::new(0.0),
+            sockets: sockets.clone(),
             slice: Cell::new(ENDLESS),
             commits: RefCell::default(),
             gap: Cell::new(false),
             unopened: Cell::new(0),
-            records: Cell::new(RecordQueue::Short),
             memory: Cell::new(ROOM),
             sudden: RefCell::default(),
             opened: Cell::new(0),
             path: replica.path(),
         });
         let metrics = Arc::new(Metrics::new(0));
-        let value = ViewSyncer::new((0, syncer), (host.clone(), metrics.clone()), limits, f64::INFINITY);
+        let send_buffer = SendBuffer::new(sockets, limits.outboxes);
+        let connections = Rc::new(Connections::new(Rc::new(send_buffer)));
+        let value = ViewSyncer::new(Parts {
+            index: 0,
+            syncer,
+            connections: connections.clone(),
+            host: host.clone(),
+            metrics: metrics.clone(),
+            limits,
+            slow_after: f64::INFINITY,
+        });
         Core {
             counts: Counts::default(),
             slices: None,
             index_requests: Vec::new(),
+            connections,
+            writes: Vec::new(),
             value,
             host,
             metrics,
@@ -216,7 +141,7 @@ impl Core {
     }
 
     /// The groups, for one call.
-    pub fn syncer(&self) -> Call<'_> {
+    pub fn syncer(&self) -> Entry<'_> {
         self.value.groups()
     }
 
@@ -234,7 +159,7 @@ impl Core {
 
     /// It is that late now.
     pub fn set_time(&self, now: f64) {
-        self.host.now.set(now);
+        self.host.sockets.now.set(now);
     }
 
     /// A commit has been made.
@@ -286,14 +211,61 @@ impl Core {
         self.rebegun.expect("an answer")
     }
 
-    /// How much waits to be recorded.
-    pub fn set_record_queue(&self, queue: RecordQueue) {
-        self.host.records.set(queue);
+    /// What goes to several sockets leaves together, or not.
+    pub fn send_apart(&self, apart: bool) {
+        self.host.sockets.apart.set(apart);
     }
 
-    /// Something was recorded.
+    /// A connection is open.
+    pub fn open(&self, id: ConnectionId) -> Line {
+        let socket = Rc::new(SimulatedSocket::default());
+        let send_buffer = self.connections.send_buffer.clone();
+        let outbox = Outbox::new(id, socket.clone(), 51, self.metrics.clone(), send_buffer);
+        self.connections.insert(id, outbox.clone());
+        Line { id, outbox, socket }
+    }
+
+    /// Writes what a socket takes.
+    pub fn write(&mut self, line: &Line) {
+        if line.write() {
+            self.value.handle(Event::Drained);
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self) {
+        self.value.handle(Event::Tick { clock_zero: STARTED });
+    }
+
+    /// From now on everything is recorded.
+    pub fn start_recording(&mut self, name: LogName) {
+        self.value.handle(Event::StartRecords(name));
+    }
+
+    /// What is to be written down.
+    pub fn take_writes(&mut self) -> Vec<Output> {
+        self.perform();
+        std::mem::take(&mut self.writes)
+    }
+
+    /// It is.
     pub fn recorded(&mut self) {
         self.value.handle(Event::Recorded);
+    }
+
+    /// The disk does not take it.
+    pub fn record_failed(&mut self) {
+        self.value.handle(Event::RecordFailed);
+    }
+
+    /// It takes records again.
+    pub fn record_recovered(&mut self) {
+        self.value.handle(Event::RecordRecovered);
+    }
+
+    /// How much waits to be recorded.
+    pub fn record_queue(&self) -> RecordQueue {
+        self.value.record_queue()
     }
 
     /// Whether somebody depends on the version: a batch is half way, or a view joins.
@@ -307,7 +279,9 @@ impl Core {
             return false;
         };
         self.host.slice.set(slice);
+        self.value.begin_slice();
         self.value.run(task);
+        self.value.end_slice();
         self.perform();
         true
     }
@@ -334,6 +308,7 @@ impl Core {
                 Effect::ReadOn(id) => {
                     self.threads.get_mut(&id).into_iter().for_each(|one| one.is_asked = true)
                 }
+                Effect::Record(outputs) => self.writes.extend(outputs),
                 Effect::WantIndex(index_request) => self.index_requests.push(index_request),
                 Effect::RetryBatch => {
                     self.counts.failed += 1;
@@ -472,11 +447,6 @@ impl Core {
     /// Lets a group do what is due for it, if there is one and nobody depends on the version.
     pub fn work(&mut self) -> bool {
         self.run(GROUPS, 0)
-    }
-
-    /// What has to be recorded.
-    pub fn take_records(&mut self) -> Option<Output> {
-        self.value.take_records(self.host.now.get())
     }
 
     /// Goes on with the filling of the record log.

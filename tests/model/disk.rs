@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use kelvin::core::host::RecordQueue;
 use kelvin::cvr::frame::Frames;
 use kelvin::cvr::record::Record;
 use kelvin::cvr::recovered::Recovered;
@@ -49,18 +48,9 @@ impl Disk {
         Disk { syncs, ..Disk::default() }
     }
 
-    pub fn waiting_for(&mut self, output: Option<Output>) {
-        self.unrecorded += output.as_ref().map_or(0, |output| output.unrecorded);
-        self.waiting.extend(output);
-    }
-
-    /// How much waits: a disk of these tests takes little.
-    pub fn queue(&self) -> RecordQueue {
-        match self.waiting.iter().map(Output::len).sum::<usize>() {
-            0..=200 => RecordQueue::Short,
-            201..=2_000 => RecordQueue::Long,
-            _ => RecordQueue::Overfull,
-        }
+    pub fn waiting_for(&mut self, outputs: Vec<Output>) {
+        self.unrecorded += outputs.iter().map(|output| output.unrecorded).sum::<usize>();
+        self.waiting.extend(outputs);
     }
 
     pub fn is_behind(&self) -> bool {

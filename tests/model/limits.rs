@@ -1,6 +1,6 @@
 //! Limits so small that a run meets them.
 
-use kelvin::core::limits::Limits;
+use kelvin::core::limits::{Limits, OutboxLimits, RecordLimits};
 use kelvin::cvr::frame::MAX_PAYLOAD;
 use kelvin::cvr::parts::Sizes;
 use kelvin::groups::limits::GroupLimits;
@@ -23,6 +23,16 @@ pub fn of(seed: u64, life: Life) -> Limits {
         recent_bytes: some(&mut choices, &[0, 200, 1_000], roomy.recent_bytes),
         settled_slots: some(&mut choices, &[1, 10], roomy.settled_slots),
         stream_from: some(&mut choices, &[500, 2_000], roomy.stream_from),
+        outboxes: OutboxLimits {
+            bytes: some(&mut choices, &[1, 100, 1_000], roomy.outboxes.bytes),
+            collected_bytes: some(&mut choices, &[0, 100], roomy.outboxes.collected_bytes),
+            sends: some(&mut choices, &[1, 2], roomy.outboxes.sends),
+            ..roomy.outboxes
+        },
+        records: RecordLimits {
+            filling_bytes: *choices.pick(&[0, 200]),
+            waiting_bytes: *choices.pick(&[200, 2_000]),
+        },
         ..roomy
     }
 }

@@ -86,12 +86,9 @@ impl World {
     }
 
     fn open_sockets(&mut self) {
-        for tab in self.groups.iter().flat_map(|g| &g.tabs) {
-            if let Some((id, pipe)) = &tab.line
-                && pipe.behind.replace(false)
-            {
-                self.core.syncer().drained(*id);
-            }
+        for line in self.groups.iter().flat_map(|g| &g.tabs).filter_map(|tab| tab.line.as_ref()) {
+            line.socket.stopped.set(false);
+            self.core.write(line);
         }
     }
 

@@ -1,6 +1,5 @@
 //! A core that records, ends at any moment, and comes back.
 
-use kelvin::core::host::RecordQueue;
 use kelvin::groups::recorder::LogName;
 use kelvin::groups::restore::Restoration;
 use kelvin::testing::faults::{self, Fault};
@@ -20,28 +19,32 @@ impl World {
 
     fn name_log(&mut self) {
         let name = LogName { replica: FIRST, epoch: self.epoch, core: 0 };
-        self.core.syncer().shared.recorder.start(name);
+        self.core.start_recording(name);
     }
 
     /// Takes what has to be recorded. Between batches the present file is filled.
     pub fn record(&mut self) {
         let Some(disk) = &mut self.disk else { return };
-        disk.waiting_for(self.core.take_records());
-        self.core.set_record_queue(disk.queue());
         self.core.fill();
-        disk.waiting_for(self.core.take_records());
-        self.core.set_record_queue(disk.queue());
+        disk.waiting_for(self.core.take_writes());
     }
 
-    /// Writes what waits; what was sent meanwhile may go.
+    /// Writes until nothing waits; what was sent meanwhile may go.
     pub fn flush(&mut self) {
         self.record();
-        let epoch = self.epoch;
-        let Some(disk) = &mut self.disk else { return };
-        disk.flush(epoch);
-        self.pipes.iter().for_each(|pipe| pipe.release());
-        self.core.set_record_queue(RecordQueue::Short);
+        while self.written() {}
+    }
+
+    /// What the core wanted written is on the disk. False: that was nothing.
+    pub fn written(&mut self) -> bool {
+        let Some(disk) = &mut self.disk else { return false };
+        disk.waiting_for(self.core.take_writes());
+        if !disk.is_behind() {
+            return false;
+        }
+        disk.flush(self.epoch);
         self.core.recorded();
+        true
     }
 
     /// The server ends, and another one begins on the same disk.

@@ -109,7 +109,7 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
     if let Err(broken) = lived {
         return Err(failed(&world, broken));
     }
-    let digests = world.pipes.iter().map(|pipe| pipe.digest.get());
+    let digests = world.sockets.iter().map(|socket| socket.digest.get());
     let digest = digests.fold(0, |so_far, next| digest(so_far, &next.to_be_bytes()));
     let checked = world.watch.as_ref().map_or(0, |watch| watch.checked);
     let clears: usize = world.groups.iter().flat_map(|g| &g.tabs).map(|tab| tab.receiver.clears).sum();

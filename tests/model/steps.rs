@@ -6,7 +6,8 @@ use kelvin::views::view::ViewId;
 
 use super::choices::Choices;
 use super::client::{Receiver, Store};
-use super::core::{Moment, roomy};
+use super::core::roomy;
+use super::host::Moment;
 use super::script::writes;
 use super::tables;
 use super::world::{Tab, World};

@@ -24,7 +24,7 @@ impl World {
             let groups = syncer.groups.values();
             let mut tabs = world.groups.iter().flat_map(|group| &group.tabs);
             groups.flat_map(|g| &g.connections).any(|c| c.resends != Resends::No)
-                || tabs.any(|tab| tab.line.as_ref().is_some_and(|(_, pipe)| pipe.closed.get()))
+                || tabs.any(|tab| tab.line.as_ref().is_some_and(|line| line.outbox.has_ended()))
         };
         let mut rounds = 0;
         while has_to_come_back(self) {

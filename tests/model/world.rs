@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use kelvin::core::limits::Limits;
+use kelvin::groups::sink::Sink;
 use kelvin::groups::syncer::Arrival;
 use kelvin::model::ids::ConnectionId;
 use kelvin::protocol::cookie::Cookie;
@@ -17,13 +18,15 @@ use serde_json::value::RawValue;
 
 use super::cell::Cell;
 use super::choices::Choices;
-use super::client::{Pipe, Receiver, Store};
-use super::core::{Core, Moment, roomy};
+use super::client::{Receiver, Store};
+use super::core::{Core, roomy};
 use super::database::{Database, Write};
 use super::disk::Disk;
+use super::host::Moment;
 use super::replica::Replica;
 use super::scenario::Scenario;
 use super::schema::Schema;
+use super::socket::{Came, Line, SimulatedSocket};
 use super::tables;
 use super::watch::Watch;
 
@@ -35,7 +38,7 @@ pub struct Tab {
     pub client: String,
     pub receiver: Receiver,
     pub wanted: BTreeSet<usize>,
-    pub line: Option<(ConnectionId, Rc<Pipe>)>,
+    pub line: Option<Line>,
     /// Mutations that the app has run.
     pub mutations: u64,
 }
@@ -83,8 +86,8 @@ pub struct World {
     pub resets: usize,
     /// How often the server ended.
     pub crashes: usize,
-    /// All that ever was.
-    pub pipes: Vec<Rc<Pipe>>,
+    /// All that ever were.
+    pub sockets: Vec<Rc<SimulatedSocket>>,
     owed: Vec<Owed>,
     connections: u64,
     /// What happened, for people.
@@ -123,7 +126,7 @@ impl World {
             forms: vec![0; scenario.queries.len()],
         };
         let groups = (0..groups).map(group).collect();
-        let (asts, owed, log, pipes) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        let (asts, owed, log, sockets) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
         World {
             scenario,
             schema,
@@ -140,7 +143,7 @@ impl World {
             epoch: EPOCH,
             resets: 0,
             crashes: 0,
-            pipes,
+            sockets,
             owed,
             connections: 0,
             log,
@@ -229,9 +232,11 @@ impl World {
     pub fn connect(&mut self, choices: &mut Choices, group: usize, tab: usize) -> Result<(), Broken> {
         self.connections += 1;
         let id = ConnectionId(self.connections);
-        let pipe = Rc::new(Pipe::default());
-        pipe.holds.set(self.disk.is_some());
-        self.pipes.push(pipe.clone());
+        let line = self.core.open(id);
+        if choices.clone().percent(30) {
+            line.socket.most.set(1 + choices.clone().below(100));
+        }
+        self.sockets.push(line.socket.clone());
         let known = &mut self.groups[group];
         let others: Vec<String> = known.tabs.iter().map(|t| t.client.clone()).collect();
         let (group_id, believed) = (known.id.clone(), known.schema.of_clients());
@@ -259,7 +264,7 @@ impl World {
             user: kelvin::groups::user::User { id: None, is_proved: false },
             profile_id: None,
             base_cookie,
-            sink: pipe.clone(),
+            sink: line.outbox.clone(),
         };
         self.log
             .push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
@@ -280,7 +285,7 @@ impl World {
             return if expected { Ok(()) } else { Err(format!("refused: {error}")) };
         }
         tab.receiver.disconnected();
-        tab.line = Some((id, pipe));
+        tab.line = Some(line);
         if choices.percent(60) {
             for named in asked {
                 self.answer(choices, group, None, &named);
@@ -293,17 +298,20 @@ impl World {
     /// The tab's socket goes; what it has not read is lost.
     pub fn disconnect(&mut self, group: usize, tab: usize) {
         let tab = &mut self.groups[group].tabs[tab];
-        if let Some((id, _)) = tab.line.take() {
+        if let Some(line) = tab.line.take() {
             self.log.push(format!("{} leaves", tab.client));
             tab.receiver.disconnected();
-            self.core.syncer().disconnect(id, self.now);
+            line.outbox.close();
+            self.core.connections.remove(line.id);
+            self.core.syncer().disconnect(line.id, self.now);
+            line.outbox.hang_up();
         }
     }
 
     /// A connected tab wants other queries.
     pub fn want(&mut self, group: usize, tab: usize, ops: Vec<QueryOp<'static>>) -> Result<(), Broken> {
         let tab = &self.groups[group].tabs[tab];
-        let Some((id, _)) = tab.line else { return Ok(()) };
+        let Some(id) = tab.line.as_ref().map(|line| line.id) else { return Ok(()) };
         self.log.push(format!("{} wants {ops:?}", tab.client));
         let changed = self.core.syncer().change_desired(id, &ops, self.now);
         changed.map_err(|e| format!("a change was refused: {e}"))?;
@@ -396,10 +404,16 @@ impl World {
     /// A tab reads up to `count` messages.
     pub fn receive(&mut self, number: usize, place: usize, count: usize) -> Result<(), Broken> {
         self.observe();
+        let Some(line) = self.groups[number].tabs[place].line.clone() else { return Ok(()) };
+        self.core.write(&line);
         let group = &mut self.groups[number];
         let tab = &mut group.tabs[place];
-        let Some((_, pipe)) = tab.line.clone() else { return Ok(()) };
-        for frame in std::iter::from_fn(|| pipe.next()).take(count) {
+        for came in std::iter::from_fn(|| line.socket.next()).take(count) {
+            let Came::Frame(frame) = came else {
+                // It comes back by itself.
+                self.disconnect(number, place);
+                return Ok(());
+            };
             let moved = tab.receiver.take(&frame).map_err(|e| format!("{}: {e}", tab.client))?;
             if !moved {
                 continue;
@@ -416,15 +430,6 @@ impl World {
             if *expected != store {
                 return Err(format!("{} differs from others at {}", tab.client, store.difference(expected)));
             }
-        }
-        if pipe.closed.get() && pipe.waiting() == 0 {
-            // It comes back by itself.
-            self.disconnect(number, place);
-            return Ok(());
-        }
-        if let Some(kind) = pipe.error() {
-            tab.line = None;
-            return Err(format!("{} was told {kind:?}", tab.client));
         }
         Ok(())
     }

@@ -199,7 +199,7 @@ const SAID: &[(&str, &str, &str, &str)] = &[
         "dirty_keys: 2_000",
     ),
     ("docs/decisions/003-streams.md", "1 MiB", "src/core/limits.rs", "stream_from: 1 << 20"),
-    ("docs/decisions/005-hydrations.md", "(`MAX_SENDS`)", "src/server/host.rs", "MAX_SENDS: usize = 100"),
+    ("docs/decisions/005-hydrations.md", "(`OutboxLimits::sends`)", "src/core/limits.rs", "sends: 100"),
     (
         "docs/decisions/005-hydrations.md",
         "\"nice\" 5; 15 once",

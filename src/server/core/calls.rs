@@ -3,12 +3,14 @@
 use kelvin_io::channel::Sender;
 
 use super::Core;
-use crate::core::effect::{Effect, Event, ReadingId};
+use crate::core::effect::{Event, ReadingId};
 use crate::core::host::Host;
+use crate::core::recording::{RecordQueue, refusal};
 use crate::core::view_syncer::ViewSyncer;
 use crate::groups::syncer::Syncer;
+use crate::protocol::error::ProtocolError;
 use crate::replica::reader::{ReadError, Reader};
-use crate::server::records;
+use crate::server::driver;
 
 impl Core {
     /// Calls into the groups. `None` before the replica can be read. The call must not wait,
@@ -33,20 +35,18 @@ impl Core {
     }
 
     /// Lets the core go on for a slice. Whether there is more.
-    pub fn work_for_a_slice(&self, perform: impl Fn(Effect)) -> bool {
+    pub fn work_for_a_slice(&self) -> bool {
         let pace = self.pace("the work of a core");
-        self.host.begin();
-        self.send_buffer.close();
+        self.call(ViewSyncer::begin_slice);
         let mut what = "";
         let is_ready = loop {
             what = self.call(ViewSyncer::step).flatten().unwrap_or(what);
-            self.take_effects().into_iter().for_each(&perform);
             let is_ready = self.is_ready();
-            if !is_ready || self.host.is_over() {
+            if !is_ready || self.is_over() {
                 break is_ready;
             }
         };
-        self.send_buffer.open();
+        self.call(ViewSyncer::end_slice);
         pace.end_of(what);
         is_ready
     }
@@ -55,11 +55,11 @@ impl Core {
         self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready)
     }
 
+    fn is_over(&self) -> bool {
+        self.view_syncer.borrow().as_ref().is_none_or(ViewSyncer::is_over)
+    }
+
     fn call<T>(&self, f: impl FnOnce(&mut ViewSyncer) -> T) -> Option<T> {
-        if self.records.is_on() {
-            // What is told is recorded first.
-            self.send_buffer.hold();
-        }
         let whole = Whole::begin(self);
         let out = self.view_syncer.borrow_mut().as_mut().map(f);
         let is_broken = self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_broken);
@@ -67,21 +67,33 @@ impl Core {
         if is_broken {
             self.lose();
         }
-        self.record();
-        if !self.driven.get() && self.is_ready() {
+        self.perform();
+        // Whoever looks first when a write is done tells the core: the next one begins that much earlier.
+        if let Some(bytes) = self.records.is_done() {
+            self.recorded(bytes);
+        } else if !self.driven.get() && self.is_ready() {
             self.wake();
         }
         out
     }
 
-    /// What the core wants performed.
-    pub fn take_effects(&self) -> Vec<Effect> {
-        self.view_syncer.borrow_mut().as_mut().map(ViewSyncer::take_effects).unwrap_or_default()
+    /// What the core wanted recorded is on the disk.
+    pub fn recorded(&self, bytes: usize) {
+        self.metrics.records_written(bytes);
+        self.tell(Event::Recorded);
     }
 
-    /// How many hydrations are under way.
-    pub fn hydrating(&self) -> usize {
-        self.view_syncer.borrow().as_ref().map_or(0, ViewSyncer::hydrating)
+    /// Why no groups are served at present, if they are not.
+    pub fn record_refusal(&self) -> Option<ProtocolError> {
+        let core = self.view_syncer.borrow();
+        let has_failed = core.as_ref().is_some_and(|core| core.record_queue() == RecordQueue::Failed);
+        has_failed.then(refusal)
+    }
+
+    fn perform(&self) {
+        let effects = self.view_syncer.borrow_mut().as_mut().map(ViewSyncer::take_effects);
+        let Some(core) = self.this.upgrade() else { return };
+        effects.into_iter().flatten().for_each(|effect| driver::perform(&core, effect));
     }
 
     /// What a reading reported has been taken.
@@ -122,37 +134,14 @@ impl Core {
 
     /// Nobody may be told anything of what the groups are now: the process ends.
     fn lose(&self) {
-        self.send_buffer.drop_held();
-        if let Ok(mut core) = self.view_syncer.try_borrow_mut() {
+        if let Ok(mut core) = self.view_syncer.try_borrow_mut()
+            && let Some(mut core) = core.take()
+        {
+            core.abandon();
             // To take it apart might panic again.
-            std::mem::forget(core.take());
+            std::mem::forget(core);
         }
         self.supervisor.lost(&format!("the groups of core {}", self.index));
-    }
-
-    /// Hands what has to be recorded to the writer; what was told may go if there is nothing.
-    fn record(&self) {
-        let now = self.clock();
-        let taken = {
-            let mut core = self.view_syncer.borrow_mut();
-            core.as_mut().map(|core| core.take_records(now))
-        };
-        let Some(output) = taken.filter(|_| self.records.is_on()) else { return };
-        if self.records.refusal().is_some() {
-            self.send_buffer.drop_held();
-        } else if let Some(output) = output {
-            self.records.push(output);
-        }
-        // After what was just told was handed over: it does not go with what is done now.
-        if let Some(bytes) = self.records.is_done() {
-            records::written_some(self, bytes);
-        }
-        if self.records.begin() {
-            self.send_buffer.mark();
-        }
-        if !self.records.is_behind() {
-            self.send_buffer.release_marked(true);
-        }
     }
 }
 

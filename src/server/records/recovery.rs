@@ -7,21 +7,11 @@ use std::time::Duration;
 use kelvin_io::append_file::AppendFile;
 use kelvin_io::executor::{blocking, sleep};
 
-use super::Writing;
 use crate::core::effect::Event;
-use crate::groups::sink::Sink;
-use crate::protocol::error::{Kind, ProtocolError};
 use crate::server::core::Core;
 
 /// Time between attempts to begin a file on a disk that failed.
 const RETRY: Duration = Duration::from_secs(2);
-
-pub(super) fn refusal() -> ProtocolError {
-    ProtocolError::new(
-        Kind::Rehome,
-        "the server's disk does not take the records of client views; it serves again once there is room on it",
-    )
-}
 
 /// Stops serving: what was sent and waits is dropped, and clients are told to come back.
 pub(super) fn fail(core: &Core, error: &io::Error) {
@@ -31,15 +21,9 @@ pub(super) fn fail(core: &Core, error: &io::Error) {
          make room on the disk, or turn the records off with ZERO_CVR_LOG=off",
         core.records.directory.display()
     );
-    core.records.failed.set(true);
     core.status.set_refuses(core.index, true);
-    core.records.file.take();
-    core.records.writing.set(Writing::Nothing);
-    core.records.take();
-    core.send_buffer.drop_held();
-    let sessions: Vec<_> = core.sessions.borrow().values().cloned().collect();
-    sessions.iter().for_each(|outbox| outbox.fail(&refusal()));
-    core.send_buffer.release_marked(true);
+    core.records.give_up();
+    core.tell(Event::RecordFailed);
 }
 
 /// Tries to begin a new file until the disk takes it.
@@ -54,10 +38,8 @@ pub(super) async fn recover(core: Rc<Core>) {
         }
     }
     crate::info!(core = core.index; "the disk takes records again: clients are served");
-    core.records.failed.set(false);
     core.status.set_refuses(core.index, false);
-    core.with(|s| s.restart_records());
-    core.tell(Event::FillRecords);
+    core.tell(Event::RecordRecovered);
 }
 
 /// Room that must be there before clients are let in again.

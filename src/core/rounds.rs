@@ -1,0 +1,70 @@
+//! What time brings: expiries, what is idle or old, what memory is short for, numbers.
+
+use std::cell::Cell;
+
+use super::shedding::shed;
+use super::state::State;
+use crate::groups::execution::SPELLED;
+
+/// Rounds without a hydration after which the memory of a peak is given back: that takes
+/// milliseconds, and more hydrations may be about to come.
+const CALM: u32 = 25;
+
+/// Milliseconds between warnings of queries that clients spelled out.
+const WARN_OF_SPELLED: f64 = 600_000.0;
+
+/// What a round has to know of those before it.
+#[derive(Default)]
+pub struct Rounds {
+    /// There were hydrations, or encoded views, since memory was given back.
+    peak: Cell<bool>,
+    /// Rounds since then without any.
+    calm: Cell<u32>,
+    warned: Cell<Option<f64>>,
+}
+
+impl Rounds {
+    /// A round.
+    pub(super) fn tick(&self, state: &State, clock_zero: f64) {
+        let now = state.now();
+        self.give_back_after_a_peak(state);
+        shed(state, now);
+        let purged = state.with(|syncer| {
+            syncer.shared.clock_zero = clock_zero;
+            syncer.purge(now)
+        });
+        if purged > 0 {
+            crate::info!(core = state.index; "purged {purged} inactive CVRs");
+        }
+        state.with(|syncer| {
+            syncer.tick(now);
+            state.metrics.set_groups(syncer.groups.len());
+            state.metrics.set_clients(syncer.connected());
+            state.metrics.set_queries(syncer.desired_queries());
+            state.metrics.set_views(syncer.shared.views.len());
+        });
+        self.warn_of_spelled(state, now);
+    }
+
+    /// Once the hydrations of a peak are done and their encoded views are gone.
+    fn give_back_after_a_peak(&self, state: &State) {
+        let is_busy = state.hydrations.running() > 0 || !state.look().shared.fulls.is_empty();
+        self.calm.set(if is_busy { 0 } else { self.calm.get() + 1 });
+        self.peak.set(self.peak.get() || is_busy);
+        if self.peak.get() && self.calm.get() >= CALM {
+            state.host.give_memory_back();
+            self.peak.set(false);
+        }
+    }
+
+    fn warn_of_spelled(&self, state: &State, now: f64) {
+        if self.warned.get().is_some_and(|at| now - at < WARN_OF_SPELLED) {
+            return;
+        }
+        let count = state.with(|s| std::mem::take(&mut s.shared.spelled));
+        if count > 0 {
+            self.warned.set(Some(now));
+            crate::warn!(core = state.index, queries = count; "queries were not answered: {SPELLED}");
+        }
+    }
+}
