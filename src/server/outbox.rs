@@ -18,7 +18,6 @@ use futures_lite::future::poll_fn;
 use kelvin_io::executor::now;
 use kelvin_io::sends::{Job, Sends};
 use kelvin_io::socket::WriteHalf;
-use kelvin_io::websocket::{close_frame, payload_of, text_frame};
 use serde_json::Value;
 
 use super::inbox::Inbox;
@@ -26,8 +25,10 @@ use super::send_buffer::{MAX_COLLECTED, SendBuffer};
 use super::settling::Settling;
 use crate::groups::sink::Sink;
 use crate::observe::metrics::Metrics;
-use crate::protocol::downstream::{self, ends_poke};
+use crate::protocol::downstream;
 use crate::protocol::error::{ProtocolError, refusal_for};
+use crate::protocol::poke::ends_poke;
+use crate::protocol::websocket::{close_frame, payload_of, text_frame};
 
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;

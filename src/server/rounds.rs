@@ -37,7 +37,7 @@ pub async fn tick(core: Rc<Core>) {
         sleep(TICK).await;
         core.answers.borrow_mut().forget(core.clock());
         // Once the hydrations of a peak are done and their encoded views are gone.
-        let busy = core.hydrating() > 0 || core.with(|s| !s.shared.fulls.is_empty()).unwrap_or(false);
+        let busy = core.hydrating() > 0 || core.with(|s| !s.shared.encoded.is_empty()).unwrap_or(false);
         calm = if busy { 0 } else { calm + 1 };
         peak |= busy;
         if peak && calm >= CALM {

@@ -145,10 +145,10 @@ mod tests {
     use futures_lite::AsyncReadExt;
     use kelvin_io::executor::{start, timeout};
     use kelvin_io::socket::{Listener, TcpStream};
-    use kelvin_io::websocket::text_frame;
 
     use super::*;
     use crate::observe::metrics::Metrics;
+    use crate::protocol::websocket::text_frame;
 
     /// What has come by now.
     async fn come(client: &mut TcpStream) -> Vec<u8> {

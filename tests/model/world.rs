@@ -20,6 +20,7 @@ use super::choices::Choices;
 use super::client::{Pipe, Receiver, Store};
 use super::core::{Core, Moment, roomy};
 use super::database::{Database, Write};
+use super::dialects::Dialects;
 use super::disk::Disk;
 use super::replica::Replica;
 use super::scenario::Scenario;
@@ -69,6 +70,7 @@ pub struct World {
     pub now: f64,
     /// What each view was made for, by number and generation.
     pub asts: Asts,
+    pub dialects: Dialects,
     /// Looks at every tab whose cookie moves.
     pub watch: Option<Watch>,
     /// Where the core records, if it does.
@@ -133,6 +135,7 @@ impl World {
             groups,
             now: 0.0,
             asts,
+            dialects: Dialects::default(),
             watch: None,
             disk: None,
             cuts: false,
@@ -252,6 +255,7 @@ impl World {
             query_headers: BTreeMap::new(),
             active_clients: choices.percent(15).then_some(others),
         };
+        let dialect = self.dialects.next();
         let arrival = || Arrival {
             id,
             client_id: tab.client.clone(),
@@ -259,10 +263,12 @@ impl World {
             user: kelvin::groups::user::User { id: None, is_proved: false },
             profile_id: None,
             base_cookie,
+            dialect,
             sink: pipe.clone(),
         };
+        let (client, wanted) = (&tab.client, &tab.wanted);
         self.log
-            .push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
+            .push(format!("{group_id}/{client}, {dialect:?}, comes at {base_cookie:?}, wants {wanted:?}"));
         let mut syncer = self.core.syncer();
         let asked = syncer.prospective(&group_id, &init.desired);
         let accepted = syncer.check(&arrival(), &init).and_then(|()| syncer.init(arrival(), &init, self.now));
@@ -279,7 +285,7 @@ impl World {
             tab.receiver.store = Store::default();
             return if expected { Ok(()) } else { Err(format!("refused: {error}")) };
         }
-        tab.receiver.disconnected();
+        tab.receiver.connected(dialect);
         tab.line = Some((id, pipe));
         if choices.percent(60) {
             for named in asked {
