@@ -1,91 +1,12 @@
-//! WebSocket frames of a server (RFC 6455): reading masked frames of clients, writing
-//! unmasked ones that many sockets may share. Pure: bytes in, messages out.
+//! WebSocket frames of clients (RFC 6455), which are masked. Pure: bytes in, messages out.
 
-use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 pub use tungstenite::handshake::derive_accept_key;
 
-/// Longest header of a frame that is not masked.
-pub const MAX_HEADER: usize = 10;
-
-/// Longest reason of a close frame in bytes.
-pub const MAX_CLOSE_REASON: usize = 123;
-
-/// Close code of a protocol error.
-pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
-/// Close code of a message beyond the limit.
-pub const CLOSE_TOO_LARGE: u16 = 1009;
-
 /// Bytes by which the buffer of a large message grows at least.
 const STEP: usize = 64 << 10;
-
-/// Makes a frame of a buffer of [`MAX_HEADER`] free bytes and a text payload. The frame has
-/// exactly its size, and the buffer can be used again: growing a new one for every frame
-/// costs several times the pages. Also returns how many of the free bytes were left over.
-pub fn finish_frame(buffer: &mut [u8]) -> (Bytes, usize) {
-    let length = buffer.len() - MAX_HEADER;
-    let header = header(OpCode::Data(Data::Text), length);
-    let skipped = MAX_HEADER - header.len();
-    buffer[skipped..MAX_HEADER].copy_from_slice(&header);
-    (Bytes::copy_from_slice(&buffer[skipped..]), skipped)
-}
-
-/// A text frame.
-pub fn text_frame(payload: &[u8]) -> Bytes {
-    frame(OpCode::Data(Data::Text), payload)
-}
-
-/// A pong that answers a ping frame.
-pub fn pong_frame(payload: &[u8]) -> Bytes {
-    frame(OpCode::Control(Control::Pong), payload)
-}
-
-/// A close frame; without a code the payload is empty. The reason is cut to what fits.
-pub fn close_frame(close: Option<(u16, &str)>) -> Bytes {
-    let mut payload = Vec::new();
-    if let Some((code, reason)) = close {
-        payload.extend(code.to_be_bytes());
-        payload.extend(cut(reason, MAX_CLOSE_REASON).as_bytes());
-    }
-    frame(OpCode::Control(Control::Close), &payload)
-}
-
-/// Cuts text to at most `limit` bytes at a character, marking the cut.
-pub fn cut(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let mut end = limit - 3;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}...", &text[..end])
-}
-
-/// The payload of an unmasked frame that this module made.
-pub fn payload_of(frame: &[u8]) -> &[u8] {
-    match frame[1] {
-        126 => &frame[4..],
-        127 => &frame[10..],
-        _ => &frame[2..],
-    }
-}
-
-fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
-    let mut out = header(opcode, payload.len());
-    out.extend(payload);
-    Bytes::from(out)
-}
-
-fn header(opcode: OpCode, length: usize) -> Vec<u8> {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
-    let mut out = Vec::with_capacity(MAX_HEADER + length.min(125));
-    // Writing into a vector cannot fail.
-    let _ = header.format(length as u64, &mut out);
-    out
-}
 
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -283,27 +204,7 @@ mod tests {
 
     #[test]
     fn frames_without_a_mask_are_refused() {
-        let mut reader = FrameReader::new(100, text_frame(b"x").to_vec());
+        let mut reader = FrameReader::new(100, vec![0x81, 1, b'x']);
         assert!(matches!(reader.next_message(), Err(ReadError::Protocol(_))));
-    }
-
-    #[test]
-    fn reasons_are_cut_at_a_character() {
-        let reason = "é".repeat(100);
-        let frame = close_frame(Some((1002, &reason)));
-        let payload = payload_of(&frame);
-        assert!(payload.len() <= 125);
-        assert!(std::str::from_utf8(&payload[2..]).unwrap().ends_with("..."));
-    }
-
-    #[test]
-    fn a_frame_is_finished_in_place() {
-        for length in [0, 125, 126, 65_535, 65_536] {
-            let mut buffer = vec![0; MAX_HEADER];
-            buffer.extend(std::iter::repeat_n(b'a', length));
-            let (frame, skipped) = finish_frame(&mut buffer);
-            assert_eq!(frame, text_frame(&vec![b'a'; length]));
-            assert_eq!(frame.len(), length + MAX_HEADER - skipped);
-        }
     }
 }

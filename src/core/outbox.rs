@@ -12,7 +12,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use kelvin_io::websocket::{close_frame, payload_of, text_frame};
 use serde_json::Value;
 
 use super::send_buffer::SendBuffer;
@@ -21,8 +20,10 @@ use super::socket::{Change, Sending, Socket, Sockets};
 use crate::groups::sink::Sink;
 use crate::model::ids::ConnectionId;
 use crate::observe::metrics::Metrics;
-use crate::protocol::downstream::{self, ends_poke};
+use crate::protocol::downstream;
 use crate::protocol::error::{ProtocolError, refusal_for};
+use crate::protocol::poke::ends_poke;
+use crate::protocol::websocket::{close_frame, payload_of, text_frame};
 
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;

@@ -13,7 +13,7 @@ use crate::groups::reading::{Begun, Found, HydrationRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::met::{Limit, met};
 use crate::views::difference::difference;
-use crate::views::full::Part;
+use crate::views::encoded::Part;
 use crate::views::scan::Witnesses;
 use crate::views::state::State as ViewState;
 use crate::views::witnesses::witnesses;
@@ -71,7 +71,7 @@ impl Outlet<'_> {
         let due = match self.keeps {
             Some(keeps) => !keeps && !parts.is_empty(),
             None => {
-                let bytes = parts.iter().map(|part| part.frame.len()).sum::<usize>();
+                let bytes = parts.iter().map(|part| part.encoded.bytes()).sum::<usize>();
                 bytes > 0 && bytes >= self.state.limits.get().stream_from
             }
         };
@@ -103,7 +103,7 @@ pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)
     }
     let most_keys = state.limits.get().groups.views.journal_keys;
     let Begun { reading, assembly, prior, plan, .. } = begun;
-    let (found, full, edited) = assembly.finish(reading.at, &reading.poke_id);
+    let (found, encoded, edited) = assembly.finish(reading.at, &reading.poke_id);
     let prior = match prior {
         None => None,
         Some(prior) => {
@@ -111,7 +111,7 @@ pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)
             Some((prior, delta))
         }
     };
-    Some((reading, Found { state: found, full, prior, plan }))
+    Some((reading, Found { state: found, encoded, prior, plan }))
 }
 
 /// Ends a hydration that could not read its view. What the view held before goes back to it.

@@ -48,7 +48,7 @@ impl Rounds {
 
     /// Once the hydrations of a peak are done and their encoded views are gone.
     fn give_back_after_a_peak(&self, state: &State) {
-        let is_busy = state.hydrations.running() > 0 || !state.look().shared.fulls.is_empty();
+        let is_busy = state.hydrations.running() > 0 || !state.look().shared.encoded.is_empty();
         self.calm.set(if is_busy { 0 } else { self.calm.get() + 1 });
         self.peak.set(self.peak.get() || is_busy);
         if self.peak.get() && self.calm.get() >= CALM {

@@ -12,7 +12,10 @@ use crate::groups::sink::{Connection, Phase};
 use crate::model::ids::ConnectionId;
 use crate::protocol::client_schema::ClientSchema;
 use crate::protocol::cookie::Cookie;
+use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::poke::poke_start;
+use crate::protocol::poke_writer::{Place, PokeWriter};
 use crate::protocol::upstream::{InitConnection, QueryBody, QueryOp};
 use crate::zql::custom_query::Named;
 use hashbrown::HashSet;
@@ -167,6 +170,7 @@ impl Syncer {
         group.connections.push(Connection {
             id: arrival.id,
             client_id: arrival.client_id,
+            dialect: arrival.dialect,
             sink: arrival.sink.clone(),
             label: arrival.base_cookie,
             phase: if in_step { Phase::Live } else { Phase::Behind },
@@ -268,10 +272,11 @@ fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {
     let Some(connection) = group.connection(id) else { return };
     let poke_id = label.to_string();
     let base = connection.label.map(|l| l.to_string());
-    let start = super::shared::start_frame(&poke_id, base.as_deref());
-    let end = shared.end_frame(&poke_id, &poke_id);
+    let mut frames = vec![poke_start(&poke_id, base.as_deref())];
+    frames.extend(PokeWriter::new(Place::first(connection.dialect), &poke_id).finish());
+    frames.push(shared.end_frame(&poke_id, &poke_id));
     connection.label = Some(label);
-    connection.sink.send(&[start, end]);
+    connection.sink.send(&frames);
 }
 
 /// Each id once, in order.
@@ -281,7 +286,7 @@ fn distinct(ids: &[String]) -> Vec<String> {
 }
 
 fn acknowledge_deletions(group: &Group, ids: &[String]) {
-    let frame = kelvin_io::websocket::text_frame(&crate::protocol::downstream::delete_clients(ids));
+    let frame = downstream::delete_clients(ids);
     for connection in &group.connections {
         connection.sink.send(std::slice::from_ref(&frame));
     }

@@ -8,18 +8,18 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use kelvin_io::websocket::text_frame;
 
 use super::group::{Group, LeftView};
-use super::results::result_put;
-use super::shared::{RowOp, Shared, flush, start_frame};
+use super::shared::{RowOp, Shared};
 use super::step::failed;
-use crate::groups::sink::Phase;
+use crate::groups::sink::{Connection, Phase};
 use crate::model::ids::ConnectionId;
 use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
-use crate::protocol::downstream::{PokeBody, QueryPatch, poke_cancel};
 use crate::protocol::error::ProtocolError;
+use crate::protocol::mutation_result::result_put;
+use crate::protocol::poke::{PokeBody, QueryPatch, poke_cancel, poke_start};
+use crate::protocol::poke_writer::{Place, PokeWriter};
 use crate::testing::faults::{self, Fault};
 use crate::testing::met::{Limit, met};
 use crate::views::rows::{RowId, RowSet};
@@ -51,6 +51,8 @@ pub struct CatchUp {
     connection: ConnectionId,
     base: Base,
     poke_id: String,
+    /// Where the poke goes on.
+    place: Place,
     /// Label whose state the rows written and still to be written add up to.
     reached: Option<Cookie>,
     /// Version of that state.
@@ -99,8 +101,8 @@ pub enum Progress {
 impl CatchUp {
     /// Prepares the catch-up of a connection. Nothing is sent yet.
     pub fn new(group: &Group, shared: &Shared, connection: ConnectionId, serial: u64) -> Option<CatchUp> {
-        let label = group.connections.iter().find(|c| c.id == connection)?.label;
-        let base = match label {
+        let Connection { label, dialect, .. } = group.connections.iter().find(|c| c.id == connection)?;
+        let base = match *label {
             None => Base::Nothing,
             Some(cookie) if provable(group, shared, cookie) => Base::Label(cookie),
             Some(cookie) => Base::Unknown(cookie),
@@ -109,6 +111,7 @@ impl CatchUp {
             connection,
             base,
             poke_id: format!("c{serial}"),
+            place: Place::first(*dialect),
             reached: base.label(),
             version: StateVersion::ZERO,
             rows: VecDeque::new(),
@@ -119,9 +122,10 @@ impl CatchUp {
 
     /// The catch-up of a connection at its group's label, which has no rows: a hydration writes
     /// those of a view while it reads them. The poke has been started already.
-    pub fn of_stream(connection: ConnectionId, label: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
+    pub fn of_stream(connection: &Connection, label: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
         CatchUp {
-            connection,
+            connection: connection.id,
+            place: Place::first(connection.dialect),
             base: Base::Label(label),
             poke_id: poke_id.to_owned(),
             reached: Some(label),
@@ -147,6 +151,18 @@ impl CatchUp {
         if let Some(stream) = &mut self.stream {
             stream.reading = false;
         }
+    }
+
+    /// Writes on in the poke; [`CatchUp::pause`] gives the frames.
+    pub fn go_on(&self) -> PokeWriter {
+        PokeWriter::new(self.place, &self.poke_id)
+    }
+
+    /// The frames that were written. The poke goes on later.
+    pub fn pause(&mut self, poke: PokeWriter) -> Vec<Bytes> {
+        let (frames, place) = poke.pause();
+        self.place = place;
+        frames
     }
 
     fn fate(stream: &Stream, group: &Group, shared: &Shared) -> Fate {
@@ -200,10 +216,11 @@ impl CatchUp {
             }
             return Ok(Progress::Done);
         }
+        let mut poke = self.go_on();
         if !self.started {
-            self.begin(group, shared, &mut frames)?;
+            frames.push(self.begin(group, shared, &mut poke)?);
         }
-        self.write_rows(group, shared, &mut frames)?;
+        self.write_rows(group, shared, &mut poke)?;
         // Only what is collected now adds up to the state of now: rows that are left over from
         // an earlier slice do not know of the batches since.
         let mut done = false;
@@ -212,8 +229,12 @@ impl CatchUp {
             done = self.rows.len() <= shared.limits.catch_up_rows;
         }
         if done {
-            self.write_rows(group, shared, &mut frames)?;
-            self.finish(group, shared, &mut frames);
+            self.write_rows(group, shared, &mut poke)?;
+            poke.part(&config_since(group, self.base.label()));
+            frames.extend(poke.finish());
+            frames.push(shared.end_frame(&self.poke_id, &group.label.to_string()));
+        } else {
+            frames.extend(self.pause(poke));
         }
         let label = group.label;
         if let Some(connection) = group.connection(self.connection) {
@@ -226,12 +247,13 @@ impl CatchUp {
         Ok(if done { Progress::Done } else { Progress::More })
     }
 
+    /// Begins the poke. Returns the frame that it begins with.
     fn begin(
         &mut self,
         group: &mut Group,
         shared: &mut Shared,
-        frames: &mut Vec<Bytes>,
-    ) -> Result<(), ProtocolError> {
+        poke: &mut PokeWriter,
+    ) -> Result<Bytes, ProtocolError> {
         self.started = true;
         let base = match self.base {
             Base::Nothing => None,
@@ -244,14 +266,11 @@ impl CatchUp {
             }
             shared.note(group);
         }
-        frames.push(start_frame(&self.poke_id, base.map(|c| c.to_string()).as_deref()));
         if matches!(self.base, Base::Unknown(_)) && !faults::is_on(Fault::Clear) {
             // Alone in its part: the client forgets everything before it in the same part.
-            let mut body = PokeBody::default();
-            body.push_row(b"{\"op\":\"clear\"}");
-            flush(&mut body, &self.poke_id, frames);
+            poke.part(&PokeBody::clear());
         }
-        Ok(())
+        Ok(poke_start(&self.poke_id, base.map(|c| c.to_string()).as_deref()))
     }
 
     /// Whether everything that happened since the state reached is still known.
@@ -274,7 +293,8 @@ impl CatchUp {
     /// Takes back what was sent of the poke: more happened meanwhile than is remembered, or it
     /// is not wanted any more.
     fn start_over(&mut self, group: &Group, shared: &Shared, frames: &mut Vec<Bytes>) {
-        frames.push(text_frame(&poke_cancel(&self.poke_id)));
+        frames.push(poke_cancel(&self.poke_id));
+        self.place = Place::first(self.place.dialect);
         if let Base::Label(cookie) = self.base
             && !provable(group, shared, cookie)
         {
@@ -306,7 +326,7 @@ impl CatchUp {
         &mut self,
         group: &Group,
         shared: &mut Shared,
-        frames: &mut Vec<Bytes>,
+        poke: &mut PokeWriter,
     ) -> Result<(), ProtocolError> {
         let most = shared.limits.catch_up_rows;
         if self.rows.len() > most {
@@ -319,16 +339,9 @@ impl CatchUp {
         };
         let ops: Vec<RowOp> =
             rows.iter().map(|id| if alive(*id) { RowOp::Put(*id) } else { RowOp::Del(*id) }).collect();
-        let encoded = shared.encode(&self.poke_id, &ops);
+        let written = shared.write_rows(&ops, poke);
         shared.rows.borrow_mut().release_all(&rows);
-        frames.extend(encoded.map_err(failed)?);
-        Ok(())
-    }
-
-    fn finish(&self, group: &Group, shared: &mut Shared, frames: &mut Vec<Bytes>) {
-        let mut body = config_since(group, self.base.label());
-        flush(&mut body, &self.poke_id, frames);
-        frames.push(shared.end_frame(&self.poke_id, &group.label.to_string()));
+        written.map_err(failed)
     }
 
     /// Gives up; call it when the connection goes in the middle.

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
-use super::shared::{RowOp, Shared, flush, push_row};
+use super::shared::{RowOp, Shared};
 use super::step::Moved;
 use crate::model::version::StateVersion;
-use crate::protocol::downstream::PokeBody;
+use crate::protocol::dialect::Dialect;
+use crate::protocol::poke::PokeBody;
+use crate::protocol::poke_writer::{Place, PokeWriter};
 use crate::replica::reader::ReadError;
 use crate::views::rows::{RowId, RowMap};
 use crate::views::view::{View, ViewId};
@@ -20,78 +22,77 @@ pub(super) struct Told {
     pub rows: usize,
 }
 
-/// Writes the frames of a step. `fresh`: the group had no views.
+/// Writes the frames of a step in one dialect. `fresh`: the group had no views.
 pub(super) fn compose(
     shared: &mut Shared,
-    mut body: PokeBody,
+    body: &PokeBody,
     moved: &Moved,
     fresh: bool,
     ops: &[RowOp],
+    dialect: Dialect,
 ) -> Result<Told, ReadError> {
-    let mut frames = Vec::new();
+    let begin = |poke_id: &str| {
+        let mut poke = PokeWriter::new(Place::first(dialect), poke_id);
+        poke.part(body);
+        poke
+    };
     if fresh {
         let poke_id = lead_poke_id(shared, &moved.joined);
-        flush(&mut body, &poke_id, &mut frames);
-        let rows = join_fresh(shared, &moved.joined, &poke_id, &mut frames)?;
-        return Ok(Told { poke_id, frames, rows });
+        let mut poke = begin(&poke_id);
+        let rows = join_fresh(shared, &moved.joined, &mut poke)?;
+        return Ok(Told { poke_id, frames: poke.finish(), rows });
     }
     let poke_id = shared.poke_id();
-    flush(&mut body, &poke_id, &mut frames);
-    if moved.joined.iter().any(|v| shared.full(*v).is_some()) {
-        encode_joined(shared, &moved.joined, ops, &poke_id, &mut frames)?;
+    let mut poke = begin(&poke_id);
+    let frames = if moved.joined.iter().any(|v| shared.encoded_view(*v).is_some()) {
+        write_joined(shared, &moved.joined, ops, &mut poke)?;
+        poke.finish()
     } else {
-        frames.extend(shared.row_frames(ops)?.iter().cloned());
-    }
+        shared.finish(poke, ops)?
+    };
     Ok(Told { poke_id, frames, rows: ops.len() })
 }
 
-/// The poke takes the id of the largest encoded view, whose frames can then go as they are.
+/// The poke takes the id of the largest encoded view, whose parts can then go as they are.
 fn lead_poke_id(shared: &Shared, joined: &[ViewId]) -> String {
-    let fulls = joined.iter().filter_map(|v| shared.full(*v));
-    fulls.max_by_key(|f| f.size).map_or_else(|| shared.poke_id(), |f| f.poke_id.clone())
+    let encoded = joined.iter().filter_map(|v| shared.encoded_view(*v));
+    encoded.max_by_key(|view| view.size).map_or_else(|| shared.poke_id(), |view| view.poke_id.clone())
 }
 
 /// Rows of views joined by a group that had none: everything is new, so nothing has to be
 /// looked up; a row that two views hold is sent once.
-fn join_fresh(
-    shared: &mut Shared,
-    joined: &[ViewId],
-    poke_id: &str,
-    frames: &mut Vec<Bytes>,
-) -> Result<usize, ReadError> {
+fn join_fresh(shared: &mut Shared, joined: &[ViewId], poke: &mut PokeWriter) -> Result<usize, ReadError> {
     let mut order: Vec<ViewId> = joined.to_vec();
-    // The view that lends its id first: its frames go out whole.
-    order.sort_by_key(|v| shared.full(*v).is_none_or(|f| f.poke_id != poke_id));
+    // The view that lends its id first: its parts go out whole.
+    order.sort_by_key(|v| shared.encoded_view(*v).is_none_or(|f| f.poke_id != poke.poke_id()));
     let mut told = 0;
     for (position, id) in order.iter().enumerate() {
         let Some(view) = shared.views.get(*id) else { continue };
         let earlier: Vec<&View> = order[..position].iter().filter_map(|v| shared.views.get(*v)).collect();
         let seen = |row: RowId| earlier.iter().any(|v| v.state.contains(row));
         let mut rest: Vec<RowOp> = Vec::new();
-        match shared.full(*id) {
+        match shared.encoded_view(*id) {
             None => rest.extend(view.state.sorted().into_iter().filter(|r| !seen(*r)).map(RowOp::Put)),
-            Some(full) => {
-                let stale: Vec<RowId> = stale(view, full.at);
-                let whole = full.poke_id == poke_id && earlier.is_empty();
-                let mut body = PokeBody::default();
-                for part in &full.parts {
-                    if whole && !part.rows.iter().any(|(r, _)| stale.binary_search(r).is_ok()) {
-                        frames.push(part.frame.clone());
+            Some(encoded) => {
+                let stale: Vec<RowId> = stale(view, encoded.at);
+                let whole = encoded.poke_id == poke.poke_id() && earlier.is_empty();
+                for part in &encoded.parts {
+                    if whole && !part.rows.iter().any(|r| stale.binary_search(r).is_ok()) {
+                        encoded.write(part, poke);
                         continue;
                     }
                     for (row, fragment) in part.fragments() {
                         if stale.binary_search(&row).is_err() && !seen(row) {
-                            push_row(&mut body, fragment, poke_id, frames);
+                            poke.row(fragment);
                         }
                     }
                 }
-                flush(&mut body, poke_id, frames);
                 let alive = stale.iter().filter(|r| view.state.contains(**r) && !seen(**r));
                 rest.extend(alive.map(|r| RowOp::Put(*r)));
             }
         }
         told += view.state.len();
-        frames.extend(shared.encode(poke_id, &rest)?);
+        shared.write_rows(&rest, poke)?;
     }
     Ok(told)
 }
@@ -105,29 +106,26 @@ fn stale(view: &View, encoded_at: StateVersion) -> Vec<RowId> {
 }
 
 /// Operations of a step with joined views that are encoded already: fragments are copied.
-fn encode_joined(
+fn write_joined(
     shared: &mut Shared,
     joined: &[ViewId],
     ops: &[RowOp],
-    poke_id: &str,
-    frames: &mut Vec<Bytes>,
+    poke: &mut PokeWriter,
 ) -> Result<(), ReadError> {
     let mut wanted: RowMap<()> = RowMap::default();
     wanted.extend(ops.iter().filter_map(|op| match op {
         RowOp::Put(id) => Some((*id, ())),
         RowOp::Del(_) => None,
     }));
-    let mut body = PokeBody::default();
     for id in joined {
-        let (Some(view), Some(full)) = (shared.views.get(*id), shared.full(*id)) else { continue };
-        let stale = stale(view, full.at);
-        for (row, fragment) in full.parts.iter().flat_map(|p| p.fragments()) {
+        let (Some(view), Some(encoded)) = (shared.views.get(*id), shared.encoded_view(*id)) else { continue };
+        let stale = stale(view, encoded.at);
+        for (row, fragment) in encoded.parts.iter().flat_map(|p| p.fragments()) {
             if stale.binary_search(&row).is_err() && wanted.remove(&row).is_some() {
-                push_row(&mut body, fragment, poke_id, frames);
+                poke.row(fragment);
             }
         }
     }
-    flush(&mut body, poke_id, frames);
     let rest: Vec<RowOp> = ops
         .iter()
         .filter(|op| match op {
@@ -136,6 +134,5 @@ fn encode_joined(
         })
         .copied()
         .collect();
-    frames.extend(shared.encode(poke_id, &rest)?);
-    Ok(())
+    shared.write_rows(&rest, poke)
 }

@@ -11,7 +11,7 @@ use super::step::give_up;
 use super::syncer::*;
 use crate::model::catalogue::{Catalogue, TableId};
 use crate::model::ids::ConnectionId;
-use crate::protocol::problem::bounded;
+use crate::protocol::downstream::refusal;
 use crate::testing::faults::{self, Fault};
 use crate::views::registry::Source;
 use crate::views::task::Outcome;
@@ -273,9 +273,4 @@ pub(super) fn query_name(group: &Group, hash: &str) -> String {
         Some(Spec::Named { name, .. } | Spec::TooMuch { name, .. }) => name.clone(),
         _ => String::new(),
     }
-}
-
-pub(super) fn refusal(hash: &str, name: &str, message: &str) -> Value {
-    let message = bounded(message.to_owned());
-    serde_json::json!({"error": "app", "id": hash, "name": name, "message": message})
 }

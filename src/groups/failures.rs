@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::execution::{query_name, refusal};
+use super::execution::query_name;
 use super::group::Group;
 use super::syncer::Syncer;
 use crate::model::batch::Batch;
 use crate::model::ids::ConnectionId;
+use crate::protocol::downstream::refusal;
 use crate::views::registry::ViewKey;
 use crate::views::view::ViewId;
 use crate::zql::plan::Plan;

@@ -86,21 +86,22 @@ impl Syncer {
 
     /// Drops encoded views beyond the budget, oldest first, but none that a group still waits
     /// for.
-    pub(super) fn trim_fulls(&mut self) {
-        self.trim_fulls_to(self.shared.limits.encoded_bytes);
+    pub(super) fn trim_encoded(&mut self) {
+        self.trim_encoded_to(self.shared.limits.encoded_bytes);
     }
 
     /// Drops all encoded views that no group waits for.
     pub fn drop_encoded(&mut self) {
-        self.trim_fulls_to(0);
+        self.trim_encoded_to(0);
     }
 
-    fn trim_fulls_to(&mut self, most: usize) {
-        let mut total: usize = self.shared.fulls.values().map(|f| f.size).sum();
+    fn trim_encoded_to(&mut self, most: usize) {
+        let mut total: usize = self.shared.encoded.values().map(|encoded| encoded.bytes()).sum();
         if total <= most {
             return;
         }
-        let mut oldest: Vec<(f64, ViewId)> = self.full_since.iter().map(|(v, since)| (*since, *v)).collect();
+        let mut oldest: Vec<(f64, ViewId)> =
+            self.encoded_since.iter().map(|(v, since)| (*since, *v)).collect();
         oldest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         for (_, view) in oldest {
             if total <= most {
@@ -110,8 +111,8 @@ impl Syncer {
                 continue;
             }
             met(Limit::EncodedBytes);
-            self.full_since.remove(&view);
-            total -= self.shared.fulls.remove(&view).map_or(0, |f| f.size);
+            self.encoded_since.remove(&view);
+            total -= self.shared.encoded.remove(&view).map_or(0, |encoded| encoded.bytes());
         }
     }
 
@@ -145,12 +146,12 @@ impl Syncer {
         self.give_up_readings(now);
         self.retry(now);
         self.forget_oldest_groups();
-        let over = |since: &f64| now - since >= KEEP_FULL;
-        let fulls: Vec<ViewId> =
-            self.full_since.iter().filter(|(_, since)| over(since)).map(|(v, _)| *v).collect();
-        for view in fulls {
-            self.full_since.remove(&view);
-            self.shared.fulls.remove(&view);
+        let over = |since: &f64| now - since >= KEEP_ENCODED;
+        let unused: Vec<ViewId> =
+            self.encoded_since.iter().filter(|(_, since)| over(since)).map(|(v, _)| *v).collect();
+        for view in unused {
+            self.encoded_since.remove(&view);
+            self.shared.encoded.remove(&view);
         }
     }
 

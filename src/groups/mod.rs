@@ -29,7 +29,6 @@ pub mod recorder;
 mod recording;
 pub mod resends;
 pub mod restore;
-pub mod results;
 pub mod schema;
 pub mod shared;
 pub mod shedding;

@@ -3,11 +3,11 @@
 //! (`docs/spec/view-syncer.md` §5.10, §9).
 
 use super::group::Group;
-use super::results::{result_del, result_put};
 use crate::model::batch::{Change, TableBatch};
 use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId, quote};
 use crate::model::commit::Row;
 use crate::model::value::Value;
+use crate::protocol::mutation_result::{result_del, result_put};
 use crate::replica::reader::{ReadError, Reader};
 
 /// Where the shard keeps them.

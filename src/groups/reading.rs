@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::groups::syncer::Syncer;
 use crate::model::reason::Reason;
 use crate::model::version::StateVersion;
+use crate::protocol::dialect::Dialect;
 use crate::testing::faults::{self, Fault};
 use crate::testing::met::{Limit, met};
 use crate::views::assemble::Assembly;
-use crate::views::full::Full;
+use crate::views::encoded::EncodedView;
 use crate::views::journal::Delta;
 use crate::views::scan::{Job, Witnesses};
 use crate::views::state::State;
@@ -42,8 +43,10 @@ pub struct Reading {
     pub in_step: bool,
     /// The view lives: only its rows in encoded form are wanted.
     pub frames_only: bool,
-    /// `pokeID` in the frames that it makes.
+    /// `pokeID` in the parts that it makes.
     pub poke_id: String,
+    /// Dialect of them.
+    pub dialect: Dialect,
 }
 
 /// A reading that has begun.
@@ -71,6 +74,7 @@ impl Begun {
             plan: self.plan.clone(),
             nodes: layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect(),
             poke_id: encode.then(|| self.reading.poke_id.clone()),
+            dialect: self.reading.dialect,
             witnesses,
             since: self.since,
         }
@@ -82,7 +86,7 @@ pub struct Found {
     /// The view's state.
     pub state: State,
     /// Its rows in encoded form.
-    pub full: Full,
+    pub encoded: EncodedView,
     /// What it held before and how that differs, if it was read anew; no delta: in more than
     /// can be told.
     pub prior: Option<(State, Option<Delta>)>,
@@ -102,7 +106,7 @@ impl Syncer {
         if !small && view.is_live() {
             met(Limit::SmallView);
         }
-        if view.is_live() && (small || self.shared.full(id).is_some()) {
+        if view.is_live() && (small || self.shared.encoded_view(id).is_some()) {
             return;
         }
         self.hydrations.insert(id, view.generation);
@@ -146,8 +150,21 @@ impl Syncer {
         let encode = since.is_none() || self.is_awaited(request.view);
         // Two hydrations of one view may be at one version, but never on one connection.
         let poke_id = format!("v{}.{}", request.generation, at.to_lexi());
-        let reading = Reading { request, at, in_step, frames_only: status == Status::Live, poke_id };
+        let (frames_only, dialect) = (status == Status::Live, self.dialect_awaited(request.view));
+        let reading = Reading { request, at, in_step, frames_only, poke_id, dialect };
         Some(Begun { reading, assembly, prior, plan, driver: 0, layout, since, encode })
+    }
+
+    /// The dialect in which a view is encoded: that of those who wait for it. If they speak both it is text, and the
+    /// other is made of it once.
+    fn dialect_awaited(&self, view: ViewId) -> Dialect {
+        let groups = self.shared.interested.get(&view).into_iter().flatten();
+        let waiting = groups.filter(|id| self.waits_for(id, view)).filter_map(|id| self.groups.get(id));
+        let mut dialects = waiting.flat_map(|group| &group.connections).map(|connection| connection.dialect);
+        match (dialects.next(), dialects.any(|dialect| dialect == Dialect::Text)) {
+            (Some(Dialect::Binary), false) => Dialect::Binary,
+            _ => Dialect::Text,
+        }
     }
 
     /// Notes how long a reading took, in nanoseconds.
@@ -170,9 +187,9 @@ impl Syncer {
     /// core's version.
     pub fn hydration_done(&mut self, reading: &Reading, found: Found, now: f64) -> bool {
         let request = reading.request;
-        let Found { state, mut full, prior, .. } = found;
-        if full.partial {
-            self.stream(reading, &mut full.parts);
+        let Found { state, mut encoded, prior, .. } = found;
+        if encoded.partial {
+            self.stream(reading, &mut encoded.parts);
         }
         self.end_stream(request.generation);
         self.hydrations.remove(&request.view);
@@ -185,7 +202,7 @@ impl Syncer {
             }
             None => self.shared.views.hydrated(request.view, state, at),
         }
-        self.keep_frames(reading, full, now);
+        self.keep_encoded(reading, encoded, now);
         let is_behind = at < self.shared.version && !faults::is_on(Fault::Overtaken);
         if is_behind {
             self.shared.recorder.falls_behind(request.view);
@@ -208,9 +225,9 @@ impl Syncer {
     pub fn frames_done(&mut self, reading: &Reading, assembly: Assembly, now: f64) {
         let request = reading.request;
         let mut assembly = assembly;
-        let mut full = assembly.take_frames(reading.at, &reading.poke_id);
-        if full.partial {
-            self.stream(reading, &mut full.parts);
+        let mut encoded = assembly.take_parts(reading.at, &reading.poke_id);
+        if encoded.partial {
+            self.stream(reading, &mut encoded.parts);
         }
         self.end_stream(request.generation);
         self.hydrations.remove(&request.view);
@@ -219,25 +236,25 @@ impl Syncer {
             // It has to be read once more, and cannot tell what happened since.
             self.request_hydration(request.view);
         } else {
-            self.keep_frames(reading, full, now);
+            self.keep_encoded(reading, encoded, now);
         }
         // Only now: a number that is free could be given to another row.
         self.shared.views.discard_assembly(request.view, assembly);
     }
 
     /// Keeps encoded rows for those who wait for them.
-    fn keep_frames(&mut self, reading: &Reading, full: Full, now: f64) {
+    fn keep_encoded(&mut self, reading: &Reading, encoded: EncodedView, now: f64) {
         let view = reading.request.view;
         // The journal of a view that lives knows nothing of a snapshot between two batches: a
         // row that was there then and only then would be sent, and never be taken back.
-        if full.partial {
+        if encoded.partial {
             // Whoever began to wait after the first rows had left needs all of them.
             if self.is_awaited_beside_stream(reading.request) {
                 self.request_hydration(view);
             }
-        } else if !full.is_empty() && (!reading.frames_only || reading.in_step) {
-            self.shared.fulls.insert(view, Rc::new(full));
-            self.full_since.insert(view, now);
+        } else if !encoded.is_empty() && (!reading.frames_only || reading.in_step) {
+            self.shared.encoded.insert(view, Rc::new(encoded));
+            self.encoded_since.insert(view, now);
         }
         self.wake_interested(view);
     }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use super::desires::{Client, Desire};
 use super::group::Group;
 use super::query::{Query, Spec};
-use super::results::is_removal;
 use super::schema::Resolved;
 use super::user::User;
 use crate::cvr::record::{ClientRecord, DesireRecord, GroupRecord, NOTHING, QueryRecord};
@@ -13,6 +12,7 @@ use crate::cvr::replay::cookie;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
+use crate::protocol::mutation_result::is_removal;
 use crate::views::view::ViewId;
 
 /// A view that a group had before the process started, and that no view of now stands for yet.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
-use kelvin_io::websocket::text_frame;
 
 use super::forgotten::Forgotten;
 use super::limits::GroupLimits;
@@ -16,11 +15,12 @@ use super::schema::Schemas;
 use crate::model::catalogue::Catalogue;
 use crate::model::lexi;
 use crate::model::version::StateVersion;
-use crate::protocol::downstream::{PokeBody, poke_end, poke_start};
+use crate::protocol::poke::poke_end;
+use crate::protocol::poke_writer::{Place, PokeWriter};
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::contents::Contents;
-use crate::views::full::{Full, PART_SIZE, PATCHES_PER_PART};
+use crate::views::encoded::EncodedView;
 use crate::views::registry::Views;
 use crate::views::rows::{RowId, Rows};
 use crate::views::view::ViewId;
@@ -89,8 +89,8 @@ pub struct Shared {
     /// Milliseconds since 1970 at zero of the core's clock: times that outlive the process count from there.
     pub clock_zero: f64,
     /// Encoded views, for as long as somebody may need them.
-    pub fulls: HashMap<ViewId, Rc<Full>>,
-    frames: HashMap<Box<[RowOp]>, Rc<[Bytes]>>,
+    pub encoded: HashMap<ViewId, Rc<EncodedView>>,
+    frames: HashMap<Place, HashMap<Box<[RowOp]>, Rc<[Bytes]>>>,
     shared_bytes: usize,
     ends: HashMap<String, Bytes>,
 }
@@ -125,7 +125,7 @@ impl Shared {
             spelled: 0,
             forgotten: Forgotten::default(),
             clock_zero: 0.0,
-            fulls: HashMap::new(),
+            encoded: HashMap::new(),
             frames: HashMap::new(),
             shared_bytes: 0,
             ends: HashMap::new(),
@@ -137,16 +137,17 @@ impl Shared {
         self.version = version;
         self.contents.moved();
         let mut rows = self.rows.borrow_mut();
-        self.frames.drain().flat_map(|(ops, _)| ops).for_each(|op| rows.release(op.row()));
+        let kept = self.frames.values_mut().flat_map(|frames| frames.drain());
+        kept.flat_map(|(ops, _)| ops).for_each(|op| rows.release(op.row()));
         drop(rows);
         self.ends.clear();
         self.shared_bytes = 0;
     }
 
     /// The encoded form of a view, if the view can tell all that happened since.
-    pub fn full(&self, view: ViewId) -> Option<&Rc<Full>> {
-        let full = self.fulls.get(&view)?;
-        self.views.get(view)?.journal.reaches(full.at).then_some(full)
+    pub fn encoded_view(&self, view: ViewId) -> Option<&Rc<EncodedView>> {
+        let encoded = self.encoded.get(&view)?;
+        self.views.get(view)?.journal.reaches(encoded.at).then_some(encoded)
     }
 
     /// `pokeID` of pokes whose frames are shared at this version.
@@ -154,64 +155,46 @@ impl Shared {
         lexi::encode(self.version.0)
     }
 
-    /// Frames with the parts for these operations; made once per version.
-    pub fn row_frames(&mut self, ops: &[RowOp]) -> Result<Rc<[Bytes]>, ReadError> {
-        if let Some(found) = self.frames.get(ops) {
-            return Ok(found.clone());
+    /// Finishes a poke with these operations. Groups that say them at the same place of a poke with the id of this version
+    /// share the frames.
+    pub fn finish(&mut self, mut poke: PokeWriter, ops: &[RowOp]) -> Result<Vec<Bytes>, ReadError> {
+        if ops.is_empty() {
+            return Ok(poke.finish());
         }
-        let frames: Rc<[Bytes]> = self.encode(&self.poke_id(), ops)?.into();
-        let size: usize = frames.iter().map(Bytes::len).sum();
+        let place = poke.place();
+        if let Some(found) = self.frames.get(&place).and_then(|frames| frames.get(ops)) {
+            return Ok(poke.finish_with(found));
+        }
+        let mut rest = PokeWriter::new(place, poke.poke_id());
+        self.write_rows(ops, &mut rest)?;
+        let rest: Rc<[Bytes]> = rest.finish().into();
+        let size: usize = rest.iter().map(Bytes::len).sum();
         if self.shared_bytes + size <= MAX_SHARED {
             self.shared_bytes += size;
             // The frames stand for these numbers: nobody else may get them meanwhile.
             let mut rows = self.rows.borrow_mut();
             ops.iter().for_each(|op| rows.acquire(op.row()));
             drop(rows);
-            self.frames.insert(ops.into(), frames.clone());
+            self.frames.entry(place).or_default().insert(ops.into(), rest.clone());
         }
-        Ok(frames)
+        Ok(poke.finish_with(&rest))
     }
 
-    /// Parts for these operations under a poke id of the caller's.
-    pub fn encode(&mut self, poke_id: &str, ops: &[RowOp]) -> Result<Vec<Bytes>, ReadError> {
-        let mut out = Vec::new();
-        let mut body = PokeBody::default();
+    /// Adds these operations to a poke.
+    pub fn write_rows(&mut self, ops: &[RowOp], poke: &mut PokeWriter) -> Result<(), ReadError> {
         for op in ops {
             let fragment = match op {
                 RowOp::Put(id) => self.contents.put(*id, &mut self.views)?,
                 RowOp::Del(id) => Some(self.contents.del(*id, &mut self.views)),
             };
-            if let Some(fragment) = fragment {
-                push_row(&mut body, &fragment, poke_id, &mut out);
-            }
+            fragment.into_iter().for_each(|fragment| poke.row(&fragment));
         }
-        flush(&mut body, poke_id, &mut out);
-        Ok(out)
+        Ok(())
     }
 
     /// `pokeEnd`, shared by the groups that reach the same label.
     pub fn end_frame(&mut self, poke_id: &str, cookie: &str) -> Bytes {
         let key = format!("{poke_id} {cookie}");
-        self.ends.entry(key).or_insert_with(|| text_frame(&poke_end(poke_id, cookie))).clone()
-    }
-}
-
-/// `pokeStart`.
-pub fn start_frame(poke_id: &str, base: Option<&str>) -> Bytes {
-    text_frame(&poke_start(poke_id, base))
-}
-
-/// Adds a row operation; closes the part when it is full.
-pub fn push_row(body: &mut PokeBody, fragment: &[u8], poke_id: &str, out: &mut Vec<Bytes>) {
-    body.push_row(fragment);
-    if body.row_count == PATCHES_PER_PART || body.rows.len() >= PART_SIZE {
-        flush(body, poke_id, out);
-    }
-}
-
-/// Closes the part, if there is anything in it.
-pub fn flush(body: &mut PokeBody, poke_id: &str, out: &mut Vec<Bytes>) {
-    if !body.is_empty() {
-        out.push(text_frame(&std::mem::take(body).part(poke_id)));
+        self.ends.entry(key).or_insert_with(|| poke_end(poke_id, cookie)).clone()
     }
 }

@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::resends::Resends;
 use crate::protocol::cookie::Cookie;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::error::ProtocolError;
 
 /// One socket's way out.
 pub trait Sink {
-    /// Queues finished frames. Never blocks and never fails: a socket that broke drops them.
+    /// Queues finished frames, each in one piece. Never blocks and never fails: a socket that broke drops them.
     fn send(&self, frames: &[Bytes]);
     /// Whether the socket has fallen so far behind that it must not be given more for now.
     /// It is caught up from its cookie when it has drained.
@@ -33,6 +34,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Tab behind it.
     pub client_id: String,
+    /// Form of its pokes.
+    pub dialect: Dialect,
     /// Way out.
     pub sink: Rc<dyn Sink>,
     /// Last label sent on it; before the first poke, the cookie it came with. `None`: the

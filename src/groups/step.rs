@@ -9,12 +9,14 @@ use super::compose::{Told, compose};
 use super::group::Group;
 use super::history::{forget_left, keep_left, remember};
 use super::restore::leave_held;
-use super::shared::{RowOp, Shared, flush, start_frame};
+use super::shared::{RowOp, Shared};
 use crate::groups::sink::{Connection, Phase};
 use crate::model::version::StateVersion;
 use crate::protocol::cookie::Cookie;
-use crate::protocol::downstream::{PokeBody, QueryPatch};
+use crate::protocol::dialect::{Dialect, PerDialect};
 use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::poke::{PokeBody, QueryPatch, poke_start};
+use crate::protocol::poke_writer::{Place, PokeWriter};
 use crate::replica::reader::ReadError;
 use crate::testing::faults::{self, Fault};
 use crate::testing::met::{Limit, met};
@@ -101,26 +103,26 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     }
     let previous = provable.then_some(previous);
     let body = account(group, &moved, shared.limits.result_changes);
-    let wanted = group.connections.iter().any(|c| receives(c, group.born, previous));
-    let told = match wanted && !unlisted {
-        true => Some(compose(shared, body, &moved, fresh, &ops).map_err(failed)?),
-        false => None,
+    let told = match unlisted {
+        true => PerDialect::default(),
+        false => in_dialects(group, previous, |dialect| compose(shared, &body, &moved, fresh, &ops, dialect))
+            .map_err(failed)?,
     };
-    deliver(group, shared, previous, label, told.as_ref());
+    deliver(group, shared, previous, label, &told);
     // Only now: what was left may be what keeps the numbers of rows that were just told.
     let floor = group.floor;
     forget_left(group, shared);
     if group.floor != floor {
         shared.note(group);
     }
-    Ok(told.map_or(0, |told| told.rows))
+    Ok(told.iter().flatten().map(|told| told.rows).max().unwrap_or(0))
 }
 
 /// Whether a joined view is too large to be read by key in one go: its encoded form went to
 /// one tab as it was made. The others are brought there in slices.
 fn is_oversized(shared: &Shared, moved: &Moved) -> bool {
     let members = |v: &ViewId| shared.views.get(*v).map_or(0, |v| v.state.len());
-    moved.joined.iter().any(|v| shared.full(*v).is_none() && members(v) > shared.limits.small_view)
+    moved.joined.iter().any(|v| shared.encoded_view(*v).is_none() && members(v) > shared.limits.small_view)
 }
 
 /// Whether a view that was left is so large that its rows are not looked at without need.
@@ -231,7 +233,7 @@ pub fn give_up(group: &Group, shared: &mut Shared, view: ViewId) {
             shared.recorder.gone(id, is_held);
         }
         shared.interested.remove(&view);
-        shared.fulls.remove(&view);
+        shared.encoded.remove(&view);
     }
 }
 
@@ -319,6 +321,22 @@ fn account(group: &mut Group, moved: &Moved, most: usize) -> PokeBody {
     body
 }
 
+/// Makes what a step tells, in each dialect that somebody is told it in.
+fn in_dialects(
+    group: &Group,
+    previous: Option<Cookie>,
+    mut tell: impl FnMut(Dialect) -> Result<Told, ReadError>,
+) -> Result<PerDialect<Option<Told>>, ReadError> {
+    let mut told = PerDialect::default();
+    for dialect in Dialect::ALL {
+        let mut of_it = group.connections.iter().filter(|c| c.dialect == dialect);
+        if of_it.any(|c| receives(c, group.born, previous)) {
+            told[dialect] = Some(tell(dialect)?);
+        }
+    }
+    Ok(told)
+}
+
 /// Sends a step to every connection that is exactly at the label before it; to nobody if
 /// there is no such label. The others are brought there by a catch-up.
 fn deliver(
@@ -326,17 +344,18 @@ fn deliver(
     shared: &mut Shared,
     previous: Option<Cookie>,
     label: Cookie,
-    told: Option<&Told>,
+    told: &PerDialect<Option<Told>>,
 ) {
     let born = group.born;
     for connection in &mut group.connections {
+        let told = told[connection.dialect].as_ref();
         let Some(told) = told.filter(|_| receives(connection, born, previous)) else {
             fall_behind(connection);
             continue;
         };
         let base = connection.label.map(|l| l.to_string());
         let mut frames = Vec::with_capacity(told.frames.len() + 2);
-        frames.push(start_frame(&told.poke_id, base.as_deref()));
+        frames.push(poke_start(&told.poke_id, base.as_deref()));
         frames.extend(told.frames.iter().cloned());
         frames.push(shared.end_frame(&told.poke_id, &label.to_string()));
         connection.label = Some(label);
@@ -377,8 +396,12 @@ pub fn config_step(
     shared.note(group);
     let poke_id = label.to_string();
     let body = PokeBody { desired: change.desired.clone(), ..PokeBody::default() };
-    let mut frames = Vec::new();
-    flush(&mut { body }, &poke_id, &mut frames);
-    deliver(group, shared, Some(previous), label, Some(&Told { poke_id, frames, rows: 0 }));
+    let tell = |dialect| {
+        let mut poke = PokeWriter::new(Place::first(dialect), &poke_id);
+        poke.part(&body);
+        Ok(Told { poke_id: poke_id.clone(), frames: poke.finish(), rows: 0 })
+    };
+    let told = in_dialects(group, Some(previous), tell).map_err(failed)?;
+    deliver(group, shared, Some(previous), label, &told);
     Ok(())
 }

@@ -8,11 +8,11 @@
 use super::catchup::{CatchUp, Stream};
 use super::group::Group;
 use super::reading::{HydrationRequest, Reading};
-use super::shared::start_frame;
 use super::syncer::*;
 use crate::groups::sink::Phase;
 use crate::model::ids::ConnectionId;
-use crate::views::full::Part;
+use crate::protocol::poke::poke_start;
+use crate::views::encoded::Part;
 use crate::views::view::ViewId;
 
 impl Syncer {
@@ -22,13 +22,15 @@ impl Syncer {
         let generation = reading.request.generation;
         let known = self.streams.get(&generation).copied();
         let Some(id) = known.or_else(|| self.open_stream(reading)) else { return false };
-        let frames: Vec<_> = parts.drain(..).map(|part| part.frame).collect();
+        let parts = std::mem::take(parts);
         // A tab that went, or does not want them any more, misses nothing.
-        if self.catchups.get(&id).is_some_and(|c| c.is_reading(generation))
+        if let Some(catchup) = self.catchups.get_mut(&id).filter(|c| c.is_reading(generation))
             && let Some(group) = self.connections.get(&id).and_then(|group| self.groups.get_mut(group))
             && let Some(connection) = group.connection(id)
         {
-            connection.sink.send(&frames);
+            let mut poke = catchup.go_on();
+            parts.iter().for_each(|part| poke.encoded(&part.encoded));
+            connection.sink.send(&catchup.pause(poke));
         }
         true
     }
@@ -62,15 +64,15 @@ impl Syncer {
             return None;
         }
         connection.phase = Phase::CatchingUp;
-        connection.sink.send(&[start_frame(&reading.poke_id, Some(&label.to_string()))]);
+        connection.sink.send(&[poke_start(&reading.poke_id, Some(&label.to_string()))]);
         let stream = Stream { view, generation, at: reading.at, reading: true };
-        let catchup = CatchUp::of_stream(connection.id, label, &reading.poke_id, stream);
+        let catchup = CatchUp::of_stream(connection, label, &reading.poke_id, stream);
         self.catchups.insert(connection.id, catchup);
         self.streams.insert(generation, connection.id);
         Some(connection.id)
     }
 
-    fn waits_for(&self, group_id: &str, view: ViewId) -> bool {
+    pub(super) fn waits_for(&self, group_id: &str, view: ViewId) -> bool {
         self.groups.get(group_id).is_some_and(|g| g.queries.values().any(|q| q.pending == Some(view)))
     }
 

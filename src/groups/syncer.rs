@@ -22,6 +22,7 @@ use crate::groups::sink::{Phase, Sink};
 use crate::model::batch::{Batch, TableBatch};
 use crate::model::ids::ConnectionId;
 use crate::protocol::cookie::Cookie;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::error::ProtocolError;
 use crate::testing::faults::{self, Fault};
 use crate::testing::panics;
@@ -32,7 +33,7 @@ use crate::views::view::ViewId;
 pub const LINGER: f64 = 60_000.0;
 
 /// How long an encoded view is kept for others who ask for the same, in milliseconds.
-pub const KEEP_FULL: f64 = 2_000.0;
+pub const KEEP_ENCODED: f64 = 2_000.0;
 
 /// Who connects.
 pub struct Arrival {
@@ -49,6 +50,8 @@ pub struct Arrival {
     pub profile_id: Option<String>,
     /// Cookie in the URL, if the tab has one.
     pub base_cookie: Option<Cookie>,
+    /// Form of the pokes that it is sent, as its version of the protocol has it.
+    pub dialect: Dialect,
     /// Way out.
     pub sink: Rc<dyn Sink>,
 }
@@ -68,7 +71,7 @@ pub struct Syncer {
     /// Hydrations whose rows are being sent to a connection, by the view's generation.
     pub(super) streams: HashMap<u64, ConnectionId>,
     pub(super) requested: Vec<HydrationRequest>,
-    pub(super) full_since: HashMap<ViewId, f64>,
+    pub(super) encoded_since: HashMap<ViewId, f64>,
     pub(super) serial: u64,
     pub(super) failures: Failures,
     /// `None`: groups are not forgotten for being old.
@@ -91,7 +94,7 @@ impl Syncer {
             hydrations: HashMap::new(),
             streams: HashMap::new(),
             requested: Vec::new(),
-            full_since: HashMap::new(),
+            encoded_since: HashMap::new(),
             serial: 0,
             failures: Failures::default(),
             purger: None,
@@ -155,7 +158,7 @@ impl Syncer {
         if let Err(error) = self.advance_group(group_id, now) {
             self.fail_group(group_id, &error);
         }
-        self.trim_fulls();
+        self.trim_encoded();
     }
 
     fn advance_group(&mut self, group_id: &Rc<str>, now: f64) -> Result<(), ProtocolError> {

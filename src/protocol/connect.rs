@@ -13,7 +13,7 @@ use super::problem::problem;
 /// Oldest protocol version served.
 pub const MIN_PROTOCOL_VERSION: u32 = 30;
 /// Newest protocol version served.
-pub const PROTOCOL_VERSION: u32 = 51;
+pub const PROTOCOL_VERSION: u32 = 52;
 
 /// Longest client, group, connection and user id accepted, in bytes. Clients make ids of
 /// 18 to 40 characters; user ids are the app's.
@@ -211,6 +211,8 @@ mod tests {
     fn versions_outside_the_range_are_refused_with_the_side_to_update() {
         let request = |v: &str| parse(&format!("/sync/v{v}/connect?{QUERY}"), Some("e30")).unwrap();
         assert!(request("29").protocol_version().unwrap_err().contains("client must"));
-        assert!(request("52").protocol_version().unwrap_err().contains("server must"));
+        assert_eq!(request("52").protocol_version(), Ok(52));
+        assert!(request("53").protocol_version().unwrap_err().contains("server must"));
+        assert!(request("51.5").protocol_version().is_err());
     }
 }

@@ -9,7 +9,6 @@ use futures_lite::future::or;
 use kelvin_io::executor::{sleep, spawn, yield_now};
 use kelvin_io::http_server::{Request, RequestError, Response, read_request, upgrade_head, write_response};
 use kelvin_io::socket::{Listener, TcpStream};
-use kelvin_io::websocket::{CLOSE_PROTOCOL_ERROR, close_frame};
 
 use super::core::Core;
 use super::handover::{Handover, owner};
@@ -17,6 +16,7 @@ use super::pages;
 use super::rate::Rate;
 use super::warnings::Warning;
 use crate::protocol::connect;
+use crate::protocol::websocket::{CLOSE_PROTOCOL_ERROR, close_frame};
 
 /// Wait after a failed accept: out of file descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kelvin_io::executor::{now, sleep, spawn};
-use kelvin_io::websocket;
 use serde_json::{Map, Value, json};
 
 use super::core::Core;
 use super::session::Session;
 use crate::core::effect::Reported;
 use crate::model::catalogue::Catalogue;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::inspect::Analyze;
+use crate::protocol::row_part::RowPart;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::pace::Pace;
 use crate::views::scan::{Chunk, Job, Witnesses};
@@ -64,6 +65,7 @@ pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Res
         plan: plan.clone(),
         nodes: layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect(),
         poke_id: Some("inspect".to_owned()),
+        dialect: Dialect::Text,
         witnesses: Witnesses::new(),
         since: None,
     };
@@ -171,19 +173,15 @@ impl Found {
         if !wanted.synced_rows && !wanted.read_rows {
             return Ok(());
         }
-        self.bytes += chunk.frames.iter().map(|frame| frame.frame.len()).sum::<usize>();
+        self.bytes += chunk.parts.iter().map(RowPart::bytes).sum::<usize>();
         if self.bytes > MAX_ROWS {
             let text = format!("the rows are more than {} MiB: ask without them", MAX_ROWS >> 20);
             return Err(ReadError::Unsupported(text));
         }
         let mut nodes = encoded.into_iter();
-        for frame in &chunk.frames {
-            let payload: Value =
-                serde_json::from_slice(websocket::payload_of(&frame.frame)).unwrap_or_default();
-            let patches = payload.pointer("/1/rowsPatch").and_then(Value::as_array);
-            for patch in patches.into_iter().flatten() {
-                self.rows.extend(nodes.next().zip(patch.get("value").cloned()));
-            }
+        for fragment in chunk.parts.iter().flat_map(RowPart::fragments) {
+            let patch: Value = serde_json::from_slice(fragment).unwrap_or_default();
+            self.rows.extend(nodes.next().zip(patch.get("value").cloned()));
         }
         Ok(())
     }

@@ -9,9 +9,7 @@ use futures_lite::future::poll_fn;
 use futures_lite::{AsyncRead, AsyncReadExt};
 use kelvin_io::executor::{sleep, yield_now};
 use kelvin_io::socket::{DISCARD, ReadHalf};
-use kelvin_io::websocket::{
-    CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, FrameReader, Message, ReadError, pong_frame,
-};
+use kelvin_io::websocket::{FrameReader, Message, ReadError};
 
 use super::core::Core;
 use super::frame_rates::{FrameRates, Pause};
@@ -21,6 +19,7 @@ use super::overload;
 use super::session::Session;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
+use crate::protocol::websocket::{CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, pong_frame};
 
 /// Who ended a connection.
 pub enum End {

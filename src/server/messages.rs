@@ -22,6 +22,7 @@ use crate::backend::turns::CallKind;
 use crate::groups::sink::Sink;
 use crate::groups::syncer::Arrival;
 use crate::groups::user::User;
+use crate::protocol::dialect::Dialect;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::parse::parse;
@@ -163,6 +164,7 @@ fn arrival(session: &Session) -> Arrival {
         },
         profile_id: session.request.profile_id.clone(),
         base_cookie: session.base_cookie,
+        dialect: Dialect::of(session.request.protocol_version().unwrap_or(0)),
         sink: session.outbox.shared(),
     }
 }

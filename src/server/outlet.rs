@@ -227,7 +227,7 @@ mod tests {
     use futures_lite::AsyncReadExt;
     use kelvin_io::executor::{now, spawn, start};
     use kelvin_io::socket::{Listener, TcpStream};
-    use kelvin_io::websocket::{close_frame, text_frame};
+    use crate::protocol::websocket::{close_frame, text_frame};
 
     use super::*;
     use crate::core::limits::OutboxLimits;

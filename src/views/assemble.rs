@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::deferred_drop::DeferredDrop;
-use super::full::{Full, Part};
+use super::encoded::{EncodedView, Part};
 use super::rows::{RowId, RowSet, Rows};
-use super::scan::{Chunk, FoundRow, Frame};
+use super::scan::{Chunk, FoundRow};
 use super::state::{Slot, State};
 use super::view::{Layout, ViewId};
 use crate::model::version::StateVersion;
+use crate::protocol::row_part::RowPart;
 use crate::zql::plan::Plan;
 
 /// Most rows that one view may hold. A browser's local store is far below it.
@@ -28,7 +29,7 @@ pub struct Assembly {
     state: State,
     /// By node: the slots by number of their keys, until they are settled.
     open: Vec<Vec<(Box<[u8]>, Slot)>>,
-    /// Frames with the rows; whoever drives this may take some (rule 22).
+    /// Parts with the rows; whoever drives this may take some (rule 22).
     pub parts: Vec<Part>,
     /// How many there were, and their bytes.
     count: usize,
@@ -70,7 +71,7 @@ impl Assembly {
             self.place(found, id);
         }
         let mut encoded = encoded.into_iter();
-        chunk.frames.into_iter().for_each(|frame| self.frame(frame, &mut encoded));
+        chunk.parts.into_iter().for_each(|part| self.add(part, &mut encoded));
     }
 
     fn place(&mut self, found: FoundRow, id: RowId) {
@@ -92,11 +93,11 @@ impl Assembly {
         }
     }
 
-    fn frame(&mut self, frame: Frame, rows: &mut impl Iterator<Item = RowId>) {
-        let rows = frame.ends.into_iter().map_while(|end| Some((rows.next()?, end))).collect();
+    fn add(&mut self, encoded: RowPart, rows: &mut impl Iterator<Item = RowId>) {
+        let rows = rows.take(encoded.rows()).collect();
         self.count += 1;
-        self.size += frame.frame.len();
-        self.parts.push(Part { frame: frame.frame, start: frame.start, rows });
+        self.size += encoded.bytes();
+        self.parts.push(Part { encoded, rows });
     }
 
     /// Rows found so far.
@@ -104,10 +105,10 @@ impl Assembly {
         self.state.len()
     }
 
-    /// About how many bytes it takes, with the keys of its rows and the frames that are still here.
+    /// About how many bytes it takes, with the keys of its rows and the parts that are still here.
     pub fn bytes(&self) -> usize {
-        let frames: usize = self.parts.iter().map(|part| part.frame.len()).sum();
-        self.len() * PER_ROW + frames
+        let parts: usize = self.parts.iter().map(|part| part.encoded.bytes()).sum();
+        self.len() * PER_ROW + parts
     }
 
     /// Whether nothing was found yet.
@@ -126,18 +127,18 @@ impl Assembly {
         true
     }
 
-    /// The frames that were not taken.
-    pub fn take_frames(&mut self, at: StateVersion, poke_id: &str) -> Full {
+    /// The parts that were not taken.
+    pub fn take_parts(&mut self, at: StateVersion, poke_id: &str) -> EncodedView {
         let parts = std::mem::take(&mut self.parts);
         let partial = parts.len() < self.count;
-        Full { at, poke_id: poke_id.to_owned(), parts, size: self.size, partial }
+        EncodedView::new(at, poke_id, parts, self.size, partial)
     }
 
-    /// The state, the frames that were not taken, and the rows that are marked as edited. All
+    /// The state, the parts that were not taken, and the rows that are marked as edited. All
     /// must have been settled. The caller owns the references that the state holds.
-    pub fn finish(mut self, at: StateVersion, poke_id: &str) -> (State, Full, RowSet) {
-        let full = self.take_frames(at, poke_id);
-        (std::mem::take(&mut self.state), full, std::mem::take(&mut self.edited))
+    pub fn finish(mut self, at: StateVersion, poke_id: &str) -> (State, EncodedView, RowSet) {
+        let encoded = self.take_parts(at, poke_id);
+        (std::mem::take(&mut self.state), encoded, std::mem::take(&mut self.edited))
     }
 
     /// What is left of it if it is given up: with keys that were heeded, and without.

@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::changed::Changed;
-use super::fragment::Encoder;
 use super::journal::Delta;
 use super::registry::Views;
 use super::rows::{IdentityId, RowId, RowMap, Rows};
 use crate::model::catalogue::{Catalogue, quote};
 use crate::model::key;
+use crate::protocol::row_patch::{Encoder, UnsafeInteger};
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::faults::{self, Fault};
 use crate::zql::evaluate::parameters;
@@ -66,7 +66,7 @@ impl Contents {
             let (_, encoder) = self.lookup(identity, views);
             let mut out = Vec::with_capacity(512);
             // What clients cannot hold fails again for whoever reads it, and is told there.
-            if encoder.put(|_, column| Ok((&row[column as usize]).into()), &mut out).is_ok() {
+            if encoder.put::<ReadError>(|_, column| Ok((&row[column as usize]).into()), &mut out).is_ok() {
                 self.coming_size += out.len();
                 self.rows.borrow_mut().acquire(*id);
                 self.coming.insert(*id, out.into());
@@ -137,7 +137,7 @@ impl Contents {
         let mut statement = self.reader.prepare(&sql)?;
         let mut found = statement.query(parameters(&key, &[]))?;
         let Some(row) = found.next()? else { return Ok(false) };
-        encoder.put(|position, _| Ok(row.get_ref(position)?.into()), out)?;
+        encoder.put::<ReadError>(|position, _| Ok(row.get_ref(position)?.into()), out)?;
         Ok(true)
     }
 
@@ -166,5 +166,11 @@ impl Contents {
         let entry = (Rc::<str>::from(sql), encoder);
         self.lookups.insert(identity, entry.clone());
         entry
+    }
+}
+
+impl From<UnsafeInteger> for ReadError {
+    fn from(error: UnsafeInteger) -> Self {
+        ReadError::Unsupported(error.0)
     }
 }

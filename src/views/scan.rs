@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use rusqlite::Row;
 
 use super::assemble::MAX_MEMBERS;
-use super::fragment::Encoder;
-use super::full::{Frames, MAX_FULL_SIZE};
+use super::encoded::MAX_ENCODED_SIZE;
 use super::rows::IdentityId;
 use super::window::TAIL;
 use crate::model::key::Scalar;
 use crate::model::version::StateVersion;
+use crate::protocol::dialect::Dialect;
+use crate::protocol::row_part::{RowPart, RowPartWriter};
+use crate::protocol::row_patch::Encoder;
 use crate::replica::reader::{ReadError, Reader};
 use crate::zql::evaluate::{Collect, ScopeKey, evaluate};
 use crate::zql::order::Position;
@@ -23,7 +24,7 @@ use crate::zql::plan::{Kind, Node, Plan};
 /// Most rows or keys of one chunk: the core takes one in a fraction of a slice.
 const CHUNK_ROWS: usize = 200;
 
-/// Bytes of frames after which a chunk is handed over.
+/// Bytes of parts after which a chunk is handed over.
 const CHUNK_SIZE: usize = 96 << 10;
 
 /// Witnesses that a view has, by node and correlation key.
@@ -37,6 +38,8 @@ pub struct Job {
     pub nodes: Vec<(IdentityId, Arc<Encoder>)>,
     /// Encode every row, for pokes with this id.
     pub poke_id: Option<String>,
+    /// In this dialect.
+    pub dialect: Dialect,
     /// Witnesses so far, which are preferred.
     pub witnesses: Witnesses,
     /// Tell which rows are of a later version than this.
@@ -53,20 +56,10 @@ pub struct FoundRow {
     pub end: u32,
     /// It changed since [`Job::since`].
     pub edited: bool,
-    /// Its fragment is in the frames: no row of the same identity was there before.
+    /// Its fragment is in the parts: no row of the same identity was there before.
     pub encoded: bool,
     /// Where it stands, if it is among the last of a window.
     pub position: Option<Position>,
-}
-
-/// A frame with rows, before they have numbers.
-pub struct Frame {
-    /// The frame.
-    pub frame: Bytes,
-    /// Where the first fragment starts.
-    pub start: u32,
-    /// Where each fragment ends.
-    pub ends: Vec<u32>,
 }
 
 /// Keys of one node that came into scope.
@@ -89,8 +82,8 @@ pub struct Chunk {
     pub rows: Vec<FoundRow>,
     /// Identities of the rows, one after another.
     pub bytes: Vec<u8>,
-    /// Frames with the rows that are marked as encoded.
-    pub frames: Vec<Frame>,
+    /// Parts with the rows that are marked as encoded.
+    pub parts: Vec<RowPart>,
 }
 
 /// Reads the view on the reader's snapshot. `hand` takes what is found; its error ends it. Returns the
@@ -110,8 +103,8 @@ struct Scan<'j> {
     job: &'j Job,
     hand: &'j mut dyn FnMut(Chunk) -> Result<(), ReadError>,
     chunk: Chunk,
-    frames: Option<Frames>,
-    /// Bytes of the frames in the chunk.
+    parts: Option<RowPartWriter>,
+    /// Bytes of the parts in the chunk.
     size: usize,
     /// Rows and keys in the chunk.
     weight: usize,
@@ -136,7 +129,7 @@ impl<'j> Scan<'j> {
             job,
             hand,
             chunk: Chunk::default(),
-            frames: job.poke_id.as_deref().map(Frames::new),
+            parts: job.poke_id.as_deref().map(|poke_id| RowPartWriter::new(job.dialect, poke_id)),
             size: 0,
             weight: 0,
             sent: 0,
@@ -147,15 +140,15 @@ impl<'j> Scan<'j> {
     }
 
     fn hand_over(&mut self) -> Result<(), ReadError> {
-        self.close_frame();
+        self.close_part();
         (self.size, self.weight) = (0, 0);
         (self.hand)(std::mem::take(&mut self.chunk))
     }
 
-    fn close_frame(&mut self) {
-        if let Some((frame, start, ends)) = self.frames.as_mut().and_then(Frames::close) {
-            self.size += frame.len();
-            self.chunk.frames.push(Frame { frame, start, ends });
+    fn close_part(&mut self) {
+        if let Some(part) = self.parts.as_mut().and_then(RowPartWriter::close) {
+            self.size += part.bytes();
+            self.chunk.parts.push(part);
         }
     }
 
@@ -178,16 +171,16 @@ impl<'j> Scan<'j> {
                 "the query's result has more than {MAX_MEMBERS} rows; give it a limit"
             )));
         }
-        let Some(frames) = &mut self.frames else {
-            encoder.check(|position, _| Ok(row.get_ref(position)?.into()))?;
+        let Some(parts) = &mut self.parts else {
+            encoder.check::<ReadError>(|position, _| Ok(row.get_ref(position)?.into()))?;
             return Ok(false);
         };
-        encoder.put(|position, _| Ok(row.get_ref(position)?.into()), frames.begin_row())?;
-        frames.end_row();
-        if frames.size() > MAX_FULL_SIZE {
+        encoder.put::<ReadError>(|position, _| Ok(row.get_ref(position)?.into()), parts.begin_row())?;
+        parts.end_row();
+        if parts.size() > MAX_ENCODED_SIZE {
             return Err(ReadError::Unsupported(format!(
                 "the query's result is larger than {} MiB; give it a limit",
-                MAX_FULL_SIZE >> 20
+                MAX_ENCODED_SIZE >> 20
             )));
         }
         Ok(true)
@@ -252,8 +245,8 @@ impl Collect for Scan<'_> {
             position: self.position(plan, key, row)?,
         };
         self.chunk.rows.push(found);
-        if self.frames.as_ref().is_some_and(Frames::is_full) {
-            self.close_frame();
+        if self.parts.as_ref().is_some_and(RowPartWriter::is_full) {
+            self.close_part();
         }
         self.weight += 1;
         if self.weight >= CHUNK_ROWS || self.size >= CHUNK_SIZE {

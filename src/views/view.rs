@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::account::Account;
-use super::fragment::Encoder;
 use super::journal::Journal;
 use super::rows::{IdentityId, RowId, Rows};
 use super::state::{Slots, State};
@@ -14,6 +13,7 @@ use crate::model::commit::Row;
 use crate::model::ids::RecordId;
 use crate::model::key;
 use crate::model::version::StateVersion;
+use crate::protocol::row_patch::Encoder;
 use crate::zql::plan::{Node, Plan};
 
 /// How the nodes of a plan map to identities and encoders; by node.

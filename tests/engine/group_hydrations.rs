@@ -3,7 +3,7 @@
 
 use crate::model::choices::Choices;
 use crate::model::world::World;
-use kelvin::groups::syncer::KEEP_FULL;
+use kelvin::groups::syncer::KEEP_ENCODED;
 use kelvin::protocol::error::{Kind, ProtocolError};
 
 const LARGE: usize = 8;
@@ -21,7 +21,7 @@ fn reading_again(form: usize) -> World {
     world.tab(0, &[LARGE]);
     world.settle().unwrap();
     world.check().unwrap();
-    world.now += KEEP_FULL;
+    world.now += KEEP_ENCODED;
     world.core.syncer().tick(world.now);
     world.tab(1, &[LARGE]);
     world.reply(&mut Choices::new((0, 0)), false);

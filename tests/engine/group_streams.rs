@@ -3,7 +3,7 @@
 
 use crate::model::choices::Choices;
 use crate::model::world::{World, put};
-use kelvin::groups::syncer::KEEP_FULL;
+use kelvin::groups::syncer::KEEP_ENCODED;
 use kelvin::protocol::error::{Kind, ProtocolError};
 use kelvin::protocol::upstream::QueryOp;
 
@@ -166,7 +166,7 @@ fn rows_that_only_the_hydration_saw_are_sent_to_nobody() {
     let mut world = World::new(2, ROWS);
     come(&mut world, 0, LARGE);
     world.settle().unwrap();
-    world.now += KEEP_FULL;
+    world.now += KEEP_ENCODED;
     world.core.syncer().tick(world.now);
     come(&mut world, 1, LARGE);
     world.write("+big -5 1");
@@ -182,7 +182,7 @@ fn a_view_that_lives_is_sent_while_it_is_read_again() {
     let mut world = World::new(2, ROWS);
     come(&mut world, 0, LARGE);
     world.settle().unwrap();
-    world.now += KEEP_FULL;
+    world.now += KEEP_ENCODED;
     world.core.syncer().tick(world.now);
     come(&mut world, 1, LARGE);
     world.core.start_hydrations(false);

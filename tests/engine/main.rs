@@ -10,6 +10,7 @@ mod core_tasks;
 mod driving;
 mod exists_checklist;
 mod group_budgets;
+mod group_dialects;
 mod group_held;
 mod group_history;
 mod group_hydrations;

@@ -1,6 +1,7 @@
 //! WebSocket frames.
 
-use kelvin_io::websocket::{FrameReader, Message, ReadError, payload_of, text_frame};
+use kelvin::protocol::websocket::{payload_of, text_frame};
+use kelvin_io::websocket::{FrameReader, Message, ReadError};
 use proptest::prelude::*;
 
 use super::engine::fuzz;

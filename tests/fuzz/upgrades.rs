@@ -48,7 +48,7 @@ fn upgrades_of_any_bytes_are_taken_or_refused() {
 fn what_a_client_says_arrives() {
     let id = ".{1,30}";
     let token = prop::option::of("[!-~]{1,40}");
-    fuzz((id, id, prop::option::of(id), token, 30u32..52), |(client, group, user, token, version)| {
+    fuzz((id, id, prop::option::of(id), token, 30u32..53), |(client, group, user, token, version)| {
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let mut target = format!(
             "/sync/v{version}/connect?clientID={}&clientGroupID={}&ts=1.5&lmid=0",

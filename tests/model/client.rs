@@ -4,10 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kelvin_io::websocket::payload_of;
+use kelvin::protocol::dialect::Dialect;
+use kelvin::protocol::websocket::payload_of;
 use serde_json::Value;
 
+use super::chunks::Chunks;
 use super::schema::Schema;
+
+/// How a binary message begins.
+const BINARY: u8 = 0x82;
 
 /// What a tab holds on disk.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,11 +48,14 @@ struct Poke {
     id: Value,
     base: Option<String>,
     parts: Vec<Value>,
+    chunks: Chunks,
 }
 
 /// The receiving half of a tab.
 pub struct Receiver {
     schema: Schema,
+    /// What the present connection speaks.
+    dialect: Dialect,
     pub store: Store,
     open: Option<Poke>,
     /// Pokes taken since it connected.
@@ -62,7 +70,14 @@ type Violation = String;
 
 impl Receiver {
     pub fn new(schema: Schema, store: Store) -> Receiver {
-        Receiver { schema, store, open: None, pokes: 0, refused: Vec::new(), clears: 0 }
+        let dialect = Dialect::Text;
+        Receiver { schema, dialect, store, open: None, pokes: 0, refused: Vec::new(), clears: 0 }
+    }
+
+    /// There is a new connection.
+    pub fn connected(&mut self, dialect: Dialect) {
+        self.disconnected();
+        self.dialect = dialect;
     }
 
     /// The connection is gone: a poke that has not ended is thrown away.
@@ -78,8 +93,11 @@ impl Receiver {
 
     /// Takes a frame. True if the cookie moved.
     pub fn take(&mut self, frame: &Bytes) -> Result<bool, Violation> {
-        let message: Value =
-            serde_json::from_slice(payload_of(frame)).map_err(|e| format!("not JSON: {e}"))?;
+        let payload = payload_of(frame);
+        if frame[0] == BINARY {
+            return self.chunk(payload).map(|()| false);
+        }
+        let message: Value = serde_json::from_slice(payload).map_err(|e| format!("not JSON: {e}"))?;
         let body = &message[1];
         match message[0].as_str() {
             Some("pokeStart") => self.start(body).map(|()| false),
@@ -104,11 +122,23 @@ impl Receiver {
         if base != self.store.cookie {
             return Err(format!("base {base:?}, but the tab has {:?}", self.store.cookie));
         }
-        self.open = Some(Poke { id: body["pokeID"].clone(), base, parts: Vec::new() });
+        self.open =
+            Some(Poke { id: body["pokeID"].clone(), base, parts: Vec::new(), chunks: Chunks::default() });
         Ok(())
     }
 
+    fn chunk(&mut self, payload: &[u8]) -> Result<(), Violation> {
+        if self.dialect != Dialect::Binary {
+            return Err("a binary message before version 52".to_owned());
+        }
+        let open = self.open.as_mut().ok_or("a chunk outside of a poke")?;
+        open.chunks.take(payload)
+    }
+
     fn part(&mut self, body: &Value) -> Result<(), Violation> {
+        if self.dialect != Dialect::Text {
+            return Err(format!("a part of {} as text, from version 52 on", body["pokeID"]));
+        }
         match &mut self.open {
             Some(open) if open.id == body["pokeID"] => {
                 open.parts.push(body.clone());
@@ -120,9 +150,15 @@ impl Receiver {
 
     fn end(&mut self, body: &Value) -> Result<bool, Violation> {
         let open = self.open.take().filter(|open| open.id == body["pokeID"]);
-        let Some(poke) = open else { return Err(format!("{body} ends another poke")) };
+        let Some(mut poke) = open else { return Err(format!("{body} ends another poke")) };
         if body["cancel"] == true {
-            return Ok(false);
+            return poke.chunks.cancelled().map(|()| false);
+        }
+        if self.dialect == Dialect::Binary {
+            poke.parts = poke.chunks.parts()?;
+        }
+        if let Some(other) = poke.parts.iter().find(|part| part["pokeID"] != poke.id) {
+            return Err(format!("{other} in poke {}", poke.id));
         }
         let cookie = body["cookie"].as_str().ok_or("a poke ends without a cookie")?.to_owned();
         self.pokes += 1;

@@ -11,6 +11,7 @@ use kelvin::model::batch::Batch;
 use kelvin::model::catalogue::Catalogue;
 use kelvin::model::commit::Commit;
 use kelvin::model::version::StateVersion;
+use kelvin::protocol::dialect::Dialect;
 use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::reader::Reader;
 use kelvin::views::assemble::Assembly;
@@ -154,7 +155,7 @@ impl Keeper {
         let view = self.view(id);
         let (layout, plan) = (view.layout.clone(), view.plan.clone());
         let nodes = layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect();
-        let job = Job { plan: plan.clone(), nodes, poke_id: None, witnesses, since };
+        let job = Job { plan: plan.clone(), nodes, poke_id: None, dialect: Dialect::Text, witnesses, since };
         let mut assembly = Assembly::new(self.rows.clone(), layout, plan);
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut hand = |chunk| {

@@ -6,10 +6,13 @@ pub mod acting;
 pub mod build;
 pub mod cell;
 pub mod choices;
+#[path = "../support/chunks.rs"]
+pub mod chunks;
 pub mod client;
 pub mod core;
 pub mod counts;
 pub mod database;
+pub mod dialects;
 pub mod disk;
 pub mod envelope;
 pub mod fixture;

@@ -10,6 +10,7 @@ use super::acting::act;
 use super::choices::Choices;
 use super::client::digest;
 use super::counts::Counts;
+use super::dialects::Dialects;
 use super::disk::{Disk, End};
 use super::limits;
 use super::random_world;
@@ -79,6 +80,7 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
     world.watch();
     // Not those decisions that the run is made of.
     world.core.slices = Some(Choices::new((seed ^ 0x5eed, usize::MAX)));
+    world.dialects = Dialects::drawn(Choices::new((seed ^ 0xd1a1, usize::MAX)));
     if crashes {
         world.cuts = choices.percent(70);
         world.start_recording(Disk::new(choices.percent(30)));

@@ -21,6 +21,7 @@ use super::choices::Choices;
 use super::client::{Receiver, Store};
 use super::core::{Core, roomy};
 use super::database::{Database, Write};
+use super::dialects::Dialects;
 use super::disk::Disk;
 use super::host::Moment;
 use super::replica::Replica;
@@ -72,6 +73,7 @@ pub struct World {
     pub now: f64,
     /// What each view was made for, by number and generation.
     pub asts: Asts,
+    pub dialects: Dialects,
     /// Looks at every tab whose cookie moves.
     pub watch: Option<Watch>,
     /// Where the core records, if it does.
@@ -136,6 +138,7 @@ impl World {
             groups,
             now: 0.0,
             asts,
+            dialects: Dialects::default(),
             watch: None,
             disk: None,
             cuts: false,
@@ -257,6 +260,7 @@ impl World {
             query_headers: BTreeMap::new(),
             active_clients: choices.percent(15).then_some(others),
         };
+        let dialect = self.dialects.next();
         let arrival = || Arrival {
             id,
             client_id: tab.client.clone(),
@@ -264,10 +268,12 @@ impl World {
             user: kelvin::groups::user::User { id: None, is_proved: false },
             profile_id: None,
             base_cookie,
+            dialect,
             sink: line.outbox.clone(),
         };
+        let (client, wanted) = (&tab.client, &tab.wanted);
         self.log
-            .push(format!("{group_id}/{} connects at {base_cookie:?}, wants {:?}", tab.client, tab.wanted));
+            .push(format!("{group_id}/{client}, {dialect:?}, comes at {base_cookie:?}, wants {wanted:?}"));
         let mut syncer = self.core.syncer();
         let asked = syncer.prospective(&group_id, &init.desired);
         let accepted = syncer.check(&arrival(), &init).and_then(|()| syncer.init(arrival(), &init, self.now));
@@ -284,7 +290,7 @@ impl World {
             tab.receiver.store = Store::default();
             return if expected { Ok(()) } else { Err(format!("refused: {error}")) };
         }
-        tab.receiver.disconnected();
+        tab.receiver.connected(dialect);
         tab.line = Some(line);
         if choices.percent(60) {
             for named in asked {

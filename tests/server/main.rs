@@ -16,6 +16,7 @@ mod crowd;
 mod ddl;
 mod deleted_clients;
 mod desires;
+mod dialects;
 mod durability;
 mod early_errors;
 mod endpoints;

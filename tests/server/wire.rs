@@ -178,7 +178,7 @@ fn same(a: &Value, b: &Value) -> bool {
 fn clients_of_all_versions_are_served() {
     let mut stage = Stage::prepared(THREE, &[]);
     let mut tabs = Vec::new();
-    for version in [30, 37, 39, 44, 45, 49, 50, 51] {
+    for version in [30, 37, 39, 44, 45, 49, 50, 51, 52] {
         let mut tab = stage.client();
         tab.version = version;
         if version == 30 {

@@ -84,6 +84,11 @@ fn unique(what: &str) -> String {
     format!("{what}{}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Bytes of the header of a frame.
+fn frame_head(payload: usize) -> u64 {
+    [2, 4, 10][usize::from(payload > 125) + usize::from(payload > 65_535)]
+}
+
 /// The value of `Sec-WebSocket-Protocol`.
 pub fn protocol(init: Option<&Value>, token: Option<&str>) -> String {
     let mut header = json!({});
@@ -352,8 +357,7 @@ impl Client {
             match socket.read() {
                 Ok(Message::Text(text)) => {
                     let text = text.as_str().to_owned();
-                    let head = [2, 4, 10][usize::from(text.len() > 125) + usize::from(text.len() > 65_535)];
-                    self.received += head + text.len() as u64;
+                    self.received += frame_head(text.len()) + text.len() as u64;
                     if let Some(event) = self.take(&text) {
                         return Some(event);
                     }
@@ -369,7 +373,18 @@ impl Client {
                     let reason = frame.map(|f| f.reason.as_str().to_owned()).unwrap_or_default();
                     return Some(Event::Closed(code, reason));
                 }
-                Ok(Message::Binary(_)) => panic!("{}: a binary message before version 52", self.id),
+                Ok(Message::Binary(chunk)) => {
+                    self.received += frame_head(chunk.len()) + chunk.len() as u64;
+                    self.last_poke = Instant::now();
+                    let taken = match self.version {
+                        ..52 => Err("a binary message before version 52".to_owned()),
+                        _ => self.store.take_chunk(&chunk),
+                    };
+                    taken.unwrap_or_else(|why| panic!("{} of {}: {why}", self.id, self.group));
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
+                }
                 Ok(_) => {}
                 Err(tungstenite::Error::Io(e))
                     if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
@@ -429,7 +444,15 @@ impl Client {
             Some("connected") => Some(Event::Connected(body.clone())),
             Some(kind @ ("pokeStart" | "pokePart" | "pokeEnd")) => {
                 self.last_poke = Instant::now();
-                let poke = self.store.take(kind, body);
+                assert!(
+                    kind != "pokePart" || self.version < 52,
+                    "{}: a part as text, from version 52 on",
+                    self.id
+                );
+                let poke = match self.version {
+                    ..52 => self.store.take(kind, body),
+                    _ => self.store.take_with_chunks(kind, body),
+                };
                 let poke = poke.unwrap_or_else(|why| panic!("{} of {}: {why}", self.id, self.group))?;
                 self.pokes.push(poke.clone());
                 Some(Event::Poke(Box::new(poke)))

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod app;
+pub mod chunks;
 pub mod client;
 pub mod frames;
 pub mod http;

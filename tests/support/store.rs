@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::chunks::Chunks;
+
 /// What one poke did.
 #[derive(Debug, Clone, Default)]
 pub struct Poke {
@@ -13,6 +15,8 @@ pub struct Poke {
     pub base: Option<String>,
     pub cookie: String,
     pub parts: Vec<Value>,
+    /// Binary messages that they came in.
+    pub chunks: usize,
     /// Table and key of rows put.
     pub puts: Vec<(String, String)>,
     /// Table and key of rows deleted.
@@ -48,6 +52,8 @@ pub struct Store {
     /// Further tables that the client knows, with their keys.
     pub known: BTreeMap<String, Vec<String>>,
     open: Option<Poke>,
+    /// Binary messages of the open poke.
+    chunks: Chunks,
 }
 
 impl PartialEq for Store {
@@ -88,6 +94,7 @@ impl Store {
     /// The connection is gone: what was not complete is forgotten.
     pub fn disconnected(&mut self) {
         self.open = None;
+        self.chunks = Chunks::default();
     }
 
     /// Takes a poke message; returns the poke when it is complete.
@@ -112,6 +119,26 @@ impl Store {
             body["cookie"].as_str().ok_or_else(|| format!("pokeEnd without cookie: {body}"))?.into();
         self.apply(&mut poke)?;
         Ok(Some(poke))
+    }
+
+    /// Takes a binary message.
+    pub fn take_chunk(&mut self, chunk: &[u8]) -> Broken {
+        match self.is_open() {
+            true => self.chunks.take(chunk),
+            false => Err("a chunk outside of a poke".to_owned()),
+        }
+    }
+
+    /// The same as [`Store::take`] of a client whose parts come as chunks.
+    pub fn take_with_chunks(&mut self, kind: &str, body: &Value) -> Result<Option<Poke>, String> {
+        let chunks = std::mem::take(&mut self.chunks);
+        if kind == "pokeEnd" && body["cancel"] == true {
+            chunks.cancelled()?;
+        } else if kind == "pokeEnd" && self.is_open() {
+            chunks.parts()?.iter().try_for_each(|part| self.take("pokePart", part).map(drop))?;
+            self.open.iter_mut().for_each(|open| open.chunks = chunks.count());
+        }
+        self.take(kind, body)
     }
 
     fn start(&mut self, id: String, body: &Value) -> Broken {

@@ -51,6 +51,7 @@ fn targets() -> Vec<(&'static str, String, Outcome, &'static str)> {
         ("capital letters", path("/SYNC/v51/connect"), closed, "SYNC"),
         ("a long path", path(&format!("/{long}/b/c/d")), closed, "..."),
         ("a version too old", path("/sync/v29/connect"), Error("VersionNotSupported"), ""),
+        ("the next version", path("/sync/v53/connect"), Error("VersionNotSupported"), ""),
         ("a version to come", path("/sync/v1000000/connect"), Error("VersionNotSupported"), ""),
         ("a version below nothing", path("/sync/v-1/connect"), Error("VersionNotSupported"), ""),
         ("a version that is no number", path("/sync/vNaN/connect"), Error("VersionNotSupported"), ""),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use crate::model::catalogue::{ColumnIndex, Table, ZeroType};
 use crate::model::key::{self, MAX_SAFE_INTEGER, Scalar};
-use crate::replica::reader::ReadError;
+
+/// An integer that no client can hold, in a row: what to say of it.
+#[derive(Debug)]
+pub struct UnsafeInteger(pub String);
 
 /// Writes the patches of one table as clients with one key see it.
 pub struct Encoder {
@@ -53,16 +56,16 @@ impl Encoder {
     }
 
     /// Appends a put of the row whose visible columns are given in order.
-    pub fn put<'v>(
+    pub fn put<'v, E: From<UnsafeInteger>>(
         &self,
-        mut value: impl FnMut(usize, ColumnIndex) -> Result<Scalar<'v>, ReadError>,
+        mut value: impl FnMut(usize, ColumnIndex) -> Result<Scalar<'v>, E>,
         out: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), E> {
         out.extend(&self.put_prefix);
         for (position, (index, zero_type, label)) in self.columns.iter().enumerate() {
             out.extend(label);
             if !write_value(value(position, *index)?, *zero_type, out) {
-                return Err(self.unsupported(*index, label));
+                return Err(self.unsafe_integer(label).into());
             }
         }
         out.extend(b"}}");
@@ -71,14 +74,14 @@ impl Encoder {
 
     /// Whether clients can hold the row whose visible columns are given in order: what
     /// [`Encoder::put`] finds out, without the text.
-    pub fn check<'v>(
+    pub fn check<'v, E: From<UnsafeInteger>>(
         &self,
-        mut value: impl FnMut(usize, ColumnIndex) -> Result<Scalar<'v>, ReadError>,
-    ) -> Result<(), ReadError> {
+        mut value: impl FnMut(usize, ColumnIndex) -> Result<Scalar<'v>, E>,
+    ) -> Result<(), E> {
         for (position, (index, zero_type, label)) in self.columns.iter().enumerate() {
             // Only numbers are stored as integers of any size.
             if *zero_type == ZeroType::Number && !is_safe(value(position, *index)?) {
-                return Err(self.unsupported(*index, label));
+                return Err(self.unsafe_integer(label).into());
             }
         }
         Ok(())
@@ -94,9 +97,9 @@ impl Encoder {
         out.extend(b"}}");
     }
 
-    fn unsupported(&self, _: ColumnIndex, label: &[u8]) -> ReadError {
+    fn unsafe_integer(&self, label: &[u8]) -> UnsafeInteger {
         let column = String::from_utf8_lossy(label);
-        ReadError::Unsupported(format!(
+        UnsafeInteger(format!(
             "a value of {} in table \"{}\" is outside the integers that clients can hold (2^53-1)",
             column.trim_matches([',', ':']),
             self.table_name
