@@ -25,4 +25,5 @@ mod query_failures;
 mod query_limits;
 mod shedding;
 mod simulation;
+mod sources;
 mod view_maintenance;
