@@ -10,8 +10,8 @@ use super::endpoint::Endpoint;
 use super::postgres::PostgresUrl;
 use crate::auth::key::Key;
 use crate::auth::secret::Secret;
+use crate::model::logging::{Format, Level};
 use crate::model::purging::Purging;
-use crate::observe::log::{Format, Level};
 
 /// What a change that clients hear of waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -226,12 +226,12 @@ fn other_old_names() {
         config("", &[("ZERO_SHARD_PUBLICATIONS", "a,b"), ("ZERO_JWT_SECRET", "s"), ("LOG_LEVEL", "debug")]);
     assert_eq!(config.app.publications, ["a", "b"]);
     assert!(matches!(&config.auth.key, Some(JwtKey::Secret(secret)) if secret.expose() == "s"));
-    assert_eq!(config.log.level, crate::observe::log::Level::Debug);
+    assert_eq!(config.log.level, crate::model::logging::Level::Debug);
     let config =
         self::config("", &[("ZERO_LOG_LEVEL", "warn"), ("LOG_LEVEL", "debug"), ("ZERO_SCHEMA_JSON", "{}")]);
-    assert_eq!(config.log.level, crate::observe::log::Level::Warn);
+    assert_eq!(config.log.level, crate::model::logging::Level::Warn);
     assert!(matches!(config.legacy_schema, Some(LegacySchema::Json(_))));
-    assert_eq!(self::config("", &[("LOG_LEVEL", "verbose")]).log.level, crate::observe::log::Level::Info);
+    assert_eq!(self::config("", &[("LOG_LEVEL", "verbose")]).log.level, crate::model::logging::Level::Info);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use super::values::Values;
 use super::{Facts, endpoints};
 use crate::auth::key::{Key, KeyError};
 use crate::auth::secret::Secret;
+use crate::model::logging::{Format, Level};
 use crate::model::purging::Purging;
-use crate::observe::log::{Format, Level};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 

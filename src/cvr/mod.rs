@@ -5,7 +5,6 @@
 //! come out of a [`crate::groups::recorder::Recorder`], and go into a [`replay::Replay`]; `server/` writes
 //! and reads the files.
 
-pub mod codec;
 pub mod frame;
 mod known;
 mod limit;

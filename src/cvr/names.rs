@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::codec::{self, Input};
 use super::record::NamedIdentity;
+use crate::model::codec::{self, Input};
 
 /// Number of a row in [`Names`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Input, Malformed, bytes, number};
 use crate::cvr::record::{Batch, LeftRecord, NamedIdentity, Record, RecordedDelta, RecordedRow, Start};
+use crate::model::codec::{Input, Malformed, bytes, number};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use crate::cvr::codec;
 use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId};
+use crate::model::codec;
 use crate::protocol::client_schema::{ClientSchema, ClientTable};
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::zql::plan::Keys;
@@ -108,7 +108,7 @@ fn resolve(
     catalogue: &Catalogue,
     own: &[String],
 ) -> Result<ClientKeys, ProtocolError> {
-    if catalogue.tables.is_empty() {
+    if catalogue.tables().len() == 0 {
         return Err(ProtocolError::new(Kind::Internal, "no tables are replicated"));
     }
     let mut keys = HashMap::new();
@@ -133,7 +133,7 @@ fn resolve(
     // What there is instead is for the log: whoever has found the address of the server can send a schema.
     let of_app = |table: &&Table| table.is_syncable() && !own.contains(&table.schema);
     crate::info!(
-        synced = quoted(catalogue.tables.iter().filter(of_app).map(|t| t.name.as_str()));
+        synced = quoted(catalogue.tables().filter(of_app).map(|t| t.name.as_str()));
         "a client schema does not fit the synced tables: {}", problems.join(" ")
     );
     Err(ProtocolError::new(Kind::SchemaVersionNotSupported, problems.join("\n")))

@@ -51,7 +51,7 @@ impl<'c> Batch<'c> {
 
     /// Everything changed: after a gap, or after too many commits to keep.
     pub fn everything(catalogue: &Catalogue, end: StateVersion) -> Batch<'c> {
-        let tables = catalogue.tables.iter().map(|t| (t.id, TableBatch::Bulk)).collect();
+        let tables = catalogue.tables().map(|t| (t.id, TableBatch::Bulk)).collect();
         Batch { end, tables }
     }
 

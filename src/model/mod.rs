@@ -4,11 +4,14 @@
 
 pub mod batch;
 pub mod catalogue;
+pub mod codec;
 pub mod commit;
 pub mod ids;
 pub mod key;
 pub mod lexi;
+pub mod logging;
 pub mod purging;
 pub mod reason;
+pub mod table_map;
 pub mod value;
 pub mod version;

@@ -10,6 +10,7 @@ use super::statements::{ColumnSet, TableStatements};
 use super::work::{Absent, Before};
 use crate::model::catalogue::{Catalogue, Table, TableId};
 use crate::model::commit::{Row, RowKey};
+use crate::model::table_map::TableMap;
 use crate::model::value::Value;
 use crate::model::version::StateVersion;
 
@@ -17,7 +18,7 @@ use crate::model::version::StateVersion;
 pub struct Applier<'c> {
     connection: &'c Connection,
     catalogue: Arc<Catalogue>,
-    statements: Vec<Option<TableStatements<'c>>>,
+    statements: TableMap<TableStatements<'c>>,
     /// `_0_version` of the rows that are written now.
     version: Value,
     /// Effect since the last [`Net::take`].
@@ -33,7 +34,7 @@ impl<'c> Applier<'c> {
     pub fn new(connection: &'c Connection, catalogue: Arc<Catalogue>) -> Self {
         Applier {
             connection,
-            statements: catalogue.tables.iter().map(|_| None).collect(),
+            statements: TableMap::default(),
             catalogue,
             version: Value::Null,
             net: Net::default(),
@@ -51,7 +52,7 @@ impl<'c> Applier<'c> {
     pub fn insert(&mut self, id: TableId, row: Row) -> Result<(), Error> {
         self.rows += 1;
         let catalogue = self.catalogue.clone();
-        let table = catalogue.get(id);
+        let table = table_of(&catalogue, id, Some(&row))?;
         let version = self.version.clone();
         if self.statements(table)?.insert(&row, &version)? {
             self.note(table, None, Some(row));
@@ -77,7 +78,11 @@ impl<'c> Applier<'c> {
     ) -> Result<(), Error> {
         self.rows += 1;
         let catalogue = self.catalogue.clone();
-        let table = catalogue.get(id);
+        let table = table_of(&catalogue, id, Some(&row))?;
+        if absent.iter().any(|column| usize::from(*column) >= row.len()) {
+            return Err(Error::Misfit("a row without a column that its table does not have"));
+        }
+        check(table, &before)?;
         let found = match &before {
             Before::SameKey => self.statements(table)?.find(key_of(table, &row))?,
             Before::Key(key) => self.statements(table)?.find(key.iter())?,
@@ -125,7 +130,8 @@ impl<'c> Applier<'c> {
     pub fn delete(&mut self, id: TableId, before: &Before) -> Result<(), Error> {
         self.rows += 1;
         let catalogue = self.catalogue.clone();
-        let table = catalogue.get(id);
+        let table = table_of(&catalogue, id, None)?;
+        check(table, before)?;
         let statements = self.statements(table)?;
         let found = match before {
             Before::Key(key) => statements.find(key.iter())?,
@@ -146,7 +152,7 @@ impl<'c> Applier<'c> {
     pub fn truncate(&mut self, tables: &[TableId]) -> Result<(), Error> {
         let catalogue = self.catalogue.clone();
         for id in tables {
-            self.statements(catalogue.get(*id))?.truncate()?;
+            self.statements(table_of(&catalogue, *id, None)?)?.truncate()?;
             self.net.bulk(*id);
         }
         Ok(())
@@ -180,12 +186,33 @@ impl<'c> Applier<'c> {
     }
 
     fn statements(&mut self, table: &Table) -> Result<&mut TableStatements<'c>, Error> {
-        let slot = &mut self.statements[table.id.0 as usize];
+        let slot = self.statements.slot(table.id);
         match slot {
             Some(statements) => Ok(statements),
             None => Ok(slot.insert(TableStatements::prepare(self.connection, table)?)),
         }
     }
+}
+
+/// The table of an operation, which its source may have taken from another catalogue.
+fn table_of<'c>(catalogue: &'c Catalogue, id: TableId, row: Option<&Row>) -> Result<&'c Table, Error> {
+    let table = catalogue.find(id).ok_or(Error::Misfit("a change of a table that is not there"))?;
+    match row {
+        Some(row) if row.len() != table.columns.len() => {
+            Err(Error::Misfit("a row with other columns than its table"))
+        }
+        _ => Ok(table),
+    }
+}
+
+/// Whether a row of the table can be found so.
+fn check(table: &Table, before: &Before) -> Result<(), Error> {
+    let fits = match before {
+        Before::SameKey => true,
+        Before::Key(key) => !key.is_empty() && key.len() == table.row_key.len(),
+        Before::Whole(row) => table.row_key.is_empty() && row.len() == table.columns.len(),
+    };
+    if fits { Ok(()) } else { Err(Error::Misfit("a row with another key than its table")) }
 }
 
 /// Values of the row key; of all columns in a table without one.

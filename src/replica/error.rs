@@ -21,6 +21,8 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The source yielded an operation that the replica cannot have: in the wrong place, or not of its catalogue.
+    Misfit(&'static str),
     /// A thread of the replica ended early. The panic hook has said why.
     ThreadGone(&'static str),
 }
@@ -43,6 +45,7 @@ impl std::fmt::Display for Error {
         match self {
             Error::Sqlite { doing, source } => write!(f, "while {doing}: {source}"),
             Error::Io { doing, path, source } => write!(f, "while {doing} {}: {source}", path.display()),
+            Error::Misfit(what) => write!(f, "the source of changes yielded {what}"),
             Error::ThreadGone(name) => write!(f, "the {name} thread ended unexpectedly"),
         }
     }
@@ -53,7 +56,7 @@ impl std::error::Error for Error {
         match self {
             Error::Sqlite { source, .. } => Some(source),
             Error::Io { source, .. } => Some(source),
-            Error::ThreadGone(_) => None,
+            Error::Misfit(_) | Error::ThreadGone(_) => None,
         }
     }
 }

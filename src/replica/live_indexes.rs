@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::error::{Doing, Error};
 use super::schema;
-use crate::model::catalogue::{Catalogue, ColumnIndex, Index, TableId};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Index, Table, TableId};
 
 /// Most such indexes of one table: each one makes every insert into it dearer.
 pub const MAX_PER_TABLE: usize = 8;
@@ -34,8 +34,7 @@ pub struct IndexRequest {
 }
 
 impl IndexRequest {
-    fn index(&self, catalogue: &Catalogue) -> Index {
-        let table = catalogue.get(self.table);
+    fn index(&self, table: &Table) -> Index {
         let columns: Vec<&str> =
             self.columns.iter().map(|c| table.columns[*c as usize].name.as_str()).collect();
         Index {
@@ -49,8 +48,8 @@ impl IndexRequest {
 /// The catalogue with the indexes that were made for it earlier.
 pub fn find(connection: &Connection, catalogue: &Catalogue) -> Result<Catalogue, Error> {
     let doing = "listing the replica's own indexes";
-    let mut tables = catalogue.tables.clone();
-    for table in &mut tables {
+    let mut found = catalogue.clone();
+    for table in catalogue.tables() {
         let mut names = connection
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 ORDER BY name")
             .doing(doing)?;
@@ -61,26 +60,26 @@ pub fn find(connection: &Connection, catalogue: &Catalogue) -> Result<Catalogue,
                 connection.prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno").doing(doing)?;
             let columns: Vec<String> =
                 columns.query_map([&name], |row| row.get(0)).and_then(|rows| rows.collect()).doing(doing)?;
-            let found: Option<Vec<_>> = columns.iter().map(|c| Some((table.column(c)?, false))).collect();
-            if let Some(columns) = found {
-                table.indexes.push(Index { name, unique: false, columns });
+            let known: Option<Vec<_>> = columns.iter().map(|c| Some((table.column(c)?, false))).collect();
+            if let Some(columns) = known {
+                found.add_index(table.id, Index { name, unique: false, columns });
             }
         }
     }
-    Ok(Catalogue::new(catalogue.epoch, tables))
+    Ok(found)
 }
 
-/// Creates an index within an open transaction. `None`: there is one already, or there are too
-/// many.
+/// Creates an index within an open transaction. `None`: there is one already, there are too
+/// many, or the table is gone.
 pub fn create(
     connection: &Connection,
     catalogue: &Catalogue,
     index_request: &IndexRequest,
 ) -> Result<Option<Catalogue>, Error> {
     let is_own = |index: &&Index| index.name.starts_with(PREFIX);
-    let table = catalogue.get(index_request.table);
+    let Some(table) = catalogue.find(index_request.table) else { return Ok(None) };
     let of_table = table.indexes.iter().filter(is_own).count();
-    let total: usize = catalogue.tables.iter().map(|t| t.indexes.iter().filter(is_own).count()).sum();
+    let total: usize = catalogue.tables().map(|t| t.indexes.iter().filter(is_own).count()).sum();
     let exists = table.indexes.iter().any(|index| {
         index.columns.len() >= index_request.columns.len()
             && index.columns.iter().zip(&index_request.columns).all(|((have, _), want)| have == want)
@@ -89,22 +88,22 @@ pub fn create(
         return Ok(None);
     }
     let doing = "creating an index that queries need";
-    let index = index_request.index(catalogue);
+    let index = index_request.index(table);
     connection.execute_batch(&schema::create_index(table, &index, false)).doing(doing)?;
     let analyse = format!(
         "PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE {}",
         crate::model::catalogue::quote(&index.name)
     );
     connection.execute_batch(&analyse).doing(doing)?;
-    let mut tables = catalogue.tables.clone();
-    tables[index_request.table.0 as usize].indexes.push(index);
-    Ok(Some(Catalogue::new(catalogue.epoch, tables)))
+    let mut with_index = catalogue.clone();
+    with_index.add_index(table.id, index);
+    Ok(Some(with_index))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::catalogue::{Column, Table, ZeroType};
+    use crate::model::catalogue::{Column, ZeroType};
 
     fn catalogue() -> Catalogue {
         let column = |name: &str| Column {
@@ -134,10 +133,10 @@ mod tests {
     fn an_index_is_made_once_and_found_again() {
         let connection = Connection::open_in_memory().unwrap();
         let before = catalogue();
-        connection.execute_batch(&schema::create_table(&before.tables[0])).unwrap();
+        connection.execute_batch(&schema::create_table(before.get(TableId(0)))).unwrap();
         let index_request = IndexRequest { table: TableId(0), columns: vec![3, 1] };
         let after = create(&connection, &before, &index_request).unwrap().expect("it is new");
-        assert!(after.tables[0].has_index_on(&[3]) && after.tables[0].has_index_on(&[1, 3]));
+        assert!(after.get(TableId(0)).has_index_on(&[3]) && after.get(TableId(0)).has_index_on(&[1, 3]));
         assert_eq!(after.epoch, 3, "the rows are the same");
         assert_eq!(create(&connection, &after, &index_request).unwrap(), None);
         let prefix = IndexRequest { table: TableId(0), columns: vec![3] };
@@ -149,13 +148,13 @@ mod tests {
     fn no_table_gets_too_many() {
         let connection = Connection::open_in_memory().unwrap();
         let mut catalogue = catalogue();
-        connection.execute_batch(&schema::create_table(&catalogue.tables[0])).unwrap();
+        connection.execute_batch(&schema::create_table(catalogue.get(TableId(0)))).unwrap();
         for column in 0..20 {
             let index_request = IndexRequest { table: TableId(0), columns: vec![column] };
             if let Some(more) = create(&connection, &catalogue, &index_request).unwrap() {
                 catalogue = more;
             }
         }
-        assert_eq!(catalogue.tables[0].indexes.len(), MAX_PER_TABLE);
+        assert_eq!(catalogue.get(TableId(0)).indexes.len(), MAX_PER_TABLE);
     }
 }

@@ -15,6 +15,7 @@ use super::metadata::{self, Metadata};
 use super::stored::Stored;
 use super::{file, schema};
 use crate::model::catalogue::{Catalogue, TableId, quote};
+use crate::model::table_map::TableMap;
 use crate::model::version::StateVersion;
 
 /// Page cache while loading, in KiB. Also bounds what a sort for an index holds in memory.
@@ -58,19 +59,18 @@ pub struct Loader<'c> {
     connection: &'c Connection,
     catalogue: Arc<Catalogue>,
     version: String,
-    inserts: Vec<Option<Statement<'c>>>,
+    inserts: TableMap<Statement<'c>>,
 }
 
 impl<'c> Loader<'c> {
     /// `version` becomes the version of every row.
     pub fn new(connection: &'c Connection, catalogue: Arc<Catalogue>, version: StateVersion) -> Self {
-        let inserts = catalogue.tables.iter().map(|_| None).collect();
-        Loader { connection, catalogue, version: version.to_lexi(), inserts }
+        Loader { connection, catalogue, version: version.to_lexi(), inserts: TableMap::default() }
     }
 
     /// The statement of a table, for as many rows as come together.
     pub fn table(&mut self, id: TableId) -> Result<TableLoader<'_, 'c>, Error> {
-        let slot = &mut self.inserts[id.0 as usize];
+        let slot = self.inserts.slot(id);
         let statement = match slot {
             Some(statement) => statement,
             None => {
@@ -115,8 +115,7 @@ pub fn finish(
     let doing = "building the indexes of the new replica";
     let indexes: Vec<(&str, String)> = metadata
         .catalogue
-        .tables
-        .iter()
+        .tables()
         .flat_map(|table| {
             schema::create_indexes(table).into_iter().map(|(_, sql)| (table.name.as_str(), sql))
         })

@@ -194,7 +194,7 @@ pub fn follow_indexes(path: &Path, old: &Catalogue, new: &Catalogue) -> Result<(
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).doing(doing)?;
     connection.execute_batch("BEGIN IMMEDIATE").doing(doing)?;
-    for table in &new.tables {
+    for table in new.tables() {
         let before = old.table(&table.name).map(schema::create_indexes).unwrap_or_default();
         let after = schema::create_indexes(table);
         for (name, _) in before.iter().filter(|index| !after.contains(index)) {
@@ -206,4 +206,66 @@ pub fn follow_indexes(path: &Path, old: &Catalogue, new: &Catalogue) -> Result<(
     }
     connection.execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [new.to_json()]).doing(doing)?;
     connection.execute_batch("COMMIT").doing(doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalogue::{Table, TableId};
+
+    fn table(oid: u32, name: &str) -> Table {
+        Table {
+            id: TableId(0),
+            name: name.to_owned(),
+            schema: "public".to_owned(),
+            upstream_name: name.to_owned(),
+            oid,
+            columns: Vec::new(),
+            row_key: Vec::new(),
+            candidate_keys: Vec::new(),
+            indexes: Vec::new(),
+        }
+    }
+
+    /// A file with the metadata of a replica that has these tables.
+    fn file(catalogue: Catalogue) -> (Connection, Metadata) {
+        let metadata = Metadata {
+            catalogue,
+            system_identifier: "7".to_owned(),
+            database_oid: 5,
+            slot: "zero_0_a".to_owned(),
+            publications: vec!["p".to_owned()],
+            shard: "zero_0".to_owned(),
+            replica_version: StateVersion(3),
+            state_version: StateVersion(4),
+            position: StateVersion(9),
+            resync: None,
+        };
+        let connection = Connection::open_in_memory().unwrap();
+        create(&connection, &metadata).unwrap();
+        (connection, metadata)
+    }
+
+    #[test]
+    fn ids_of_tables_and_of_those_that_are_gone_are_read_back() {
+        let before = Catalogue::new(1, vec![table(10, "a"), table(20, "b"), table(30, "c")]);
+        let (connection, metadata) = file(before.followed_by(1, vec![table(20, "b")]).unwrap());
+        let read = read(&connection).unwrap().unwrap();
+        assert_eq!(read, metadata);
+        let next = read.catalogue.followed_by(1, vec![table(20, "b"), table(40, "a")]).unwrap();
+        let ids = ["a", "b"].map(|name| next.table(name).unwrap().id);
+        assert_eq!(ids, [TableId(3), TableId(1)]);
+    }
+
+    #[test]
+    fn a_replica_that_was_written_before_ids_were_kept_is_read() {
+        let (connection, metadata) = file(Catalogue::new(1, vec![table(20, "a"), table(10, "b")]));
+        let old = r#"{"epoch":1,"tables":[
+            {"id":0,"name":"a","schema":"public","upstream_name":"a","oid":20,"columns":[],"row_key":[],
+             "candidate_keys":[],"indexes":[]},
+            {"id":1,"name":"b","schema":"public","upstream_name":"b","oid":10,"columns":[],"row_key":[],
+             "candidate_keys":[],"indexes":[]}]}"#;
+        connection.execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [old]).unwrap();
+        assert_eq!(read(&connection).unwrap(), Some(metadata));
+    }
 }

@@ -1,10 +1,12 @@
 //! The SQLite replica: catalogue, stored values, writer, readers.
 //!
 //! One file in WAL mode. The replication-manager core owns the only writer; every
-//! view-syncer core opens readers of its own. Nothing here knows of clients.
+//! view-syncer core opens readers of its own. Nothing here knows of clients, or of Postgres.
 //!
 //! | who | what |
 //! |---|---|
+//! | [`engine`] | lets a replica live: starts its threads, follows a source, connects again, ends |
+//! | [`source`] | what the engine is fed by: upstream's Postgres, as far as this folder knows nobody |
 //! | [`file`] | finds out what is at the configured path, sets strangers aside |
 //! | [`load`] | fills a new file during an initial sync |
 //! | [`writer`] | the thread that applies changes and hands out commits |
@@ -17,7 +19,10 @@ pub mod applied;
 pub mod apply;
 pub mod checkpoint;
 pub mod durable;
+pub mod engine;
 mod error;
+pub mod events;
+pub mod feed;
 pub mod file;
 pub mod gauges;
 pub mod lag;
@@ -26,11 +31,17 @@ pub mod live_indexes;
 pub mod load;
 pub mod metadata;
 pub mod net;
+pub mod op_codec;
 pub mod reader;
 pub mod schema;
 mod shift_and;
+pub mod source;
 mod statements;
 pub mod stored;
+mod tasks;
+mod threads;
+pub mod verdict;
+pub mod wal;
 pub mod work;
 pub mod writer;
 

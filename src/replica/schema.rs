@@ -113,5 +113,5 @@ pub(super) fn matches(table: &Table, columns: impl Iterator<Item = ColumnIndex>)
 
 /// Creates every table of the catalogue.
 pub fn create_tables(catalogue: &Catalogue) -> Vec<String> {
-    catalogue.tables.iter().map(create_table).collect()
+    catalogue.tables().map(create_table).collect()
 }

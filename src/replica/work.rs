@@ -24,7 +24,7 @@ pub enum Before {
 /// Columns that a new row does not carry because they did not change (TOAST).
 pub type Absent = SmallVec<[ColumnIndex; 4]>;
 
-/// One step of an upstream transaction.
+/// One step of an upstream transaction: what a source yields.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// A transaction begins.
@@ -66,14 +66,12 @@ pub enum Op {
     },
     /// The transaction is complete.
     Commit,
-    /// Queries would read by an index that is not there. Not before what else waits is done.
-    Index(IndexRequest),
     /// Upstream has nothing more for us below this position.
     Seen {
         /// Not inside a transaction.
         position: StateVersion,
     },
-    /// The rest of the transaction will not come: the connection was lost, or the schema
+    /// The rest of the transaction, if one is open, will not come: the connection was lost, or the schema
     /// changed under it. What has been applied of it is undone.
     Abort,
 }
@@ -83,10 +81,20 @@ pub enum Op {
 pub struct Batch {
     /// In order.
     pub ops: Vec<Op>,
-    /// Told where the replica is once all of it is committed or undone.
-    pub reply: Option<Sender<Reached>>,
     /// When the last bytes of it were received, if they came from upstream.
     pub arrived: Option<Instant>,
+}
+
+/// What waits for the writer.
+#[derive(Debug)]
+pub enum Work {
+    /// Changes from the source.
+    Changes(Batch),
+    /// Queries would read by an index that is not there. Not before what else waits is done.
+    Index(IndexRequest),
+    /// No more comes of what is open: complete transactions are committed, the rest is undone, and then it is told
+    /// where the replica is.
+    Settle(Sender<Reached>),
 }
 
 /// Where the replica is.

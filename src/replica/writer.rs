@@ -21,11 +21,14 @@ use super::error::{Doing, Error};
 use super::gauges::Gauges;
 use super::live_indexes::{self, IndexRequest};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
-use super::work::{Batch, Op, Reached};
+use super::work::{Batch, Op, Reached, Work};
 use crate::model::catalogue::Catalogue;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
 use crate::testing::panics;
+
+/// Name of the writer's thread.
+pub const THREAD: &str = "replica-writer";
 
 /// Batches that may wait for the writer. A batch is what one read of the stream returned
 /// (at most a few hundred KiB, or one larger row), so this bounds memory to some tens of
@@ -79,8 +82,8 @@ pub struct Start {
 
 /// Handle of the thread.
 pub struct Writer {
-    /// Where batches go; waiting when it is full is the back-pressure.
-    pub queue: Sender<Batch>,
+    /// Where work goes; waiting when it is full is the back-pressure.
+    pub queue: Sender<Work>,
     /// What comes back.
     pub output: Receiver<Output>,
     thread: JoinHandle<()>,
@@ -97,16 +100,16 @@ impl Writer {
         commits: Commits,
     ) -> Result<Writer, Error> {
         let connection = open(path, gauges.clone())?;
-        let (queue, batches) = bounded(QUEUE);
+        let (queue, work) = bounded(QUEUE);
         let (sender, output) = bounded(OUTPUTS);
         gauges.set_written(start.position);
         written.commit(start.position);
         let thread = std::thread::Builder::new()
-            .name("replica-writer".into())
+            .name(THREAD.into())
             .spawn(move || {
                 let result =
                     Session::new(&connection, start, gauges, gate, written, (commits, sender.clone()))
-                        .and_then(|mut session| session.run(&batches));
+                        .and_then(|mut session| session.run(&work));
                 if let Err(e) = result {
                     let _ = sender.send_blocking(Output::Failed(e));
                 }
@@ -220,32 +223,49 @@ impl<'c> Session<'c> {
         })
     }
 
-    fn run(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
-        while let Ok(batch) = batches.recv_blocking() {
-            panics::here("replica-writer");
-            self.arrived = batch.arrived;
-            for op in batch.ops {
-                self.apply(op)?;
+    fn run(&mut self, queue: &Receiver<Work>) -> Result<(), Error> {
+        while let Ok(work) = queue.recv_blocking() {
+            panics::here(THREAD);
+            match work {
+                Work::Changes(Batch { ops, arrived }) => {
+                    self.arrived = arrived;
+                    ops.into_iter().try_for_each(|op| self.apply(op))?;
+                }
+                Work::Index(index_request) => self.note(index_request),
+                Work::Settle(reply) => self.settle(&reply)?,
             }
             // With nothing waiting, what is complete is shown at once.
-            if self.current.is_none() && (batches.is_empty() || batch.reply.is_some()) {
+            if self.current.is_none() && queue.is_empty() {
                 self.finish()?;
             }
-            if let Some(reply) = batch.reply {
-                let position = self.gauges.written();
-                let _ = reply.try_send(Reached { version: self.published, position });
-            }
-            self.fulfil(batches)?;
+            self.fulfil(queue)?;
             self.gauges.lag.worked(Instant::now());
         }
         // The stream ended; what is complete is kept, the rest comes again.
-        if self.current.is_some() { self.abort() } else { self.finish() }
+        self.undo_what_is_open()
+    }
+
+    /// Commits what is complete, undoes the rest, and says where that has led.
+    fn settle(&mut self, reply: &Sender<Reached>) -> Result<(), Error> {
+        self.undo_what_is_open()?;
+        self.finish()?;
+        // Nobody waits for it any more when replication ends.
+        let _ = reply.try_send(Reached { version: self.published, position: self.gauges.written() });
+        Ok(())
+    }
+
+    /// Remembers that an index was asked for.
+    fn note(&mut self, index_request: IndexRequest) {
+        let is_known = self.index_requests.iter().any(|(other, _)| *other == index_request);
+        if self.index_requests.len() < MAX_WISHES && !is_known {
+            self.index_requests.push_back((index_request, Instant::now()));
+        }
     }
 
     /// Creates indexes that were asked for, if this is the moment.
-    fn fulfil(&mut self, batches: &Receiver<Batch>) -> Result<(), Error> {
+    fn fulfil(&mut self, queue: &Receiver<Work>) -> Result<(), Error> {
         while let Some((index_request, since)) = self.index_requests.front() {
-            let patient = !batches.is_empty() && since.elapsed() < WISH_WAITS;
+            let patient = !queue.is_empty() && since.elapsed() < WISH_WAITS;
             if patient || self.current.is_some() {
                 return Ok(());
             }
@@ -277,21 +297,9 @@ impl<'c> Session<'c> {
                 self.seen = Some(position);
                 Ok(())
             }
-            Op::Index(index_request) => {
-                if self.index_requests.len() < MAX_WISHES
-                    && !self.index_requests.iter().any(|(other, _)| *other == index_request)
-                {
-                    self.index_requests.push_back((index_request, Instant::now()));
-                }
-                Ok(())
-            }
-            Op::Abort => {
-                if self.current.is_some() {
-                    self.abort()
-                } else {
-                    self.finish()
-                }
-            }
+            Op::Abort => self.undo_what_is_open(),
+            // SQLite would commit each change by itself.
+            _ if self.current.is_none() => Err(Error::Misfit("a change outside of a transaction")),
             _ if self.skip => Ok(()),
             Op::Insert { table, row } => self.applier.insert(table, row),
             Op::Update { table, before, row, absent } => self.applier.update(table, before, row, &absent),
@@ -302,6 +310,9 @@ impl<'c> Session<'c> {
 
     /// Begins an upstream transaction.
     fn begin(&mut self, version: StateVersion, whole: bool) -> Result<(), Error> {
+        if self.current.is_some() {
+            return Err(Error::Misfit("a transaction within a transaction"));
+        }
         // One whose end has not arrived may take long, and may be undone: what came
         // before it is not made to wait. Nor is a checkpoint that waits for a border.
         let enough = self.applier.rows >= COALESCE_ROWS || self.gate.is_wanted();
@@ -388,10 +399,12 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Undoes the transaction that was being applied. It is alone in SQLite's, except for
-    /// complete ones when it was expected to be whole; those come again.
-    fn abort(&mut self) -> Result<(), Error> {
-        self.current = None;
+    /// Undoes the transaction that is being applied, if one is; else what is complete is committed. It is alone
+    /// in SQLite's, except for complete ones when it was expected to be whole; those come again.
+    fn undo_what_is_open(&mut self) -> Result<(), Error> {
+        if self.current.take().is_none() {
+            return self.finish();
+        }
         self.skip = false;
         if self.open.is_some() {
             self.connection.execute_batch("ROLLBACK").doing("undoing a transaction")?;

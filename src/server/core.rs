@@ -51,10 +51,10 @@ use crate::model::catalogue::Catalogue;
 use crate::model::ids::ConnectionId;
 use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
+use crate::replica::events::Start;
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
 use crate::server::commit_queue::CommitReceiver;
-use crate::upstream::manager::Start;
 use crate::views::pace::Pace;
 use crate::views::rows::Rows;
 

@@ -110,7 +110,9 @@ fn read_file(file: File, length: u64, replay: &mut Replay) -> io::Result<Option<
     while let Some(payload) = frames.next_payload()? {
         match Record::read(payload) {
             Ok(record) => replay.apply(record),
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(_) => {
+                return Ok(Some("a record of client views is not one that this version writes".to_owned()));
+            }
         }
     }
     let rest = length.saturating_sub(frames.held());

@@ -20,13 +20,15 @@ use crate::model::commit::Commit;
 use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
 use crate::replica::applied::Applied;
+use crate::replica::events::{Events, Start};
 use crate::replica::gauges::Gauges;
 use crate::replica::live_indexes::IndexRequest;
+use crate::replica::verdict::End;
+use crate::replica::wal::Limits;
 use crate::replica::writer::Commits;
 use crate::server::commit_queue::CommitSender;
 use crate::upstream::copy::Format;
-use crate::upstream::manager::{self, End, Events, Settings, Start};
-use crate::upstream::wal::Limits;
+use crate::upstream::manager::{self, Settings};
 
 /// How a core is reached from core 0.
 #[derive(Clone)]
@@ -161,13 +163,7 @@ impl Events for Broadcaster {
         self.status.progress(text);
     }
 
-    fn log(&self, level: manager::Level, message: &str, fields: &[(&str, String)]) {
-        let level = match level {
-            manager::Level::Error => Level::Error,
-            manager::Level::Warn => Level::Warn,
-            manager::Level::Info => Level::Info,
-            manager::Level::Debug => Level::Debug,
-        };
+    fn log(&self, level: Level, message: &str, fields: &[(&str, String)]) {
         if log::enabled(level) {
             let fields: Vec<(&str, log::Value)> =
                 fields.iter().map(|(k, v)| (*k, log::Value::from(v))).collect();
@@ -181,7 +177,7 @@ impl Events for Broadcaster {
 
     fn ready(&self, start: Start) {
         crate::info!(
-            tables = start.catalogue.tables.len(), watermark = start.version.to_lexi(), epoch = start.epoch;
+            tables = start.catalogue.tables().len(), watermark = start.version.to_lexi(), epoch = start.epoch;
             "the replica is ready"
         );
         // The first copy of the data had a large cache.

@@ -14,7 +14,7 @@ use super::node::Node;
 use super::status::Status;
 use super::supervise::Ending;
 use crate::config::{Config, Parsed, Role};
-use crate::upstream::manager::End;
+use crate::replica::verdict::End;
 
 /// How long a port may be in use that a process had that was killed.
 const PORT_WAIT: Duration = Duration::from_secs(1);

@@ -14,8 +14,8 @@ use kelvin_io::executor;
 use kelvin_io::signals::Signal;
 
 use super::status::Status;
+use crate::replica::verdict::End;
 use crate::testing::panics;
-use crate::upstream::manager::End;
 
 /// What ends a run.
 pub enum Ending {

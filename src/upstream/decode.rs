@@ -57,8 +57,7 @@ impl Decoder {
     /// For a new connection. `message_prefix`: see `Shard::message_prefix`.
     pub fn new(catalogue: Arc<Catalogue>, message_prefix: String) -> Self {
         let kinds = catalogue
-            .tables
-            .iter()
+            .tables()
             .map(|t| {
                 let kinds = t.columns.iter().map(|c| Kind::of(c.type_oid, &c.upstream_type)).collect();
                 (t.oid, (t.id, kinds))
@@ -107,12 +106,6 @@ impl Decoder {
             Some(Op::Seen { position: last }) => *last = position.max(*last),
             _ => self.batch.ops.push(Op::Seen { position }),
         }
-    }
-
-    /// The stream ends here, whatever is open.
-    pub fn abort(&mut self) {
-        self.version = None;
-        self.batch.ops.push(Op::Abort);
     }
 
     /// Decodes one message of the plugin.

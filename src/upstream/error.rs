@@ -4,6 +4,7 @@ use kelvin_io::postgres;
 
 use super::types::Malformed;
 use crate::replica;
+use crate::replica::verdict::Failure;
 
 /// Why upstream work did not succeed.
 #[derive(Debug)]
@@ -26,8 +27,6 @@ pub enum Error {
         /// What was expected and what came.
         source: Malformed,
     },
-    /// A task ended early. The panic hook has said why.
-    TaskGone(&'static str),
 }
 
 impl Error {
@@ -52,7 +51,6 @@ impl std::fmt::Display for Error {
             Error::Setup(text) => f.write_str(text),
             Error::Replica(e) => write!(f, "replica: {e}"),
             Error::Value { column, source } => write!(f, "column {column}: {source}"),
-            Error::TaskGone(what) => write!(f, "a task of replication panicked: {what}"),
         }
     }
 }
@@ -63,7 +61,16 @@ impl std::error::Error for Error {
             Error::Postgres { source, .. } => Some(source),
             Error::Replica(e) => Some(e),
             Error::Value { source, .. } => Some(source),
-            Error::Setup(_) | Error::TaskGone(_) => None,
+            Error::Setup(_) => None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Replica(e) => Failure::Replica(e),
+            other => Failure::Source(other.to_string()),
         }
     }
 }

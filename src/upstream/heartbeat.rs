@@ -10,8 +10,9 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::error::{Doing, Error};
-use super::manager::{Events, Level};
+use crate::model::logging::Level;
 use crate::model::version::StateVersion;
+use crate::replica::events::Events;
 use crate::replica::lag::Lag;
 
 /// When the first is sent: the stream has just been connected.

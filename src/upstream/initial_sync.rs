@@ -16,14 +16,17 @@ use kelvin_io::postgres::{Connection, Walsender, connect, until_closed};
 
 use super::copy::{self, Columns, Format};
 use super::error::{Doing, Error};
-use super::manager::{Events, Level, Settings};
+use super::manager::Settings;
 use super::progress::{Progress, describe};
 use super::published::{self, Published};
 use super::shard::Shard;
 use super::slot::{self, NewSlot};
 use super::types::Malformed;
 use super::{check, replicas};
-use crate::model::catalogue::{Catalogue, TableId};
+use crate::model::catalogue::{Catalogue, Table, TableId};
+use crate::model::logging::Level;
+use crate::model::table_map::TableMap;
+use crate::replica::events::Events;
 use crate::replica::gauges::Gauges;
 use crate::replica::load::{self, Loader};
 use crate::replica::metadata::Metadata;
@@ -311,17 +314,16 @@ fn load_rows(
     progress: &Progress,
 ) -> LoadResult {
     let catalogue = Arc::new(metadata.catalogue.clone());
-    let columns: Vec<Columns> = catalogue
-        .tables
-        .iter()
-        .map(|t| Columns::new(format, t.columns.iter().map(|c| (c.type_oid, c.upstream_type.as_str()))))
-        .collect();
+    let columns_of = |table: &Table| {
+        Columns::new(format, table.columns.iter().map(|c| (c.type_oid, c.upstream_type.as_str())))
+    };
+    let columns: TableMap<Columns> = catalogue.tables().map(|table| (table.id, columns_of(table))).collect();
     let connection = load::open(path, &catalogue)?;
     let mut loader = Loader::new(&connection, catalogue.clone(), metadata.replica_version);
     let finished = loop {
         match work.recv_blocking() {
             Ok(Work::Rows { table, rows }) => {
-                load_chunk(&mut loader, &catalogue, table, &columns[table.0 as usize], &rows)?;
+                load_chunk(&mut loader, &catalogue, table, &columns[table], &rows)?;
                 progress.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
             }
             Ok(Work::Finish(metadata)) => break metadata,

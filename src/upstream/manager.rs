@@ -1,12 +1,10 @@
-//! The replication manager: connects, checks, syncs or resumes, streams, reconnects.
+//! The replication manager: connects, checks, syncs or resumes, and has an [`Engine`] follow upstream.
 //!
 //! [`run`] runs on one executor until it is told to stop or cannot go on. Everything that
 //! blocks (SQLite, the disk) is on the replica's threads; everything that the rest of the
 //! server must know goes through [`Events`].
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,22 +15,15 @@ use kelvin_io::executor;
 use kelvin_io::postgres::Target;
 
 use super::copy::Format;
-use super::error::Error;
-use super::session;
 use super::shard::Shard;
+use super::source::Postgres;
 use super::start::{self, Ready};
-use super::wal::Limits;
-use crate::model::catalogue::Catalogue;
-use crate::model::version::StateVersion;
+use crate::model::logging::Level;
+use crate::replica::engine::{self, Engine, FIRST_PAUSE, LONGEST_PAUSE};
+use crate::replica::events::Events;
 use crate::replica::gauges::Gauges;
-use crate::replica::live_indexes::IndexRequest;
-use crate::replica::writer::Commits;
-
-/// Exit code for what an operator must change, and for Postgres being away at start.
-pub const EXIT_CONFIGURATION: i32 = 14;
-
-/// Exit code for a replica that cannot be written.
-pub const EXIT_REPLICA: i32 = 255;
+use crate::replica::verdict::{EXIT_CONFIGURATION, End, Failure};
+use crate::replica::wal::Limits;
 
 /// What the manager is told.
 #[derive(Debug, Clone)]
@@ -67,80 +58,6 @@ pub struct Settings {
     pub task_id: String,
 }
 
-/// Importance of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Something failed for good.
-    Error,
-    /// Something needs attention.
-    Warn,
-    /// Something happened that happens rarely.
-    Info,
-    /// For the curious.
-    Debug,
-}
-
-/// What the manager tells, on its own executor except for commits. Implementations must not block.
-pub trait Events {
-    /// What is being done until [`Events::ready`], for health endpoints.
-    fn progress(&self, text: &str);
-    /// A log line.
-    fn log(&self, level: Level, message: &str, fields: &[(&str, String)]);
-    /// Numbers that can be read at any time from now on; first of all, and once.
-    fn gauges(&self, gauges: Arc<Gauges>);
-    /// The replica can be read. Once per [`run`], before the first commit.
-    fn ready(&self, start: Start);
-    /// What takes commits once readers can see them: in order, without gaps from [`Start::version`]
-    /// on, on the writer's thread. Asked for once per [`run`].
-    fn commits(&self) -> Commits;
-    /// The replica has one more index: this is its catalogue now. The rows are the same.
-    fn indexed(&self, catalogue: Arc<Catalogue>);
-    /// Where indexes are asked for. Asked for once per [`run`].
-    fn index_requests(&self) -> Receiver<IndexRequest>;
-    /// Asks every reader of the replica to end its read transaction and begin a new one;
-    /// answers `true` when all have, `false` if one cannot now. May be dropped half way.
-    fn readers_rebegin(&self) -> Pin<Box<dyn Future<Output = bool>>>;
-}
-
-/// The replica as it is when reading may begin.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Its tables.
-    pub catalogue: Arc<Catalogue>,
-    /// Its state.
-    pub version: StateVersion,
-    /// State at its initial sync; names its lineage.
-    pub replica_version: StateVersion,
-    /// Grows with every start of any process of the shard (rule 18).
-    pub epoch: u64,
-}
-
-/// Why [`run`] returned. All its threads have ended then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// It was told to, or another process has taken over.
-    Stopped,
-    /// The replica cannot follow upstream any more: call [`run`] again, which syncs anew.
-    Resync(String),
-    /// It cannot go on, and what must change.
-    Failed {
-        /// For the log.
-        message: String,
-        /// For the process.
-        exit_code: i32,
-    },
-}
-
-impl End {
-    pub(super) fn failed(error: &Error) -> End {
-        let exit_code = match error {
-            Error::Replica(_) | Error::TaskGone(_) => EXIT_REPLICA,
-            _ => EXIT_CONFIGURATION,
-        };
-        End::Failed { message: error.to_string(), exit_code }
-    }
-}
-
 /// Replicates until `stop` gets a message (or is closed), or nothing more can be done.
 pub async fn run(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>) -> End {
     let end = replicate(settings, events, stop).await;
@@ -151,7 +68,7 @@ pub async fn run(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>)
 async fn replicate(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>) -> End {
     let shard = match Shard::new(&settings.app_id, settings.shard, &settings.publications) {
         Ok(shard) => Rc::new(shard),
-        Err(e) => return End::failed(&e),
+        Err(e) => return Failure::from(e).into(),
     };
     let settings = Rc::new(settings);
     let gauges = Arc::new(Gauges::default());
@@ -167,13 +84,18 @@ async fn replicate(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()
         Ok(ready) => ready,
         Err(end) => return end,
     };
-    session::run(settings, shard, events, gauges, ready, stop).await
+    let of_engine = engine::Settings {
+        file: settings.replica_file.clone(),
+        auto_reset: settings.auto_reset,
+        log_limits: settings.log_limits,
+    };
+    let started =
+        Engine::start(of_engine, events.clone(), gauges.clone(), &ready.metadata, ready.epoch).await;
+    match started {
+        Ok(engine) => engine.follow(Postgres::new(settings, shard, events, gauges, ready), stop).await,
+        Err(e) => Failure::Replica(e).into(),
+    }
 }
-
-/// Pause before the first new attempt to connect; doubles up to the longest.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause between attempts.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Prepares the replica; tries again while Postgres is away, for the time that is set.
 async fn begin(
@@ -193,7 +115,7 @@ async fn begin(
             Err(start::Failure::Error(error)) => error,
         };
         if !error.is_transient() {
-            return Err(End::failed(&error));
+            return Err(Failure::from(error).into());
         }
         if started.elapsed() + pause > settings.connect_timeout {
             let message = format!(

@@ -1,6 +1,7 @@
 //! Postgres: shard objects, publications, initial sync, streaming, types.
 //!
-//! [`manager::run`] is all that the rest of the server calls. What decides is sans-IO
+//! [`manager::run`] is all that the rest of the server calls. It makes the replica ready, and has an
+//! [`Engine`](crate::replica::engine::Engine) follow what this folder is to it: a source of changes. What decides is sans-IO
 //! ([`decode`], [`pgoutput`], [`copy`], [`keys`], [`acks`], the judging half of
 //! [`check`]); the rest talks to Postgres through `kelvin_io::postgres` and to the replica
 //! through its threads.
@@ -19,14 +20,12 @@ pub mod pgoutput;
 mod progress;
 pub mod published;
 mod replicas;
-mod session;
 pub mod shard;
 pub mod slot;
+mod source;
 pub mod start;
 mod stream;
-mod tasks;
 pub mod types;
-pub mod wal;
 mod watch;
 
 pub use error::Error;

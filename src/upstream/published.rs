@@ -8,7 +8,7 @@ use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
 use super::types::{TypeFacts, zero_type};
-use crate::model::catalogue::{Catalogue, Column, Table, TableId, quote};
+use crate::model::catalogue::{Catalogue, Column, MAX_TABLES, Table, TableId, quote};
 
 /// `int2vector` and `oidvector`: they look like arrays in the system catalogue and print
 /// otherwise.
@@ -45,9 +45,18 @@ pub struct Published {
 }
 
 impl Published {
-    /// As a catalogue of the given epoch.
+    /// As the catalogue of a new lineage.
     pub fn catalogue(&self, epoch: u64) -> Catalogue {
-        Catalogue::new(epoch, self.tables.iter().map(|t| t.table.clone()).collect())
+        Catalogue::new(epoch, self.tables())
+    }
+
+    /// As what a catalogue has become, at the same epoch. `None`: too many tables have come and gone.
+    pub fn following(&self, catalogue: &Catalogue) -> Option<Catalogue> {
+        catalogue.followed_by(catalogue.epoch, self.tables())
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.tables.iter().map(|published| published.table.clone()).collect()
     }
 }
 
@@ -65,6 +74,10 @@ struct Relation {
 pub async fn read(client: &Client, publications: &[String], server: i32) -> Result<Published, Error> {
     check_publications(client, publications).await?;
     let relations = relations(client, publications).await?;
+    if relations.len() > MAX_TABLES {
+        let published = relations.len();
+        return Err(Error::Setup(format!("{published} tables are published; at most {MAX_TABLES} can be")));
+    }
     let oids: Vec<u32> = relations.iter().map(|r| r.oid).collect();
     let mut columns = columns(client, &oids, server).await?;
     let mut indexes = indexes(client, &oids).await?;

@@ -8,12 +8,14 @@ use tokio_postgres::Client;
 
 use super::error::{Doing, Error};
 use super::initial_sync::{self, Upstream};
-use super::manager::{Events, Level, Settings};
+use super::manager::Settings;
 use super::published::{self, Published};
 use super::shard::{self, Shard};
 use super::slot::SlotState;
 use super::watch::{Difference, compare};
 use super::{check, replicas, slot};
+use crate::model::logging::Level;
+use crate::replica::events::Events;
 use crate::replica::file::{self, Found};
 use crate::replica::gauges::Gauges;
 use crate::replica::metadata::{self, Metadata};
@@ -181,7 +183,7 @@ async fn resumable(
     }
     match compare(&metadata.catalogue, published) {
         Difference::Rows(reason) => obstacle(format!("the schema has changed: {reason}"), false),
-        Difference::None | Difference::Indexes => Ok(Ok(())),
+        Difference::None | Difference::Indexes(_) => Ok(Ok(())),
     }
 }
 
@@ -220,11 +222,11 @@ async fn follow_indexes(
     epoch: u64,
     events: &Rc<dyn Events>,
 ) -> Result<Metadata, Error> {
-    if compare(&metadata.catalogue, published) == Difference::None {
+    let Difference::Indexes(mut catalogue) = compare(&metadata.catalogue, published) else {
         return Ok(metadata);
-    }
+    };
     events.progress("following changed indexes");
-    let catalogue = published.catalogue(epoch);
+    catalogue.epoch = epoch;
     let path = settings.replica_file.clone();
     let (old, new) = (metadata.catalogue.clone(), catalogue.clone());
     executor::blocking(move || metadata::follow_indexes(&path, &old, &new)).await?;

@@ -1,11 +1,11 @@
-//! One connection's stream: from the walsender to the writer's queue, and statuses back.
+//! One connection's stream: from the walsender to the engine's feed, and statuses back.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{self, Either};
+use futures_util::future;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor;
 use kelvin_io::postgres::{Error as PostgresError, Message, Reader, Writer};
@@ -13,8 +13,9 @@ use kelvin_io::postgres::{Error as PostgresError, Message, Reader, Writer};
 use super::acks::Acks;
 use super::decode::{Decoder, Stop};
 use crate::model::version::StateVersion;
+use crate::replica::feed::{Feed, WriterGone};
 use crate::replica::gauges::Gauges;
-use crate::replica::work::{Batch, Op, Reached};
+use crate::replica::work::Batch;
 
 /// How often the position of an idle stream is recorded when upstream does not ask for
 /// it. Each time is a small transaction of the replica.
@@ -37,13 +38,13 @@ pub enum Ended {
 }
 
 /// What a stream needs.
-pub struct Stream {
+pub struct Stream<'f> {
     /// The receiving half.
     pub reader: Reader,
     /// Of this connection.
     pub decoder: Decoder,
-    /// Where work goes.
-    pub queue: Sender<Batch>,
+    /// Where operations go.
+    pub feed: &'f Feed,
     /// Longest silence of the server; `None`: no limit.
     pub inbound_timeout: Option<Duration>,
     /// To ask for a status.
@@ -54,16 +55,9 @@ pub struct Stream {
     pub gauges: Arc<Gauges>,
 }
 
-impl Stream {
-    /// Reads until the stream ends. Whatever is incomplete then is undone by the writer.
+impl Stream<'_> {
+    /// Reads until the stream ends.
     pub async fn run(mut self) -> Ended {
-        let ended = self.follow().await;
-        self.decoder.abort();
-        let _ = self.queue.send(self.decoder.take()).await;
-        ended
-    }
-
-    async fn follow(&mut self) -> Ended {
         let mut recorded = Instant::now();
         loop {
             let fill = self.reader.fill();
@@ -132,7 +126,7 @@ impl Stream {
         }
     }
 
-    async fn hand_on(&mut self, arrived: Instant) -> Result<(), ()> {
+    async fn hand_on(&mut self, arrived: Instant) -> Result<(), WriterGone> {
         if self.decoder.take_schema_hint() {
             // A full queue means that a look is due anyway.
             let _ = self.hints.try_send(());
@@ -141,16 +135,8 @@ impl Stream {
             return Ok(());
         }
         let batch = Batch { arrived: Some(arrived), ..self.decoder.take() };
-        self.queue.send(batch).await.map_err(|_| ())
+        self.feed.hand_on(batch).await
     }
-}
-
-/// Waits until the writer has committed or undone everything that is queued, and returns
-/// where the replica is. `None`: the writer is gone.
-pub async fn settle(queue: &Sender<Batch>) -> Option<Reached> {
-    let (reply, settled) = bounded(1);
-    queue.send(Batch { ops: vec![Op::Abort], reply: Some(reply), arrived: None }).await.ok()?;
-    settled.recv().await.ok()
 }
 
 /// Asks the status task for a status at once.
@@ -170,11 +156,6 @@ impl Statuses {
 
     fn ask(&self) {
         self.asked.set(true);
-        self.wake();
-    }
-
-    /// The durable position may have grown.
-    pub fn wake(&self) {
         let _ = self.wake.try_send(());
     }
 }
@@ -185,22 +166,23 @@ pub async fn report(
     mut writer: Writer,
     statuses: Statuses,
     woken: Receiver<()>,
+    feed: &Feed,
     gauges: Arc<Gauges>,
     wal_sender_timeout: Duration,
 ) -> PostgresError {
     let mut acks = Acks::new(wal_sender_timeout, Instant::now());
     loop {
         let asked = statuses.asked.take();
-        if let Some(position) = acks.due(gauges.durable(), asked, Instant::now()) {
+        if let Some(position) = acks.due(feed.durable(), asked, Instant::now()) {
             if let Err(e) = writer.status(position.0).await {
                 return e;
             }
             gauges.set_acknowledged(acks.acknowledged().max(gauges.acknowledged()));
         }
+        let asked = std::pin::pin!(woken.recv());
+        let grew = std::pin::pin!(feed.durable_grew());
         let timer = std::pin::pin!(executor::sleep(acks.check_after()));
-        match future::select(std::pin::pin!(woken.recv()), timer).await {
-            Either::Left((Err(_), _)) => return PostgresError::Closed,
-            Either::Left((Ok(()), _)) | Either::Right(_) => {}
-        }
+        // Whichever it is: a look says what is due.
+        future::select(future::select(asked, grew), timer).await;
     }
 }

@@ -13,11 +13,13 @@ use kelvin_io::postgres::{Connection, connect};
 use super::check::Server;
 use super::error::{Doing, Error};
 use super::heartbeat::Heartbeat;
-use super::manager::{Events, Level, Settings};
+use super::manager::Settings;
 use super::published::{self, Published};
 use super::shard::Shard;
 use super::{replicas, slot};
 use crate::model::catalogue::{Catalogue, Table};
+use crate::model::logging::Level;
+use crate::replica::events::Events;
 use crate::replica::gauges::Gauges;
 
 /// How often upstream is looked at without a reason.
@@ -38,30 +40,32 @@ const RETAINED_WARNING: i64 = 1 << 30;
 pub enum Difference {
     /// Not at all.
     None,
-    /// In indexes that do not identify rows: the rows are the same.
-    Indexes,
+    /// In indexes that do not identify rows: the rows are the same, and this is the catalogue now.
+    Indexes(Catalogue),
     /// In something that rows depend on.
     Rows(String),
 }
 
 /// Compares the catalogue with what is published now.
 pub fn compare(catalogue: &Catalogue, published: &Published) -> Difference {
-    let now = published.catalogue(catalogue.epoch);
+    let Some(now) = published.following(catalogue) else {
+        return Difference::Rows("more tables came and went than one replica can have".into());
+    };
     if *catalogue == now {
         return Difference::None;
     }
-    for table in &catalogue.tables {
-        let Some(new) = now.tables.iter().find(|t| t.oid == table.oid) else {
+    for table in catalogue.tables() {
+        let Some(new) = now.find(table.id) else {
             return Difference::Rows(format!("table {} is not published any more", table.name));
         };
         if let Some(what) = difference(table, new) {
             return Difference::Rows(what);
         }
     }
-    match now.tables.iter().find(|t| !catalogue.tables.iter().any(|old| old.oid == t.oid)) {
-        Some(new) => Difference::Rows(format!("table {} was added to the publications", new.name)),
-        None => Difference::Indexes,
+    if let Some(new) = now.tables().find(|table| catalogue.find(table.id).is_none()) {
+        return Difference::Rows(format!("table {} was added to the publications", new.name));
     }
+    Difference::Indexes(now)
 }
 
 fn difference(old: &Table, new: &Table) -> Option<String> {
@@ -195,8 +199,8 @@ impl Watch {
         match compare(&self.catalogue, &published) {
             Difference::None => {}
             Difference::Rows(reason) => return Ok(Some(Finding::SchemaChanged(reason))),
-            Difference::Indexes if told.indexes => {}
-            Difference::Indexes => {
+            Difference::Indexes(_) if told.indexes => {}
+            Difference::Indexes(_) => {
                 told.indexes = true;
                 self.events.log(
                     Level::Info,

@@ -27,4 +27,5 @@ mod query_failures;
 mod query_limits;
 mod shedding;
 mod simulation;
+mod sources;
 mod view_maintenance;

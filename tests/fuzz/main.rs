@@ -11,6 +11,7 @@ mod frames;
 mod heads;
 mod messages;
 mod mutate;
+mod operations;
 mod pgoutput;
 mod records;
 mod tokens;

@@ -43,7 +43,7 @@ impl Replica {
         for statement in sql::create_tables(&schema.catalogue) {
             connection.execute_batch(&statement).expect("a table");
         }
-        for (_, statement) in schema.catalogue.tables.iter().flat_map(sql::create_indexes) {
+        for (_, statement) in schema.catalogue.tables().flat_map(sql::create_indexes) {
             connection.execute_batch(&statement).expect("an index");
         }
         metadata::create(&connection, &about(schema)).expect("the metadata");

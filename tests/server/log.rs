@@ -7,7 +7,7 @@ use crate::support::lateness::Lateness;
 use crate::support::on_executor;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::replicator::{Replicator, Scratch, settings};
-use kelvin::upstream::wal::Limits;
+use kelvin::replica::wal::Limits;
 use kelvin_io::executor;
 use kelvin_io::postgres::{Target, connect};
 

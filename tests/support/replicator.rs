@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use kelvin::model::catalogue::Catalogue;
 use kelvin::model::commit::{Commit, TableChange};
+use kelvin::model::logging::Level;
 use kelvin::model::version::StateVersion;
+use kelvin::replica::events::{Events, Start};
 use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::IndexRequest;
+use kelvin::replica::verdict::End;
+use kelvin::replica::wal::Limits;
 use kelvin::replica::writer::Commits;
 use kelvin::upstream::copy::Format;
-use kelvin::upstream::manager::{self, End, Events, Level, Settings, Start};
-use kelvin::upstream::wal::Limits;
+use kelvin::upstream::manager::{self, Settings};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{self, Task};
 use kelvin_io::postgres::Target;
@@ -137,7 +140,7 @@ impl Events for Recorder {
         let mut record = self.0.borrow_mut();
         let connection = tables::open(&record.replica);
         if !record.forget {
-            for table in &start.catalogue.tables {
+            for table in start.catalogue.tables() {
                 let rows = keyed(&connection, &start, &table.name);
                 record.model.insert(table.name.clone(), rows);
             }
@@ -364,7 +367,7 @@ impl Replicator {
         let connection = tables::open(&self.replica);
         let mut record = self.record.borrow_mut();
         let bulk = std::mem::take(&mut record.bulk);
-        for table in &start.catalogue.tables {
+        for table in start.catalogue.tables() {
             let rows = keyed(&connection, &start, &table.name);
             if bulk.contains(&table.name) {
                 record.model.insert(table.name.clone(), rows);

@@ -103,7 +103,7 @@ fn value(value: ValueRef<'_>) -> Value {
 /// Fails unless every table is the same on both sides.
 pub async fn assert_equal(database: &Database, catalogue: &Arc<Catalogue>, path: &Path) {
     let connection = open(path);
-    for table in &catalogue.tables {
+    for table in catalogue.tables() {
         let (there, here) = (upstream(database, table).await, replica(&connection, table));
         if there != here {
             panic!("table {} differs: {}", table.name, first_difference(&there, &here));

@@ -1,12 +1,12 @@
-//! Numbers and texts in records: short ones take few bytes.
+//! Numbers and texts in what is written as bytes: short ones take few of them.
 
-/// Why a record cannot be read. Its checksum holds, so it was written by another version.
+/// Why bytes cannot be read: whoever wrote them was another version, or they were changed on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a record of client views is not one that this version writes")
+        f.write_str("bytes that are not what this version writes")
     }
 }
 
@@ -27,7 +27,7 @@ pub fn bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-/// What is left of a record that is being read.
+/// What is left of the bytes that are being read.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'r>(pub &'r [u8]);
 

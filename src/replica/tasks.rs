@@ -7,18 +7,8 @@ use futures_lite::FutureExt;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{self, Task};
 
-use super::error::Error;
+use super::verdict::{Failure, Verdict};
 use crate::testing::panics;
-
-/// What ends a session for good.
-pub enum Verdict {
-    /// It was told to, or another process has taken over.
-    Stopped,
-    /// The replica cannot follow; what happens depends on `auto_reset`.
-    CannotFollow(String),
-    /// It cannot go on.
-    Failed(Error),
-}
 
 /// The tasks, and the first verdict.
 pub struct Tasks {
@@ -42,7 +32,7 @@ impl Tasks {
                 Verdict::Stopped
             };
             let verdict = AssertUnwindSafe(work.or(ordered)).catch_unwind().await;
-            let verdict = verdict.unwrap_or(Verdict::Failed(Error::TaskGone(what)));
+            let verdict = verdict.unwrap_or(Verdict::Failed(Failure::TaskGone(what)));
             // Full: only the first verdict counts.
             let _ = verdicts.try_send(verdict);
         }));
@@ -75,7 +65,7 @@ mod tests {
             tasks.begin("one that panics", async { panic!("on purpose") });
             let verdict = tasks.verdict().await;
             tasks.end().await;
-            matches!(verdict, Verdict::Failed(Error::TaskGone("one that panics")))
+            matches!(verdict, Verdict::Failed(Failure::TaskGone("one that panics")))
         });
         assert!(executor.unwrap().join().unwrap());
     }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use kelvin_io::executor;
 
-use super::manager::{Events, Level};
-use crate::replica;
-use crate::replica::checkpoint::Checkpointer;
-use crate::replica::gauges::Gauges;
+use super::checkpoint::Checkpointer;
+use super::error::Error;
+use super::events::Events;
+use super::gauges::Gauges;
+use crate::model::logging::Level;
 
 /// Sizes of the log in bytes at which something is done about it.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +69,7 @@ pub async fn keep_short(
     gauges: Arc<Gauges>,
     events: Rc<dyn Events>,
     limits: Limits,
-) -> replica::Error {
+) -> Error {
     let mut warned = false;
     loop {
         executor::sleep(LOOK).await;
@@ -108,7 +109,7 @@ async fn attempt(
     checkpointer: &Checkpointer,
     events: &Rc<dyn Events>,
     hold: Duration,
-) -> Result<bool, replica::Error> {
+) -> Result<bool, Error> {
     copy_most(checkpointer).await?;
     let Some(until) = checkpointer.hold(hold).await else { return Ok(false) };
     let done = finish(checkpointer, events, until).await;
@@ -118,7 +119,7 @@ async fn attempt(
 }
 
 /// Copies beside the writer until little is left, or it does not get less.
-async fn copy_most(checkpointer: &Checkpointer) -> Result<(), replica::Error> {
+async fn copy_most(checkpointer: &Checkpointer) -> Result<(), Error> {
     let mut done = i64::MIN / 2;
     for _ in 0..PASSES {
         let progress = checkpointer.passive().await?;
@@ -134,11 +135,7 @@ async fn copy_most(checkpointer: &Checkpointer) -> Result<(), replica::Error> {
 
 /// With commits held: all readers move to the newest state, the rest is copied, and all
 /// begin once more, now without the log.
-async fn finish(
-    checkpointer: &Checkpointer,
-    events: &Rc<dyn Events>,
-    until: Instant,
-) -> Result<bool, replica::Error> {
+async fn finish(checkpointer: &Checkpointer, events: &Rc<dyn Events>, until: Instant) -> Result<bool, Error> {
     if !rebegin(events, until).await {
         return Ok(false);
     }
