@@ -224,10 +224,10 @@ impl Outlet {
 
 #[cfg(test)]
 mod tests {
+    use crate::protocol::websocket::{close_frame, text_frame};
     use futures_lite::AsyncReadExt;
     use kelvin_io::executor::{now, spawn, start};
     use kelvin_io::socket::{Listener, TcpStream};
-    use crate::protocol::websocket::{close_frame, text_frame};
 
     use super::*;
     use crate::core::limits::OutboxLimits;

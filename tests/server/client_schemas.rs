@@ -61,6 +61,7 @@ fn each_problem_is_named() {
     let lines = problems(&stage, &[("zebra", table(&[("id", "string")], &["id"]))]);
     let [line] = lines.as_slice() else { panic!("{lines:#?}") };
     assert!(line.contains(r#""zebra""#) && !known.iter().any(|name| line.contains(name)), "{line}");
+    stage.server.until_log("zebra", "");
     let log = stage.server.log();
     let logged = log.lines().find(|l| l.contains("zebra")).unwrap_or_default();
     assert!(known.iter().all(|name| logged.contains(name)) && !logged.contains("schemaVersions"), "{logged}");

@@ -91,6 +91,7 @@ fn the_password_cannot_be_guessed_without_an_end() {
         matches!(http::get(stage.server.port, "/keepalive"), Ok((200, _))),
         "pages without a password go on"
     );
+    stage.server.until_log("wrong admin passwords", "");
     let lines = stage.server.log().lines().filter(|l| l.contains("wrong admin passwords")).count();
     assert!((1..5).contains(&lines), "{lines} lines of the log");
 }
