@@ -48,6 +48,9 @@ impl RowOp {
     }
 }
 
+/// Frames that end a poke, by the row operations in them.
+type RowFrames = HashMap<Box<[RowOp]>, Rc<[Bytes]>>;
+
 /// What the groups of one core share.
 pub struct Shared {
     /// Row numbers.
@@ -90,7 +93,7 @@ pub struct Shared {
     pub clock_zero: f64,
     /// Encoded views, for as long as somebody may need them.
     pub encoded: HashMap<ViewId, Rc<EncodedView>>,
-    frames: HashMap<Place, HashMap<Box<[RowOp]>, Rc<[Bytes]>>>,
+    frames: HashMap<Place, RowFrames>,
     shared_bytes: usize,
     ends: HashMap<String, Bytes>,
 }

@@ -6,6 +6,8 @@ pub mod acting;
 pub mod build;
 pub mod cell;
 pub mod choices;
+// Benches use the model without what else tests share.
+#[allow(clippy::duplicate_mod)]
 #[path = "../support/chunks.rs"]
 pub mod chunks;
 pub mod client;
