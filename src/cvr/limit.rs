@@ -124,7 +124,7 @@ mod tests {
     fn group(view: u64) -> GroupRecord {
         GroupRecord {
             id: format!("g{view}"),
-            label: (10, 1),
+            cookie: (10, 1),
             version: 10,
             views: vec![(1, id(view).number, (10, 0))],
             ..GroupRecord::default()
@@ -188,7 +188,7 @@ mod tests {
             assert_eq!(left, [&*rows(number, 0..1)[0].1]);
         }
         for group in &recovered.groups {
-            let starts_over = group.record.floor == group.record.label && group.record.views.is_empty();
+            let starts_over = group.record.floor == group.record.cookie && group.record.views.is_empty();
             assert_eq!(starts_over, group.record.id == "g2");
         }
     }

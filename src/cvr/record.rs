@@ -104,7 +104,7 @@ pub struct Batch {
     pub deltas: Vec<(RecordId, RecordedDelta)>,
 }
 
-/// What a group was at one label.
+/// What a group was at one cookie.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupRecord {
     /// Its id.
@@ -121,11 +121,12 @@ pub struct GroupRecord {
     /// The browser profile; `None`: of an old client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Box<str>>,
-    /// The label that it began at, unless that was the lowest of all.
-    #[serde(default, skip_serializing_if = "is_lowest")]
-    pub born: (u64, u64),
-    /// Last label issued.
-    pub label: (u64, u64),
+    /// Lowest cookie of this life of the group, unless that is the lowest of all.
+    #[serde(default, skip_serializing_if = "is_lowest", rename = "born")]
+    pub first_cookie: (u64, u64),
+    /// Last cookie issued. The log has it under an older name, so that older logs can be read.
+    #[serde(rename = "label")]
+    pub cookie: (u64, u64),
     /// Data version of the state that it stands for.
     pub version: u64,
     /// Cookies below it cannot be served from history.
@@ -139,19 +140,19 @@ pub struct GroupRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_at: Option<u64>,
     /// Epochs before this one: each with the last version that its history is known up to, and
-    /// the last label of a record (two numbers).
+    /// the last cookie of a record (two numbers).
     pub seals: Vec<(u64, u64, u64, u64)>,
     /// Clients.
     pub clients: Vec<ClientRecord>,
     /// Queries.
     pub queries: Vec<QueryRecord>,
-    /// Queries that are gone, with the label at which clients were told.
+    /// Queries that are gone, with the cookie at which clients were told.
     pub removed: Vec<(String, (u64, u64))>,
-    /// Views, with the label since which the group has them.
+    /// Views, with the cookie since which the group has them.
     pub views: Vec<(u64, u64, (u64, u64))>,
     /// Mutation results that were not cleaned up: client and mutation.
     pub results: Vec<(String, u64)>,
-    /// Results that were, with the label at which clients were told; patch operations.
+    /// Results that were, with the cookie at which clients were told; patch operations.
     pub results_gone: Vec<((u64, u64), String)>,
     /// The same of those that clients have not been told of yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -162,7 +163,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// Floor of a group of which nothing can be served from history: above every label that it can have been given.
+/// Floor of a group of which nothing can be served from history: above every cookie that it can have been given.
 pub const NOTHING: (u64, u64) = (u64::MAX, u64::MAX);
 
 /// Tells null from a field that is not there. Otherwise, after a restart, a group of somebody who is not logged in would
@@ -171,8 +172,8 @@ fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<St
     Option::<String>::deserialize(from).map(Some)
 }
 
-fn is_lowest(label: &(u64, u64)) -> bool {
-    *label == (0, 0)
+fn is_lowest(cookie: &(u64, u64)) -> bool {
+    *cookie == (0, 0)
 }
 
 /// One client of a group.
@@ -199,7 +200,7 @@ pub struct DesireRecord {
     pub inactive: Option<f64>,
     /// Whether it is wanted.
     pub desired: bool,
-    /// Label of the last change.
+    /// Cookie of the last change.
     pub changed: (u64, u64),
 }
 
@@ -220,7 +221,7 @@ pub struct QueryRecord {
     pub refusal_told: bool,
     /// Clients have been told that they have it.
     pub got: bool,
-    /// Label of the last change of that.
+    /// Cookie of the last change of that.
     pub got_changed: (u64, u64),
     /// Whose rows the group has for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,9 +233,9 @@ pub struct QueryRecord {
 pub struct LeftRecord {
     /// The group.
     pub group: String,
-    /// Label since which it had the view.
+    /// Cookie since which it had the view.
     pub since: (u64, u64),
-    /// Label at which it left.
+    /// Cookie at which it left.
     pub until: (u64, u64),
     /// Identities of the rows.
     pub identities: Vec<NamedIdentity>,
@@ -267,8 +268,8 @@ mod tests {
             user: Some(Some("u".into())),
             is_proved: true,
             profile: Some("p1".into()),
-            born: (5, 1),
-            label: (5, 6),
+            first_cookie: (5, 1),
+            cookie: (5, 6),
             version: 5,
             floor: (0, 0),
             lost: true,

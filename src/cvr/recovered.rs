@@ -128,9 +128,9 @@ pub struct Generation {
 /// Rows of a view that a group left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
-    /// Label since which it had the view.
+    /// Cookie since which it had the view.
     pub since: Cookie,
-    /// Label at which it left.
+    /// Cookie at which it left.
     pub until: Cookie,
     /// What a tab may hold because of it.
     pub rows: Vec<Row>,
@@ -139,7 +139,7 @@ pub struct Left {
 /// A group as it was.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// As it was written last, with what was found out since: label, version, floor, seals.
+    /// As it was written last, with what was found out since: cookie, version, floor, seals.
     pub record: GroupRecord,
     /// Views that it left of late.
     pub left: VecDeque<Left>,

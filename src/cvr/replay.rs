@@ -170,7 +170,7 @@ impl Replay {
     fn lose(&mut self, head: StateVersion) {
         let log = self.log;
         self.generations.retain(|id, _| id.core() != log.1);
-        // Labels of this epoch are not known to the others.
+        // Cookies of this epoch are not known to the others.
         for (group, _) in self.groups.values_mut().filter(|(_, known)| *known == log) {
             group.record.floor = NOTHING;
             group.record.lost = true;
@@ -230,7 +230,7 @@ impl Replay {
             for (epoch, number, since) in before.record.views {
                 // It may have left, and come again at once.
                 let stays = record.views.contains(&(epoch, number, since));
-                if stays || record.floor >= record.label {
+                if stays || record.floor >= record.cookie {
                     continue;
                 }
                 let known = self.generations.get(&RecordId { epoch, number });
@@ -241,9 +241,9 @@ impl Replay {
                         }
                         let rows = content.all_rows();
                         self.held += rows.len() * ROW;
-                        left.push_back(Left { since: cookie(since), until: cookie(record.label), rows });
+                        left.push_back(Left { since: cookie(since), until: cookie(record.cookie), rows });
                     }
-                    None => record.floor = record.label,
+                    None => record.floor = record.cookie,
                 }
             }
         }
@@ -325,7 +325,7 @@ fn take_in(names: &mut Names, list: &[u16], rows: &[RecordedRow]) -> Option<Vec<
     rows.iter().map(|(at, key)| Some(names.row(*list.get(*at as usize)?, key))).collect()
 }
 
-/// A label as records have it.
+/// A cookie as records have it.
 pub fn cookie((major, config): (u64, u64)) -> Cookie {
     Cookie { major, config }
 }
@@ -350,7 +350,7 @@ mod tests {
     fn group() -> Record {
         Record::Group(Box::new(GroupRecord {
             id: "g".to_owned(),
-            label: (10, 1),
+            cookie: (10, 1),
             version: 10,
             views: vec![(ID.epoch, ID.number, (10, 0))],
             ..GroupRecord::default()
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(read_back(lost_and_again.clone()), Some((vec![1, 4, 6], 21)));
         let of_group = |records: Vec<Record>| {
             let record = &recovered(records).groups[0].record;
-            (record.views.len(), record.floor < record.label)
+            (record.views.len(), record.floor < record.cookie)
         };
         assert_eq!(of_group(vec![]), (1, true));
         assert_eq!(of_group(lost_and_again.clone().collect()), (0, false), "it may have changed, too");

@@ -13,7 +13,7 @@ use crate::protocol::cookie::{Cookie, MAX_STEP};
 const MAX_SEALS: usize = 16;
 
 /// Ends a group's history in one epoch: its state is that of its views when the log ended, and
-/// every label that it may have been given is below its last one.
+/// every cookie that it may have been given is below its last one.
 pub(super) fn seal(
     record: &mut GroupRecord,
     head: StateVersion,
@@ -23,23 +23,23 @@ pub(super) fn seal(
     if record.seals.last().is_some_and(|seal| seal.0 >= log.0) {
         return;
     }
-    let told = cookie(record.label);
-    // What clients want may be another thing than what is known: not one of their labels is (rule 21).
+    let told = cookie(record.cookie);
+    // What clients want may be another thing than what is known: not one of their cookies is (rule 21).
     let known = if record.lost { (log.0, 0, 0, 0) } else { (log.0, head.0, told.major, told.config) };
     record.lost = false;
     record.seals.push(known);
     if record.seals.len() > MAX_SEALS {
         record.seals.remove(0);
     }
-    let last = Cookie::label(head.0.max(told.major), log.0, MAX_STEP).max(told);
-    record.label = (last.major, last.config);
+    let last = Cookie::new(head.0.max(told.major), log.0, MAX_STEP).max(told);
+    record.cookie = (last.major, last.config);
     let of = |(epoch, number, _): &(u64, u64, _)| views.get(&RecordId { epoch: *epoch, number: *number });
     let version = record.views.iter().map(of).try_fold(head, |least, at| Some(least.min(*at?)));
-    match version.filter(|_| record.floor <= record.label) {
+    match version.filter(|_| record.floor <= record.cookie) {
         Some(version) => record.version = version.0,
         None => {
             // A view is not known any more, or a change of the group, and with it not what tabs hold.
-            record.floor = record.label;
+            record.floor = record.cookie;
             record.views.clear();
         }
     }

@@ -43,10 +43,10 @@ impl Syncer {
         }
         match arrival.base_cookie {
             // Cookies of servers without epochs are older than anything here.
-            Some(cookie) if cookie < group.born && cookie.epoch() > 0 => Err(not_known()),
+            Some(cookie) if cookie < group.first_cookie && cookie.epoch() > 0 => Err(not_known()),
             Some(cookie) if self.is_impossible(group, cookie) => Err(ProtocolError::new(
                 Kind::InvalidConnectionRequestBaseCookie,
-                format!("the client has cookie {cookie}, which is ahead of the server's {}", group.label),
+                format!("the client has cookie {cookie}, which is ahead of the server's {}", group.cookie),
             )),
             _ => group.schema.misfit.clone().map_or(Ok(()), Err),
         }
@@ -66,7 +66,7 @@ impl Syncer {
     /// Whether nobody can have issued this cookie to the group (rule 21): it is of our
     /// epoch, or of a server without epochs, and ahead of what was issued.
     pub(super) fn is_impossible(&self, group: &Group, cookie: Cookie) -> bool {
-        (cookie.epoch() == self.shared.epoch || cookie.config == 0) && cookie > group.label
+        (cookie.epoch() == self.shared.epoch || cookie.config == 0) && cookie > group.cookie
     }
 
     /// Named queries that the app has to transform for a connection that arrives: those of
@@ -162,8 +162,9 @@ impl Syncer {
         gone.extend(init.deleted.iter().flatten().cloned());
         gone = distinct(&gone);
         gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
-        // A tab exactly at the group's label takes part in its steps from here on.
-        let in_step = arrival.base_cookie.unwrap_or(group.born) == group.label && group.label >= group.floor;
+        // A tab exactly at the group's cookie takes part in its steps from here on.
+        let in_step =
+            arrival.base_cookie.unwrap_or(group.first_cookie) == group.cookie && group.cookie >= group.floor;
         let resends = group.count_resend(&arrival.client_id, unsure);
         // Most groups have one tab, and a list that grows by itself has room for four.
         group.connections.reserve_exact(1);
@@ -172,7 +173,7 @@ impl Syncer {
             client_id: arrival.client_id,
             dialect: arrival.dialect,
             sink: arrival.sink.clone(),
-            label: arrival.base_cookie,
+            cookie: arrival.base_cookie,
             phase: if in_step { Phase::Live } else { Phase::Behind },
             resends,
         });
@@ -268,14 +269,14 @@ fn not_known() -> ProtocolError {
 }
 
 fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {
-    let label = group.label;
+    let cookie = group.cookie;
     let Some(connection) = group.connection(id) else { return };
-    let poke_id = label.to_string();
-    let base = connection.label.map(|l| l.to_string());
+    let poke_id = cookie.to_string();
+    let base = connection.cookie.map(|l| l.to_string());
     let mut frames = vec![poke_start(&poke_id, base.as_deref())];
     frames.extend(PokeWriter::new(Place::first(connection.dialect), &poke_id).finish());
     frames.push(shared.end_frame(&poke_id, &poke_id));
-    connection.label = Some(label);
+    connection.cookie = Some(cookie);
     connection.sink.send(&frames);
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A catch-up is one poke, written in slices between batches. Each slice gives rows as
 //! they are when it is written; at the end comes the net of everything that happened
-//! meanwhile, and the poke ends at the group's label of that moment.
+//! meanwhile, and the poke ends at the group's cookie of that moment.
 
 use std::collections::VecDeque;
 
@@ -30,17 +30,17 @@ use crate::views::view::ViewId;
 enum Base {
     /// Nothing.
     Nothing,
-    /// The group's state at this label, which history still covers.
-    Label(Cookie),
+    /// The group's state at this cookie, which history still covers.
+    Cookie(Cookie),
     /// Something that cannot be proved: everything is cleared first (rule 21).
     Unknown(Cookie),
 }
 
 impl Base {
-    /// Label whose state the tab has.
-    fn label(self) -> Option<Cookie> {
+    /// Cookie whose state the tab has.
+    fn cookie(self) -> Option<Cookie> {
         match self {
-            Base::Label(cookie) => Some(cookie),
+            Base::Cookie(cookie) => Some(cookie),
             Base::Nothing | Base::Unknown(_) => None,
         }
     }
@@ -53,7 +53,7 @@ pub struct CatchUp {
     poke_id: String,
     /// Where the poke goes on.
     place: Place,
-    /// Label whose state the rows written and still to be written add up to.
+    /// Cookie whose state the rows written and still to be written add up to.
     reached: Option<Cookie>,
     /// Version of that state.
     version: StateVersion,
@@ -101,10 +101,10 @@ pub enum Progress {
 impl CatchUp {
     /// Prepares the catch-up of a connection. Nothing is sent yet.
     pub fn new(group: &Group, shared: &Shared, connection: ConnectionId, serial: u64) -> Option<CatchUp> {
-        let Connection { label, dialect, .. } = group.connections.iter().find(|c| c.id == connection)?;
-        let base = match *label {
+        let Connection { cookie, dialect, .. } = group.connections.iter().find(|c| c.id == connection)?;
+        let base = match *cookie {
             None => Base::Nothing,
-            Some(cookie) if provable(group, shared, cookie) => Base::Label(cookie),
+            Some(cookie) if provable(group, shared, cookie) => Base::Cookie(cookie),
             Some(cookie) => Base::Unknown(cookie),
         };
         Some(CatchUp {
@@ -112,7 +112,7 @@ impl CatchUp {
             base,
             poke_id: format!("c{serial}"),
             place: Place::first(*dialect),
-            reached: base.label(),
+            reached: base.cookie(),
             version: StateVersion::ZERO,
             rows: VecDeque::new(),
             started: false,
@@ -120,16 +120,16 @@ impl CatchUp {
         })
     }
 
-    /// The catch-up of a connection at its group's label, which has no rows: a hydration writes
+    /// The catch-up of a connection at its group's cookie, which has no rows: a hydration writes
     /// those of a view while it reads them. The poke has been started already.
-    pub fn of_stream(connection: &Connection, label: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
+    pub fn of_stream(connection: &Connection, cookie: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
         CatchUp {
             connection: connection.id,
             place: Place::first(connection.dialect),
-            base: Base::Label(label),
+            base: Base::Cookie(cookie),
             poke_id: poke_id.to_owned(),
-            reached: Some(label),
-            version: StateVersion(label.major),
+            reached: Some(cookie),
+            version: StateVersion(cookie.major),
             rows: VecDeque::new(),
             started: true,
             stream: Some(stream),
@@ -190,7 +190,7 @@ impl CatchUp {
             return Ok(Progress::Wait);
         }
         if let Base::Unknown(cookie) = self.base {
-            // Labels of this epoch pass those of a later one only with the next version.
+            // Cookies of this epoch pass those of a later one only with the next version.
             let behind = (cookie.major, cookie.epoch()) > (shared.version.0, shared.epoch);
             if (behind || group.is_waiting()) && !self.started {
                 return Ok(Progress::Wait);
@@ -208,7 +208,7 @@ impl CatchUp {
             }
             return Ok(Progress::More);
         }
-        if !self.started && self.base == Base::Label(group.label) {
+        if !self.started && self.base == Base::Cookie(group.cookie) {
             // What was sent has been taken back, and nothing else has happened.
             if let Some(connection) = group.connection(self.connection) {
                 connection.sink.send(&frames);
@@ -230,17 +230,17 @@ impl CatchUp {
         }
         if done {
             self.write_rows(group, shared, &mut poke)?;
-            poke.part(&config_since(group, self.base.label()));
+            poke.part(&config_since(group, self.base.cookie()));
             frames.extend(poke.finish());
-            frames.push(shared.end_frame(&self.poke_id, &group.label.to_string()));
+            frames.push(shared.end_frame(&self.poke_id, &group.cookie.to_string()));
         } else {
             frames.extend(self.pause(poke));
         }
-        let label = group.label;
+        let cookie = group.cookie;
         if let Some(connection) = group.connection(self.connection) {
             connection.sink.send(&frames);
             if done {
-                connection.label = Some(label);
+                connection.cookie = Some(cookie);
                 connection.phase = Phase::Live;
             }
         }
@@ -257,12 +257,12 @@ impl CatchUp {
         self.started = true;
         let base = match self.base {
             Base::Nothing => None,
-            Base::Label(cookie) | Base::Unknown(cookie) => Some(cookie),
+            Base::Cookie(cookie) | Base::Unknown(cookie) => Some(cookie),
         };
         if let Base::Unknown(cookie) = self.base {
-            // The label must be after what the tab has, or it would ignore the poke.
-            while group.label <= cookie && !faults::is_on(Fault::Labels) {
-                group.next_label(shared.version, shared.epoch)?;
+            // The cookie must be after what the tab has, or it would ignore the poke.
+            while group.cookie <= cookie && !faults::is_on(Fault::Cookies) {
+                group.next_cookie(shared.version, shared.epoch)?;
             }
             shared.note(group);
         }
@@ -277,10 +277,10 @@ impl CatchUp {
     fn can_go_on(&self, group: &Group, shared: &Shared) -> bool {
         let Some(reached) = self.reached else { return true };
         let streamed = |s: Stream| shared.views.get(s.view).is_some_and(|v| v.journal.reaches(s.at));
-        // The rows so far are those of the label reached. Desires, queries and results are written at the end, all that
-        // changed since the tab's own label.
+        // The rows so far are those of the cookie reached. Desires, queries and results are written at the end, all that
+        // changed since the tab's own cookie.
         let since = match self.base {
-            Base::Label(cookie) => cookie,
+            Base::Cookie(cookie) => cookie,
             Base::Nothing | Base::Unknown(_) => reached,
         };
         since >= group.floor
@@ -295,13 +295,13 @@ impl CatchUp {
     fn start_over(&mut self, group: &Group, shared: &Shared, frames: &mut Vec<Bytes>) {
         frames.push(poke_cancel(&self.poke_id));
         self.place = Place::first(self.place.dialect);
-        if let Base::Label(cookie) = self.base
+        if let Base::Cookie(cookie) = self.base
             && !provable(group, shared, cookie)
         {
             self.base = Base::Unknown(cookie);
         }
         shared.rows.borrow_mut().release_all(&self.rows.drain(..).collect::<Vec<_>>());
-        self.reached = self.base.label();
+        self.reached = self.base.cookie();
         self.stream = None;
         self.version = StateVersion::ZERO;
         self.started = false;
@@ -318,7 +318,7 @@ impl CatchUp {
         let mut numbers = shared.rows.borrow_mut();
         rows.iter().for_each(|id| numbers.acquire(*id));
         self.rows = rows.into();
-        self.reached = Some(group.label);
+        self.reached = Some(group.cookie);
         self.version = shared.version;
     }
 
@@ -354,14 +354,14 @@ impl CatchUp {
 fn provable(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
     let major = StateVersion(cookie.major);
     is_of_history(group, shared, cookie)
-        && cookie <= group.label
+        && cookie <= group.cookie
         && cookie >= group.floor
         && group.views.iter().all(|(view, (since, _))| {
             *since > cookie || shared.views.get(*view).is_some_and(|v| v.journal.reaches(major))
         })
 }
 
-/// Whether a label was issued in a history that is known.
+/// Whether a cookie was issued in a history that is known.
 pub(super) fn is_of_history(group: &Group, shared: &Shared, cookie: Cookie) -> bool {
     cookie.epoch() == shared.epoch || group.seals.iter().any(|seal| seal.covers(cookie))
 }
@@ -409,7 +409,7 @@ fn touched(
 
 /// Everything beside rows that changed since then, or all of it.
 fn config_since(group: &Group, since: Option<Cookie>) -> PokeBody {
-    let newer = |label: Cookie| since.is_none_or(|since| label > since);
+    let newer = |cookie: Cookie| since.is_none_or(|since| cookie > since);
     let mut body = PokeBody::default();
     for (client, record) in &group.clients {
         let mut patches = Vec::new();
@@ -430,7 +430,7 @@ fn config_since(group: &Group, since: Option<Cookie>) -> PokeBody {
         }
     }
     if let Some(since) = since {
-        for (hash, _) in group.removed_queries.iter().filter(|(_, label)| *label > since) {
+        for (hash, _) in group.removed_queries.iter().filter(|(_, cookie)| *cookie > since) {
             if !group.queries.get(hash).is_some_and(|q| q.got) {
                 body.got.push(QueryPatch::Del(hash.clone()));
             }

@@ -16,12 +16,12 @@ use crate::zql::limits::Limits;
 pub struct ConfigChange {
     /// Patches to tell, by client.
     pub desired: Vec<(String, Vec<QueryPatch>)>,
-    /// A client was registered: the label moves even without patches.
+    /// A client was registered: the cookie moves even without patches.
     pub registered: bool,
 }
 
 impl ConfigChange {
-    /// Whether the label has to move.
+    /// Whether the cookie has to move.
     pub fn is_change(&self) -> bool {
         self.registered || !self.desired.is_empty()
     }
@@ -161,12 +161,12 @@ impl Group {
         }
         if record.desires.len() >= limits.remembered_queries {
             met(Limit::RememberedQueries);
-            // That one of them ended may just have happened, and is told with a label that is still to come.
+            // That one of them ended may just have happened, and is told with a cookie that is still to come.
             let is_over = |d: &Desire| !d.desired && d.inactive_since.is_none_or(|s| s + d.ttl <= self.clock);
             record.desires.retain(|hash, d| !is_over(d) || change.names(client, hash));
-            (self.floor, self.desires_since) = (self.label, self.label);
+            (self.floor, self.desires_since) = (self.cookie, self.cookie);
         }
-        let desire = Desire { ttl, inactive_since: None, desired: true, changed: self.label };
+        let desire = Desire { ttl, inactive_since: None, desired: true, changed: self.cookie };
         record.desires.insert(hash.to_owned(), desire);
         change.push(client, QueryPatch::Put(hash.to_owned()));
         Ok(())
@@ -203,14 +203,14 @@ impl Group {
         }
     }
 
-    /// Stamps the changes with the label that tells them.
-    pub fn stamp(&mut self, change: &ConfigChange, label: Cookie) {
+    /// Stamps the changes with the cookie that tells them.
+    pub fn stamp(&mut self, change: &ConfigChange, cookie: Cookie) {
         for (client, patches) in &change.desired {
             let Some(record) = self.clients.get_mut(client) else { continue };
             for patch in patches {
                 let (QueryPatch::Put(hash) | QueryPatch::Del(hash)) = patch;
                 if let Some(desire) = record.desires.get_mut(hash) {
-                    desire.changed = label;
+                    desire.changed = cookie;
                 }
             }
         }

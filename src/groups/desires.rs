@@ -32,7 +32,7 @@ pub struct Desire {
     pub inactive_since: Option<f64>,
     /// Whether the client wants it, as far as it has been told.
     pub desired: bool,
-    /// Label of the last change of `desired`.
+    /// Cookie of the last change of `desired`.
     pub changed: Cookie,
 }
 

@@ -32,9 +32,9 @@ pub const MAX_CLIENTS: usize = 1_000;
 /// A view that the group had and has no more: what a tab may still hold because of it.
 #[derive(Debug)]
 pub struct LeftView {
-    /// Label since which the group had it.
+    /// Cookie since which the group had it.
     pub since: Cookie,
-    /// Label at which it left.
+    /// Cookie at which it left.
     pub until: Cookie,
     /// Its members at the end and all that its journal named. Holds references.
     pub rows: Vec<RowId>,
@@ -54,22 +54,22 @@ pub struct Group {
     pub clients: SortedMap<String, Client>,
     /// Queries by hash.
     pub queries: SortedMap<String, Box<Query>>,
-    /// Queries that are gone, with the label at which clients were told; oldest first.
+    /// Queries that are gone, with the cookie at which clients were told; oldest first.
     pub removed_queries: VecDeque<(String, Cookie)>,
-    /// Got views, with the label since which and the number of queries that they answer.
+    /// Got views, with the cookie since which and the number of queries that they answer.
     pub views: SortedMap<ViewId, (Cookie, usize)>,
     /// Views left of late, oldest first.
     pub left: VecDeque<LeftView>,
-    /// The label that it began at, as which a tab counts that has nothing. Cookies of any epoch below it are of another
-    /// group that had the same id.
-    pub born: Cookie,
-    /// Last label issued.
-    pub label: Cookie,
-    /// Data version of the state that the last label stands for.
+    /// Lowest cookie of this life of the group; a tab without a cookie counts as being here. Cookies of any epoch below
+    /// it are of another group that had the same id.
+    pub first_cookie: Cookie,
+    /// Last cookie issued.
+    pub cookie: Cookie,
+    /// Data version of the state that the last cookie stands for.
     pub version: StateVersion,
     /// Cookies below this cannot be served from history.
     pub floor: Cookie,
-    /// What clients wanted before this label may have been forgotten.
+    /// What clients wanted before this cookie may have been forgotten.
     pub desires_since: Cookie,
     /// Last mutation ids by client.
     pub lmids: BTreeMap<String, u64>,
@@ -79,11 +79,11 @@ pub struct Group {
     pub pending_lmids: BTreeMap<String, u64>,
     /// Changed results that no step has told yet: JSON of the patch operations.
     pub pending_results: Vec<String>,
-    /// Told changes of results, with their labels.
+    /// Told changes of results, with their cookies.
     pub result_changes: VecDeque<(Cookie, String)>,
     /// Views that it had before the process started, and that no view of now stands for yet.
     pub held: Vec<Held>,
-    /// Epochs of before whose labels can be served.
+    /// Epochs of before whose cookies can be served.
     pub seals: Vec<Seal>,
     /// It has changed since it was written down.
     pub dirty: bool,
@@ -124,8 +124,8 @@ impl Group {
             removed_queries: VecDeque::new(),
             views: SortedMap::new(),
             left: VecDeque::new(),
-            born: zero,
-            label: zero,
+            first_cookie: zero,
+            cookie: zero,
             version: StateVersion::ZERO,
             floor: zero,
             desires_since: zero,
@@ -151,30 +151,30 @@ impl Group {
         }
     }
 
-    /// Issues the next label; `major`: data version of the state that it stands for.
+    /// Issues the next cookie; `major`: data version of the state that it stands for.
     /// An error when a group made a million steps at one version: its clients start anew.
-    pub fn next_label(&mut self, major: StateVersion, epoch: u64) -> Result<Cookie, ProtocolError> {
-        let label = if major.0 > self.label.major {
-            Cookie::label(major.0, epoch, 0)
-        } else if self.label.epoch() < epoch {
-            Cookie::label(self.label.major, epoch, 1)
-        } else if self.label.step() < MAX_STEP {
-            Cookie { config: self.label.config + u64::from(!faults::is_on(Fault::Labels)), ..self.label }
+    pub fn next_cookie(&mut self, major: StateVersion, epoch: u64) -> Result<Cookie, ProtocolError> {
+        let cookie = if major.0 > self.cookie.major {
+            Cookie::new(major.0, epoch, 0)
+        } else if self.cookie.epoch() < epoch {
+            Cookie::new(self.cookie.major, epoch, 1)
+        } else if self.cookie.step() < MAX_STEP {
+            Cookie { config: self.cookie.config + u64::from(!faults::is_on(Fault::Cookies)), ..self.cookie }
         } else {
             return Err(ProtocolError::new(
                 Kind::ClientNotFound,
-                "the client group has no labels left at this version; it has to start anew",
+                "the client group has no cookies left at this version; it has to start anew",
             ));
         };
-        self.label = label;
-        Ok(label)
+        self.cookie = cookie;
+        Ok(cookie)
     }
 
-    /// Has a new group begin at this label.
-    pub fn begin_at(&mut self, born: Cookie) {
-        self.born = born;
-        self.label = born;
-        self.floor = born;
+    /// Has a new group begin at this cookie.
+    pub fn begin_at(&mut self, first_cookie: Cookie) {
+        self.first_cookie = first_cookie;
+        self.cookie = first_cookie;
+        self.floor = first_cookie;
     }
 
     /// Queries that nobody wants any more and whose time is over.
@@ -306,14 +306,14 @@ mod tests {
     #[test]
     fn labels_only_grow_and_the_step_starts_over_with_the_major() {
         let mut group = group();
-        let a = group.next_label(StateVersion::ZERO, 3).unwrap();
-        let b = group.next_label(StateVersion::ZERO, 3).unwrap();
-        let c = group.next_label(StateVersion(9), 3).unwrap();
-        let d = group.next_label(StateVersion(9), 3).unwrap();
+        let a = group.next_cookie(StateVersion::ZERO, 3).unwrap();
+        let b = group.next_cookie(StateVersion::ZERO, 3).unwrap();
+        let c = group.next_cookie(StateVersion(9), 3).unwrap();
+        let d = group.next_cookie(StateVersion(9), 3).unwrap();
         assert!(a < b && b < c && c < d);
         assert_eq!((c.step(), d.step()), (0, 1));
-        group.label = Cookie::label(9, 3, MAX_STEP);
-        assert!(group.next_label(StateVersion(9), 3).is_err());
+        group.cookie = Cookie::new(9, 3, MAX_STEP);
+        assert!(group.next_cookie(StateVersion(9), 3).is_err());
     }
 
     #[test]

@@ -8,18 +8,18 @@ use crate::protocol::cookie::Cookie;
 use crate::testing::met::{Limit, met};
 
 /// Keeps what tabs that were away need.
-pub(super) fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
+pub(super) fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, cookie: Cookie) {
     for joined in &moved.joined {
         if let Some(entry) = group.views.get_mut(joined) {
-            entry.0 = label;
+            entry.0 = cookie;
         }
     }
     for (hash, got) in &moved.got {
         if let Some(query) = group.queries.get_mut(hash) {
-            query.got_changed = label;
+            query.got_changed = cookie;
         }
         if !got {
-            group.removed_queries.push_back((hash.clone(), label));
+            group.removed_queries.push_back((hash.clone(), cookie));
         }
     }
     while group.removed_queries.len() > shared.limits.removed_queries {
@@ -28,11 +28,11 @@ pub(super) fn remember(group: &mut Group, shared: &mut Shared, moved: &Moved, la
             group.floor = group.floor.max(dropped);
         }
     }
-    keep_left(group, shared, moved, label);
+    keep_left(group, shared, moved, cookie);
 }
 
 /// Keeps the rows of views that were left, and ends the subscriptions.
-pub(super) fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, label: Cookie) {
+pub(super) fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, cookie: Cookie) {
     for (id, since) in &moved.left {
         let view = shared.views.get(*id);
         let most = shared.limits.left_keys;
@@ -40,7 +40,7 @@ pub(super) fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, l
         if is_large && !is_heard(group) {
             // More than is kept: whoever was away since before now starts anew. Nobody is told
             // anything, so the numbers of the rows may go.
-            group.floor = group.floor.max(label);
+            group.floor = group.floor.max(cookie);
         } else if let Some(view) = view {
             let mut rows = view.state.sorted();
             rows.extend(view.journal.since(StateVersion::ZERO).flat_map(|d| d.rows()));
@@ -52,7 +52,7 @@ pub(super) fn keep_left(group: &mut Group, shared: &mut Shared, moved: &Moved, l
             let mut numbers = shared.rows.borrow_mut();
             rows.iter().for_each(|row| numbers.acquire(*row));
             drop(numbers);
-            group.left.push_back(LeftView { since: *since, until: label, rows });
+            group.left.push_back(LeftView { since: *since, until: cookie, rows });
         }
         give_up(group, shared, *id);
     }

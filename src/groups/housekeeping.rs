@@ -31,12 +31,12 @@ impl Syncer {
 
     pub(super) fn drop_group(&mut self, group_id: &Rc<str>) {
         if let Some(group) = self.groups.get(group_id) {
-            self.shared.forgotten.add(group_id, group.label);
+            self.shared.forgotten.add(group_id, group.cookie);
         }
         self.drop_untold(group_id);
     }
 
-    /// Drops a group whose labels nobody has, or that are noted already.
+    /// Drops a group whose cookies nobody has, or that are noted already.
     pub(super) fn drop_untold(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };
@@ -76,9 +76,9 @@ impl Syncer {
         self.release_views(id);
         let Some(group) = self.groups.get_mut(id) else { return };
         // Not even a cookie of this moment can be proved any more.
-        let _ = group.next_label(StateVersion(group.label.major), self.shared.epoch);
+        let _ = group.next_cookie(StateVersion(group.cookie.major), self.shared.epoch);
         if !faults::is_on(Fault::Floor) {
-            group.floor = group.label;
+            group.floor = group.cookie;
         }
         group.attached = false;
         self.shared.note(group);

@@ -1,6 +1,6 @@
 //! Client groups: desires, cookies, poke composition.
 //!
-//! A client group is its clients and what each wants, the views it has, the label of what
+//! A client group is its clients and what each wants, the views it has, the cookie of what
 //! it was told, and its last mutation ids. It has no rows of its own. Everything here is
 //! decided from arguments; frames go out through [`sink::Sink`].
 

@@ -83,7 +83,7 @@ pub struct Query {
     pub refusal_told: bool,
     /// Whether clients have been told that they have it.
     pub got: bool,
-    /// Label of the last change of `got`.
+    /// Cookie of the last change of `got`.
     pub got_changed: Cookie,
     /// The record whose rows clients had for it before the process started.
     pub recorded: Option<RecordId>,

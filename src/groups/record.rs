@@ -20,26 +20,28 @@ use crate::views::view::ViewId;
 pub struct Held {
     /// Which life of which view.
     pub id: RecordId,
-    /// Label since which the group had it.
+    /// Cookie since which the group had it.
     pub since: Cookie,
 }
 
-/// Epoch whose labels are known, and how far.
+/// Epoch whose cookies are known, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
     /// The epoch.
     pub epoch: u64,
     /// Last version that the history of that epoch is known up to.
     pub head: StateVersion,
-    /// Last label that a record of the group has.
+    /// Last cookie that a record of the group has.
     pub told: Cookie,
 }
 
 impl Seal {
-    /// Whether a label of this epoch stands for a state that is known. Labels of plain data are
+    /// Whether a cookie of this epoch stands for a state that is known. Cookies of plain data are
     /// in no record of the group: they follow from the batch.
-    pub fn covers(&self, label: Cookie) -> bool {
-        label.epoch() == self.epoch && label.major <= self.head.0 && (label <= self.told || label.step() == 0)
+    pub fn covers(&self, cookie: Cookie) -> bool {
+        cookie.epoch() == self.epoch
+            && cookie.major <= self.head.0
+            && (cookie <= self.told || cookie.step() == 0)
     }
 }
 
@@ -55,7 +57,7 @@ fn pair(cookie: Cookie) -> (u64, u64) {
 /// written down: with a right one, everybody would seem to have been away for decades.
 const FIRST_DAY: f64 = 1_767_225_600_000.0;
 
-/// What is written of a group of which everything would be too much: whose it is, and that none of its labels
+/// What is written of a group of which everything would be too much: whose it is, and that none of its cookies
 /// can be served. Its clients are sent everything anew, and say once more what they want.
 pub fn bare(group: &Group, now: f64, clock_zero: f64, schema: u64) -> GroupRecord {
     GroupRecord {
@@ -64,8 +66,8 @@ pub fn bare(group: &Group, now: f64, clock_zero: f64, schema: u64) -> GroupRecor
         user: group.user.as_ref().map(|user| user.id.clone()),
         is_proved: group.user.as_ref().is_some_and(|user| user.is_proved),
         profile: group.profile.clone(),
-        born: pair(group.born),
-        label: pair(group.label),
+        first_cookie: pair(group.first_cookie),
+        cookie: pair(group.cookie),
         version: group.version.0,
         floor: NOTHING,
         lost: true,
@@ -98,8 +100,8 @@ pub fn record(
         user: group.user.as_ref().map(|user| user.id.clone()),
         is_proved: group.user.as_ref().is_some_and(|user| user.is_proved),
         profile: group.profile.clone(),
-        born: pair(group.born),
-        label: pair(group.label),
+        first_cookie: pair(group.first_cookie),
+        cookie: pair(group.cookie),
         version: group.version.0,
         floor: if is_whole { floor } else { NOTHING },
         lost: false,
@@ -116,10 +118,10 @@ pub fn record(
                 query_record(hash, query, view)
             })
             .collect(),
-        removed: group.removed_queries.iter().map(|(hash, label)| (hash.clone(), pair(*label))).collect(),
+        removed: group.removed_queries.iter().map(|(hash, cookie)| (hash.clone(), pair(*cookie))).collect(),
         views: views.chain(held).map(|(id, since)| (id.epoch, id.number, pair(since))).collect(),
         results: group.results.keys().cloned().collect(),
-        results_gone: results_gone(group).map(|(label, op)| (pair(*label), op.clone())).collect(),
+        results_gone: results_gone(group).map(|(at, op)| (pair(*at), op.clone())).collect(),
         results_going: group.pending_results.iter().filter(|op| is_removal(op)).cloned().collect(),
     }
 }
@@ -131,13 +133,13 @@ fn results_gone(group: &Group) -> impl Iterator<Item = &(Cookie, String)> {
     all.skip(count.saturating_sub(MAX_RESULTS_GONE))
 }
 
-/// Label below which a tab may miss a result that was cleaned up, if the group is restored from its
+/// Cookie below which a tab may miss a result that was cleaned up, if the group is restored from its
 /// record.
 fn results_floor(group: &Group) -> Cookie {
     let all = group.result_changes.iter().filter(|(_, op)| is_removal(op));
     let count = all.clone().count();
     let dropped = all.take(count.saturating_sub(MAX_RESULTS_GONE)).last();
-    dropped.map_or(Cookie { major: 0, config: 0 }, |(label, _)| *label)
+    dropped.map_or(Cookie { major: 0, config: 0 }, |(at, _)| *at)
 }
 
 fn client_record(id: &str, client: &Client) -> ClientRecord {
@@ -176,8 +178,8 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: 
     let mut group = Group::new(record.id.as_str().into(), schema);
     group.user = record.user.map(|id| User { id, is_proved: record.is_proved });
     group.profile = record.profile;
-    group.born = cookie(record.born);
-    group.label = cookie(record.label);
+    group.first_cookie = cookie(record.first_cookie);
+    group.cookie = cookie(record.cookie);
     group.version = StateVersion(record.version);
     group.floor = cookie(record.floor);
     group.set_clock(record.clock);
@@ -192,14 +194,14 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: 
     group.seals = record.seals.into_iter().map(seal).collect();
     group.clients = record.clients.into_iter().map(restore_client).collect();
     group.queries = record.queries.into_iter().map(restore_query).collect();
-    group.removed_queries = record.removed.into_iter().map(|(hash, label)| (hash, cookie(label))).collect();
+    group.removed_queries = record.removed.into_iter().map(|(hash, at)| (hash, cookie(at))).collect();
     let held = record
         .views
         .into_iter()
         .map(|(epoch, number, since)| Held { id: RecordId { epoch, number }, since: cookie(since) });
     group.held = held.collect();
     // What they were is not known, only that clients may have them.
-    group.result_changes = record.results_gone.into_iter().map(|(label, op)| (cookie(label), op)).collect();
+    group.result_changes = record.results_gone.into_iter().map(|(at, op)| (cookie(at), op)).collect();
     group.pending_results = record.results_going;
     group.results = record.results.into_iter().map(|key| (key, String::new())).collect();
     group
@@ -272,8 +274,8 @@ mod tests {
     #[test]
     fn it_is_known_where_a_group_began() {
         let mut group = Group::new("g".into(), schema());
-        group.begin_at(Cookie::label(9, 3, 1));
+        group.begin_at(Cookie::new(9, 3, 1));
         let restored = restore(record(&group, 0.0, WRITES, 1, |_| None), schema(), 0.0, READS);
-        assert_eq!(restored.born, group.born);
+        assert_eq!(restored.first_cookie, group.first_cookie);
     }
 }

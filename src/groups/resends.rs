@@ -77,8 +77,8 @@ impl Group {
     /// Some of what clients wanted is not known any more: tabs that were away since before now learn of it
     /// by a clear poke, and say anew what they want.
     pub(super) fn forget_desires(&mut self) {
-        self.floor = self.label;
-        self.desires_since = self.label;
+        self.floor = self.cookie;
+        self.desires_since = self.cookie;
     }
 
     /// Closes connections whose clients have to come back.

@@ -112,16 +112,16 @@ impl Restoration {
     }
 
     /// One whose client schema does not fit the tables any more is kept as well: its clients are told
-    /// so, and are served again once it fits. `None`: its schema is not known, or it has no labels left.
+    /// so, and are served again once it fits. `None`: its schema is not known, or it has no cookies left.
     fn group(&mut self, recorded: RecordedGroup, shared: &mut Shared, now: f64) -> Option<Group> {
         let RecordedGroup { record, left } = recorded;
         let schema = self.schema(record.schema, shared)?;
         let mut group = record::restore(record, schema, now, shared.clock_zero);
-        // No label of another process is issued any more.
-        group.next_label(StateVersion(group.label.major), shared.epoch).ok()?;
+        // No cookie of another process is issued any more.
+        group.next_cookie(StateVersion(group.cookie.major), shared.epoch).ok()?;
         let is_known = |held: &Held| shared.old.get(held.id).is_some();
         if !group.held.iter().all(is_known) {
-            group.floor = group.label;
+            group.floor = group.cookie;
             group.held.clear();
         }
         for held in &group.held {
@@ -260,8 +260,8 @@ pub(super) fn resume_query(group: &mut Group, shared: &mut Shared, hash: &str, v
 }
 
 /// Leaves the views of before that no view of now goes on with: their rows are looked at for
-/// whoever comes back. `label`: of the step that does.
-pub(super) fn leave_held(group: &mut Group, shared: &mut Shared, label: Cookie) {
+/// whoever comes back. `cookie`: of the step that does.
+pub(super) fn leave_held(group: &mut Group, shared: &mut Shared, cookie: Cookie) {
     for held in std::mem::take(&mut group.held) {
         match shared.rows_held(held.id) {
             Some((rows, floor)) => {
@@ -269,9 +269,9 @@ pub(super) fn leave_held(group: &mut Group, shared: &mut Shared, label: Cookie) 
                 if floor > StateVersion(held.since.major) {
                     group.floor = group.floor.max(Cookie { major: floor.0, config: 0 });
                 }
-                group.left.push_back(LeftView { since: held.since, until: label, rows });
+                group.left.push_back(LeftView { since: held.since, until: cookie, rows });
             }
-            None => group.floor = group.floor.max(label),
+            None => group.floor = group.floor.max(cookie),
         }
         release(shared, held.id);
     }

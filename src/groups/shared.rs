@@ -87,7 +87,7 @@ pub struct Shared {
     pub wait_for: StateVersion,
     /// Queries that clients spelled out, and that were not answered.
     pub spelled: u64,
-    /// Labels of groups that were forgotten.
+    /// Cookies of groups that were forgotten.
     pub forgotten: Forgotten,
     /// Milliseconds since 1970 at zero of the core's clock: times that outlive the process count from there.
     pub clock_zero: f64,
@@ -195,7 +195,7 @@ impl Shared {
         Ok(())
     }
 
-    /// `pokeEnd`, shared by the groups that reach the same label.
+    /// `pokeEnd`, shared by the groups that reach the same cookie.
     pub fn end_frame(&mut self, poke_id: &str, cookie: &str) -> Bytes {
         let key = format!("{poke_id} {cookie}");
         self.ends.entry(key).or_insert_with(|| poke_end(poke_id, cookie)).clone()

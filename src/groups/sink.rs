@@ -38,9 +38,9 @@ pub struct Connection {
     pub dialect: Dialect,
     /// Way out.
     pub sink: Rc<dyn Sink>,
-    /// Last label sent on it; before the first poke, the cookie it came with. `None`: the
+    /// Last cookie sent on it; before the first poke, the cookie it came with. `None`: the
     /// tab has nothing.
-    pub label: Option<Cookie>,
+    pub cookie: Option<Cookie>,
     /// What it is being sent.
     pub phase: Phase,
     /// Whether its client has to come back to say what it wants: then it is closed once the client has
@@ -51,7 +51,7 @@ pub struct Connection {
 /// How a connection is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It is at its label and takes part in the group's steps.
+    /// It is at its cookie and takes part in the group's steps.
     Live,
     /// It is behind: a catch-up is due, as soon as its socket has drained.
     Behind,

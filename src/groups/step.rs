@@ -1,4 +1,4 @@
-//! Steps of a group: what changes together under one label (rules 13 to 17).
+//! Steps of a group: what changes together under one cookie (rules 13 to 17).
 //!
 //! A step happens between batches, when every got view is at the core's version. It sums
 //! up what happened to the rows since the group's last step: for each row that is named by
@@ -71,34 +71,34 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
     let changed = after.iter().filter_map(|view| shared.views.get(*view)).map(|view| view.at).max();
     group.version = shared.version.max(changed.unwrap_or(shared.version));
     if nothing {
-        // Nobody at this label has to be told, but a tab that comes back from an earlier one
+        // Nobody at this cookie has to be told, but a tab that comes back from an earlier one
         // may hold rows that only the view which was left can name.
-        let label = group.label;
+        let cookie = group.cookie;
         if !moved.is_empty() {
             shared.note(group);
         }
-        keep_left(group, shared, &moved, label);
+        keep_left(group, shared, &moved, cookie);
         forget_left(group, shared);
         return Ok(0);
     }
-    let previous = group.label;
+    let previous = group.cookie;
     let is_more_than_data = !moved.is_empty()
         || !group.pending_results.is_empty()
         || resumes
         || !provable
         // What was written of it comes after the batch: the batch does not vouch for it.
         || group.noted_at == shared.version;
-    let mut label = group.next_label(shared.version, shared.epoch)?;
-    if is_more_than_data && label.step() == 0 {
-        // Labels of plain data follow from the batch, and only they are the first of their version.
-        label = group.next_label(shared.version, shared.epoch)?;
+    let mut cookie = group.next_cookie(shared.version, shared.epoch)?;
+    if is_more_than_data && cookie.step() == 0 {
+        // Cookies of plain data follow from the batch, and only they are the first of their version.
+        cookie = group.next_cookie(shared.version, shared.epoch)?;
     }
-    remember(group, shared, &moved, label);
-    leave_held(group, shared, label);
+    remember(group, shared, &moved, cookie);
+    leave_held(group, shared, cookie);
     if !provable {
-        group.floor = label;
+        group.floor = cookie;
     }
-    if label.step() != 0 {
+    if cookie.step() != 0 {
         shared.note(group);
     }
     let previous = provable.then_some(previous);
@@ -108,7 +108,7 @@ pub fn step(group: &mut Group, shared: &mut Shared, transition: &Transition) -> 
         false => in_dialects(group, previous, |dialect| compose(shared, &body, &moved, fresh, &ops, dialect))
             .map_err(failed)?,
     };
-    deliver(group, shared, previous, label, &told);
+    deliver(group, shared, previous, cookie, &told);
     // Only now: what was left may be what keeps the numbers of rows that were just told.
     let floor = group.floor;
     forget_left(group, shared);
@@ -140,7 +140,7 @@ pub(super) fn is_heard(group: &Group) -> bool {
 #[derive(Default)]
 pub(super) struct Moved {
     pub joined: Vec<ViewId>,
-    /// With the label since which the group had them.
+    /// With the cookie since which the group had them.
     pub left: Vec<(ViewId, Cookie)>,
     pub got: Vec<(String, bool)>,
 }
@@ -162,7 +162,7 @@ fn apply(group: &mut Group, shared: &mut Shared, transition: &Transition) -> Mov
         match group.views.get_mut(&pending) {
             Some((_, queries)) => *queries += 1,
             None => {
-                group.views.insert(pending, (group.label, 1));
+                group.views.insert(pending, (group.cookie, 1));
                 moved.joined.push(pending);
             }
         }
@@ -309,12 +309,12 @@ fn account(group: &mut Group, moved: &Moved, most: usize) -> PokeBody {
     }
     body.mutations = std::mem::take(&mut group.pending_results);
     for change in &body.mutations {
-        group.result_changes.push_back((group.label, change.clone()));
+        group.result_changes.push_back((group.cookie, change.clone()));
     }
     while group.result_changes.len() > most {
         met(Limit::ResultChanges);
-        if let Some((label, _)) = group.result_changes.pop_front() {
-            group.floor = group.floor.max(label);
+        if let Some((cookie, _)) = group.result_changes.pop_front() {
+            group.floor = group.floor.max(cookie);
         }
     }
     body.lmids = std::mem::take(&mut group.pending_lmids).into_iter().collect();
@@ -330,48 +330,48 @@ fn in_dialects(
     let mut told = PerDialect::default();
     for dialect in Dialect::ALL {
         let mut of_it = group.connections.iter().filter(|c| c.dialect == dialect);
-        if of_it.any(|c| receives(c, group.born, previous)) {
+        if of_it.any(|c| receives(c, group.first_cookie, previous)) {
             told[dialect] = Some(tell(dialect)?);
         }
     }
     Ok(told)
 }
 
-/// Sends a step to every connection that is exactly at the label before it; to nobody if
-/// there is no such label. The others are brought there by a catch-up.
+/// Sends a step to every connection that is exactly at the cookie before it; to nobody if
+/// there is no such cookie. The others are brought there by a catch-up.
 fn deliver(
     group: &mut Group,
     shared: &mut Shared,
     previous: Option<Cookie>,
-    label: Cookie,
+    cookie: Cookie,
     told: &PerDialect<Option<Told>>,
 ) {
-    let born = group.born;
+    let first_cookie = group.first_cookie;
     for connection in &mut group.connections {
         let told = told[connection.dialect].as_ref();
-        let Some(told) = told.filter(|_| receives(connection, born, previous)) else {
+        let Some(told) = told.filter(|_| receives(connection, first_cookie, previous)) else {
             fall_behind(connection);
             continue;
         };
-        let base = connection.label.map(|l| l.to_string());
+        let base = connection.cookie.map(|l| l.to_string());
         let mut frames = Vec::with_capacity(told.frames.len() + 2);
         frames.push(poke_start(&told.poke_id, base.as_deref()));
         frames.extend(told.frames.iter().cloned());
-        frames.push(shared.end_frame(&told.poke_id, &label.to_string()));
-        connection.label = Some(label);
+        frames.push(shared.end_frame(&told.poke_id, &cookie.to_string()));
+        connection.cookie = Some(cookie);
         connection.sink.send(&frames);
     }
 }
 
-fn receives(connection: &Connection, born: Cookie, previous: Option<Cookie>) -> bool {
+fn receives(connection: &Connection, first_cookie: Cookie, previous: Option<Cookie>) -> bool {
     if faults::is_on(Fault::Sockets) {
         return connection.phase != Phase::CatchingUp;
     }
-    let in_step = previous == Some(connection.label.unwrap_or(born));
+    let in_step = previous == Some(connection.cookie.unwrap_or(first_cookie));
     connection.phase == Phase::Live && in_step && !connection.sink.is_behind()
 }
 
-/// The cookie of a client that has nothing, as labels compare.
+/// The cookie of a client that has nothing, as cookies compare.
 pub const ZERO: Cookie = Cookie { major: 0, config: 0 };
 
 fn fall_behind(connection: &mut Connection) {
@@ -389,12 +389,12 @@ pub fn config_step(
     if !change.is_change() {
         return Ok(());
     }
-    let previous = group.label;
+    let previous = group.cookie;
     // The major stays: no data came with it.
-    let label = group.next_label(StateVersion(previous.major), shared.epoch)?;
-    group.stamp(change, label);
+    let cookie = group.next_cookie(StateVersion(previous.major), shared.epoch)?;
+    group.stamp(change, cookie);
     shared.note(group);
-    let poke_id = label.to_string();
+    let poke_id = cookie.to_string();
     let body = PokeBody { desired: change.desired.clone(), ..PokeBody::default() };
     let tell = |dialect| {
         let mut poke = PokeWriter::new(Place::first(dialect), &poke_id);
@@ -402,6 +402,6 @@ pub fn config_step(
         Ok(Told { poke_id: poke_id.clone(), frames: poke.finish(), rows: 0 })
     };
     let told = in_dialects(group, Some(previous), tell).map_err(failed)?;
-    deliver(group, shared, Some(previous), label, &told);
+    deliver(group, shared, Some(previous), cookie, &told);
     Ok(())
 }

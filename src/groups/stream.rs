@@ -57,16 +57,16 @@ impl Syncer {
             return None;
         }
         let group = self.groups.get_mut(&group_id).filter(|group| has_only(group, view))?;
-        let label = group.label;
+        let cookie = group.cookie;
         let [connection] = &mut group.connections[..] else { return None };
-        let in_step = connection.phase == Phase::Live && connection.label == Some(label);
+        let in_step = connection.phase == Phase::Live && connection.cookie == Some(cookie);
         if !in_step || connection.sink.is_behind() {
             return None;
         }
         connection.phase = Phase::CatchingUp;
-        connection.sink.send(&[poke_start(&reading.poke_id, Some(&label.to_string()))]);
+        connection.sink.send(&[poke_start(&reading.poke_id, Some(&cookie.to_string()))]);
         let stream = Stream { view, generation, at: reading.at, reading: true };
-        let catchup = CatchUp::of_stream(connection, label, &reading.poke_id, stream);
+        let catchup = CatchUp::of_stream(connection, cookie, &reading.poke_id, stream);
         self.catchups.insert(connection.id, catchup);
         self.streams.insert(generation, connection.id);
         Some(connection.id)

@@ -1,4 +1,4 @@
-//! Cookies: labels of what a client group has been sent (`docs/spec/sync-protocol.md` §6.3,
+//! Cookies: names of what a client group has been sent (`docs/spec/sync-protocol.md` §6.3,
 //! rules 17 and 18).
 //!
 //! `major:lexi(E·2^20 + k)`: the major part is a lower bound of the data version, E the
@@ -22,8 +22,8 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    /// A label of this epoch.
-    pub fn label(major: u64, epoch: u64, step: u64) -> Cookie {
+    /// A cookie of this epoch.
+    pub fn new(major: u64, epoch: u64, step: u64) -> Cookie {
         Cookie { major, config: (epoch << STEP_BITS) | step }
     }
 
@@ -87,7 +87,7 @@ mod tests {
             a in (0u64..1 << 60, 1u64..1 << 30, 0u64..MAX_STEP),
             b in (0u64..1 << 60, 1u64..1 << 30, 0u64..MAX_STEP),
         ) {
-            let (x, y) = (Cookie::label(a.0, a.1, a.2), Cookie::label(b.0, b.1, b.2));
+            let (x, y) = (Cookie::new(a.0, a.1, a.2), Cookie::new(b.0, b.1, b.2));
             prop_assert_eq!(x.to_string().cmp(&y.to_string()), x.cmp(&y));
             prop_assert_eq!(Cookie::parse(&x.to_string()), Some(x));
             prop_assert_eq!((x.epoch(), x.step()), (a.1, a.2));

@@ -221,7 +221,7 @@ mod tests {
     fn group(id: &str, views: &[(u64, u64)]) -> Group {
         let record = GroupRecord {
             id: id.into(),
-            label: (1, 1),
+            cookie: (1, 1),
             version: 1,
             views: views.iter().map(|(e, n)| (*e, *n, (0, 0))).collect(),
             ..GroupRecord::default()

@@ -37,8 +37,8 @@ pub enum Fault {
     Alive,
     /// Rule 16: groups step while a view of theirs is read anew or replaced.
     Hold,
-    /// Rule 17: within one version a label is issued again and again.
-    Labels,
+    /// Rule 17: within one version a cookie is issued again and again.
+    Cookies,
     /// Rule 18: after a restart the epoch is the same.
     Epoch,
     /// Rule 19: a tab that was away is not told of the rows of views that were left meanwhile.
@@ -75,7 +75,7 @@ impl Fault {
         (14, Fault::Between),
         (15, Fault::Alive),
         (16, Fault::Hold),
-        (17, Fault::Labels),
+        (17, Fault::Cookies),
         (18, Fault::Epoch),
         (19, Fault::Left),
         (20, Fault::Floor),

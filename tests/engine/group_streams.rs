@@ -76,7 +76,7 @@ fn what_a_tab_gave_up_is_taken_back_though_others_have_it() {
 #[test]
 fn another_answer_of_the_app_takes_back_what_was_sent() {
     let mut world = streaming();
-    // Nothing else happens: the label stays, and a poke at it must not say anything.
+    // Nothing else happens: the cookie stays, and a poke at it must not say anything.
     world.groups[0].forms[LARGE] = 1;
     world.ask(0, true);
     world.reply(&mut choices(), false);

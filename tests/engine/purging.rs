@@ -104,14 +104,14 @@ fn a_cookie_of_a_group_that_is_gone_is_not_taken_for_one_of_the_group_that_follo
 }
 
 #[test]
-fn a_group_that_used_up_its_labels_begins_again_at_the_next_version() {
+fn a_group_that_used_up_its_cookies_begins_again_at_the_next_version() {
     let (mut world, mut choices) = (left(), Choices::new((0, 0)));
     let epoch = world.epoch;
     let id = world.groups[0].id.clone();
     {
         let mut syncer = world.core.syncer();
         let group = syncer.groups.get_mut(id.as_str()).expect("the group");
-        group.label = Cookie::label(group.label.major, epoch, MAX_STEP);
+        group.cookie = Cookie::new(group.cookie.major, epoch, MAX_STEP);
     }
     assert_eq!(pass(&mut world, 48.0 * HOUR), 1);
     world.groups[0].tabs[0].receiver.store = Default::default();

@@ -68,7 +68,7 @@ fn forge(world: &mut World, choices: &mut Choices, group: usize, tab: usize) {
         _ => (version + 1_000, world.epoch),
     };
     let store = &mut world.groups[group].tabs[tab].receiver.store;
-    store.cookie = Some(Cookie::label(major, epoch, choices.below(4) as u64).to_string());
+    store.cookie = Some(Cookie::new(major, epoch, choices.below(4) as u64).to_string());
     let ghost = serde_json::json!({"id": "ghost", "item": null, "v": 0});
     store.rows.insert(("tag".to_owned(), "\"ghost\"".to_owned()), ghost);
     store.got.insert("ghost".to_owned());

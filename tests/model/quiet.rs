@@ -118,9 +118,9 @@ impl World {
                 if tab.receiver.pokes == 0 {
                     return Err(format!("{name} was never poked"));
                 }
-                // A label that was made for one tab alone changes nothing for the others.
-                if store.cookie > Some(state.label.to_string()) {
-                    return Err(format!("{name} is at {:?}, its group at {}", store.cookie, state.label));
+                // A cookie that was made for one tab alone changes nothing for the others.
+                if store.cookie > Some(state.cookie.to_string()) {
+                    return Err(format!("{name} is at {:?}, its group at {}", store.cookie, state.cookie));
                 }
                 if store.got != got {
                     return Err(format!("{name} got {:?}, expected {got:?}", store.got));

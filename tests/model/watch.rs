@@ -1,6 +1,6 @@
 //! Compares what a tab holds with what plain SQL says, whenever its cookie moves.
 //!
-//! Which state a label stands for is noted when a group issues it: the data version, and the
+//! Which state a cookie stands for is noted when a group issues it: the data version, and the
 //! queries that the group has. All else is found from the store of the tab alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +20,7 @@ use super::world::{Asts, Broken};
 /// Queries that are got, and what each means.
 type Got = BTreeMap<String, Rc<Ast>>;
 
-/// What a label of a group stands for.
+/// What a cookie of a group stands for.
 #[derive(Clone, Default)]
 struct Meaning {
     /// First and last data version, and what was got then: a query may come to mean something else
@@ -42,10 +42,10 @@ struct Seen {
 
 pub struct Watch {
     pub oracle: Oracle,
-    /// By group and label.
+    /// By group and cookie.
     meanings: HashMap<(String, String), Meaning>,
-    /// Labels of a group, in order.
-    labels: BTreeMap<String, BTreeSet<String>>,
+    /// Cookies of a group, in order.
+    cookies: BTreeMap<String, BTreeSet<String>>,
     seen: Vec<Seen>,
     /// Stores looked at.
     pub checked: usize,
@@ -60,7 +60,7 @@ impl Watch {
         Watch {
             oracle: Oracle::new(schema),
             meanings: HashMap::new(),
-            labels: BTreeMap::new(),
+            cookies: BTreeMap::new(),
             seen: believed.iter().map(seen).collect(),
             checked: 0,
         }
@@ -70,11 +70,11 @@ impl Watch {
         self.oracle.commit(version, writes);
     }
 
-    /// Notes what the group's label stands for.
+    /// Notes what the group's cookie stands for.
     pub fn note(&mut self, state: &State, asts: &Asts, generation: impl Fn(&State, &str) -> Option<u64>) {
-        let (group, label) = (state.id.to_string(), state.label.to_string());
+        let (group, cookie) = (state.id.to_string(), state.cookie.to_string());
         let version = state.version.0;
-        let key = (group, label);
+        let key = (group, cookie);
         let got = state.queries.iter().filter(|(_, query)| query.got).filter_map(|(hash, query)| {
             let ast = asts.get(&(query.current?, generation(state, hash)?))?;
             Some((hash.clone(), ast.clone()))
@@ -90,25 +90,25 @@ impl Watch {
         });
         let desired = desired.filter(|(_, set)| !set.is_empty()).collect();
         let meaning = Meaning { first: (version, got.clone()), last: (version, got), desired };
-        self.labels.entry(key.0.clone()).or_default().insert(key.1.clone());
+        self.cookies.entry(key.0.clone()).or_default().insert(key.1.clone());
         self.meanings.insert(key, meaning);
     }
 
     /// Looks at a store. `which`: of the schemas that clients believe.
     pub fn check(&mut self, group: &str, which: usize, store: &Store) -> Result<(), Broken> {
         let Some(cookie) = &store.cookie else { return Ok(()) };
-        // A label that nobody saw being issued was followed at once by another of the same state.
-        let labels = self.labels.get(group);
-        let label = labels.and_then(|all| all.range(cookie.clone()..).next()).cloned();
-        let label = label.ok_or(format!("nobody issued {cookie}"))?;
-        let meaning = self.meanings[&(group.to_owned(), label.clone())].clone();
+        // A cookie that nobody saw being issued was followed at once by another of the same state.
+        let cookies = self.cookies.get(group);
+        let issued = cookies.and_then(|all| all.range(cookie.clone()..).next()).cloned();
+        let issued = issued.ok_or(format!("nobody issued {cookie}"))?;
+        let meaning = self.meanings[&(group.to_owned(), issued.clone())].clone();
         self.checked += 1;
         let got: BTreeSet<String> = meaning.first.1.keys().cloned().collect();
         if store.got != got {
-            return Err(format!("got {:?}, but {got:?} at {label}", store.got));
+            return Err(format!("got {:?}, but {got:?} at {issued}", store.got));
         }
-        if label == *cookie && store.desired != meaning.desired {
-            return Err(format!("desires {:?}, but {:?} at {label}", store.desired, meaning.desired));
+        if issued == *cookie && store.desired != meaning.desired {
+            return Err(format!("desires {:?}, but {:?} at {issued}", store.desired, meaning.desired));
         }
         let (first, last) = (meaning.first, meaning.last);
         self.check_at(group, which, store, &first)?;

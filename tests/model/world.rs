@@ -390,7 +390,7 @@ impl World {
         worked
     }
 
-    /// Notes what the labels of all groups stand for, if somebody looks at the tabs.
+    /// Notes what the cookies of all groups stand for, if somebody looks at the tabs.
     pub fn observe(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         let syncer = self.core.look();
