@@ -1,7 +1,7 @@
 //! The SQLite replica: catalogue, stored values, writer, readers.
 //!
 //! One file in WAL mode. The replication-manager core owns the only writer; every
-//! view-syncer core opens readers of its own. Nothing here knows of clients, or of Postgres.
+//! view-syncer core opens readers of its own. Nothing here knows of clients, or talks to Postgres.
 //!
 //! | who | what |
 //! |---|---|
