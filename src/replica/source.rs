@@ -1,4 +1,4 @@
-//! Where the changes of a replica come from: what a source promises its engine (decision 013).
+//! Where the changes of a replica come from: what a source promises its engine (decision 014).
 
 use std::future::Future;
 

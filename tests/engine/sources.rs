@@ -1,5 +1,5 @@
 //! A source of changes breaks off, repeats itself, yields what cannot be, or cannot go on: and the replica differs
-//! from it, or the process goes on with it. No Postgres is asked (decision 013).
+//! from it, or the process goes on with it. No Postgres is asked (decision 014).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
