@@ -82,7 +82,7 @@ fn write(path: &Path, schema: &Schema, views: usize, members: usize, keys: usize
     append(Record::Group(Box::new(GroupRecord {
         id: "group".into(),
         schema: 1,
-        label: (FIRST.0, 1),
+        cookie: (FIRST.0, 1),
         version: FIRST.0,
         views: views.collect(),
         ..GroupRecord::default()
