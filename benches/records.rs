@@ -110,7 +110,7 @@ fn measure(views: usize, members: usize, keys: usize) {
     let mut restoration = Restoration::new(recovered, FIRST, &mut syncer.shared).expect("fits");
     while restoration.step(&mut syncer, 0.0) {}
     let time = begun.elapsed();
-    assert_eq!((restoration.misfits, syncer.shared.old.ids().len()), (0, views));
+    assert_eq!((restoration.misfits, syncer.shared.recovered.ids().len()), (0, views));
     drop(restoration);
     print("restored", time, per_member(resident() - before), per_member(peak() - before));
 }

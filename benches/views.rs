@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures_lite::future::block_on;
 use kelvin::model::batch::Batch;
-use kelvin::model::catalogue::TableId;
 use kelvin::model::commit::{Commit, RowChange, TableChange};
+use kelvin::model::ids::TableId;
 use kelvin::model::key;
 use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;
@@ -255,10 +255,10 @@ fn look_again(keeper: &mut Keeper, replica: &Replica, commit: Arc<Commit>) -> (D
     let mut looked_at = 0;
     for task in tasks.advance {
         let id = task.view;
-        let before = keeper.view(id).account.looked_at;
+        let before = keeper.view(id).cost.looked_at;
         let done = block_on(task.perform(&changed, &reader, &mut NoPace));
         done.settle(&mut keeper.views, since);
-        looked_at += (keeper.view(id).account.looked_at - before) as usize;
+        looked_at += (keeper.view(id).cost.looked_at - before) as usize;
     }
     (routed, cpu() - begun, looked_at)
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
-use super::signed::Signed;
+use super::signed::{Signed, algorithm_of};
 
 /// Fewest bits of an RSA key. Shorter ones can be broken; the reference refuses them, too.
 const MIN_RSA_BITS: usize = 2048;
@@ -136,14 +136,6 @@ impl Key {
         let verify = || jsonwebtoken::crypto::verify(signature, message, &self.material, algorithm);
         let verified = std::panic::catch_unwind(std::panic::AssertUnwindSafe(verify)).ok()?;
         Some(verified.unwrap_or(false))
-    }
-}
-
-/// The algorithm of a name as tokens and keys spell it; `None` for all others, `none` first.
-pub fn algorithm_of(name: &str) -> Option<Algorithm> {
-    match name {
-        "Ed25519" => Some(Algorithm::EdDSA),
-        _ => name.parse().ok(),
     }
 }
 

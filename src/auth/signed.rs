@@ -6,7 +6,6 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::error::TokenError;
-use super::key::algorithm_of;
 
 /// Most bytes of a token that is verified. Browsers cannot send longer ones when they connect, and
 /// every byte takes the core's time before it is known to be worth it.
@@ -60,6 +59,14 @@ impl<'a> Signed<'a> {
 fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
+}
+
+/// The algorithm of a name as tokens and keys spell it; `None` for all others, `none` first.
+pub fn algorithm_of(name: &str) -> Option<Algorithm> {
+    match name {
+        "Ed25519" => Some(Algorithm::EdDSA),
+        _ => name.parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -102,8 +102,8 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zql::ast::{self, Strictness};
     use crate::zql::limits::Limits;
+    use crate::zql::parser::{self, Strictness};
 
     const TAB: ConnectionId = ConnectionId(1);
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn answered(answers: &mut Answers, hash: &str, now: f64) {
-        let ast = ast::parse(r#"{"table":"t"}"#, Strictness::Tolerant, &Limits::DEFAULT).expect("a query");
+        let ast = parser::parse(r#"{"table":"t"}"#, Strictness::Tolerant, &Limits::DEFAULT).expect("a query");
         let queries = vec![
             (hash.to_owned(), Transformed::Ast(Box::new(ast))),
             ("refused".to_owned(), Transformed::Refused(serde_json::json!({}))),

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::call::CallError;
 use super::failure::Failure;
-use crate::zql::ast::{self, ParseError, Strictness};
 use crate::zql::custom_query::{Named, Transformed};
 use crate::zql::limits::Limits;
+use crate::zql::parser::{self, ParseError, Strictness};
 
 /// Answer of the app to one request.
 pub struct Transformation {
@@ -128,7 +128,7 @@ fn entry(text: &str, limits: &Limits) -> Result<(String, Transformed), CallError
         // Passed on to clients as it is.
         (_, Some("app" | "parse")) => Ok((entry.id, Transformed::Refused(read(text)?))),
         (_, Some(other)) => Err(malformed(&format!("unknown error {other:?} of query {:?}", entry.name))),
-        (Some(ast), None) => match ast::parse(ast.get(), Strictness::Tolerant, limits) {
+        (Some(ast), None) => match parser::parse(ast.get(), Strictness::Tolerant, limits) {
             Ok(ast) => Ok((entry.id, Transformed::Ast(Box::new(ast)))),
             Err(ParseError::TooMuch(what)) => {
                 let error =

@@ -12,6 +12,7 @@ use futures_lite::FutureExt;
 use super::effect::Effect;
 use super::host::Commits;
 use super::reading::{give_up, prepare, read};
+use super::slices::Slices;
 use super::state::State;
 use crate::groups::reading::{Found, Reading};
 use crate::groups::syncer::Syncer;
@@ -175,7 +176,7 @@ async fn bring(
         Changed::new(batch, &s.shared.rows.borrow())
     });
     let mut routing = state.with(|s| Routing::new(batch, &changed, &s.shared.views, only));
-    let mut slices = state.slices();
+    let mut slices = Slices::of(state);
     while state.with(|s| routing.step(&s.shared.views, reader))? {
         slices.rest_if_over().await;
     }

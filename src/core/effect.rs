@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::groups::recorder::{LogName, Output};
+use crate::groups::record_log::{LogName, Output};
 use crate::model::catalogue::Catalogue;
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};

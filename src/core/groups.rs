@@ -5,8 +5,10 @@ use std::rc::Rc;
 use futures_lite::future::yield_now;
 
 use super::recording::RecordQueue;
+use super::slices::Slices;
 use super::state::State;
 use crate::testing::faults::{self, Fault};
+use crate::testing::met::{Limit, met};
 
 /// Does what is due for groups, between batches.
 pub async fn work(state: Rc<State>) {
@@ -42,7 +44,7 @@ fn work_for_a_slice(state: &State) {
 
 /// Gives up what nobody needs any more.
 async fn sweep(state: &State) {
-    let slices = state.slices();
+    let slices = Slices::of(state);
     while state.with(|s| s.shared.views.sweep()) {
         slices.rest_if_over().await;
     }
@@ -58,6 +60,7 @@ pub async fn fill_records(state: Rc<State>) {
                 // When it takes records again the file is begun anew.
                 RecordQueue::Failed => break,
                 RecordQueue::Long | RecordQueue::Overfull => {
+                    met(Limit::RecordFilling);
                     state.signals.recorded.wait().await;
                     continue;
                 }

@@ -15,6 +15,7 @@ use super::hydrations::HydrationId;
 use super::overload;
 use super::reading::{discard, fail, give_up, prepare, read};
 use super::recording::RecordQueue;
+use super::slices::Slices;
 use super::state::State;
 use super::version_lock::Held;
 use crate::groups::reading::{Begun, HydrationRequest};
@@ -34,7 +35,7 @@ pub async fn start_waiting(state: Rc<State>) {
 }
 
 async fn start_some(state: &Rc<State>) {
-    let slices = state.slices();
+    let slices = Slices::of(state);
     loop {
         let is_tight = state.host.memory().pressure >= Pressure::Tight;
         let is_overfull = state.record_queue() == RecordQueue::Overfull;

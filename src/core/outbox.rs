@@ -24,6 +24,7 @@ use crate::protocol::downstream;
 use crate::protocol::error::{ProtocolError, refusal_for};
 use crate::protocol::poke::ends_poke;
 use crate::protocol::websocket::{close_frame, payload_of, text_frame};
+use crate::testing::met::{Limit, met};
 
 /// Most frames that are handed to the kernel in one call.
 const MAX_SLICES: usize = 64;
@@ -413,7 +414,10 @@ impl Sink for Outbox {
 
     fn is_behind(&self) -> bool {
         let is_behind = self.queued.get() + self.held_bytes.get() >= self.send_buffer.behind();
-        self.was_behind.set(self.was_behind.get() || is_behind);
+        if is_behind {
+            met(Limit::OutboxBytes);
+            self.was_behind.set(true);
+        }
         is_behind
     }
 

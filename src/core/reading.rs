@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::effect::{Effect, Reported};
 use super::overload;
+use super::slices::Slices;
 use super::state::State;
 use crate::groups::reading::{Begun, Found, HydrationRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
@@ -25,7 +26,7 @@ pub async fn read(
     begun: &mut Begun,
     reader: Reader,
 ) -> (Option<Reader>, Result<(), ReadError>) {
-    let mut slices = state.slices();
+    let mut slices = Slices::of(state);
     let known = match &begun.prior {
         Some(prior) => {
             let rows = state.with(|s| s.shared.rows.clone());
@@ -88,7 +89,7 @@ impl Outlet<'_> {
 /// nobody wants it any more.
 pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)> {
     let request = begun.reading.request;
-    let mut slices = state.slices();
+    let mut slices = Slices::of(state);
     let most = state.limits.get().settled_slots;
     let settle = |begun: &mut Begun| {
         let assembly = &mut begun.assembly;

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 
 use super::limits::RecordLimits;
 use crate::cvr::frame::MAX_PAYLOAD;
-use crate::groups::recorder::Output;
+use crate::groups::record_log::Output;
 use crate::protocol::error::{Kind, ProtocolError};
 
 /// Milliseconds between warnings of what is not recorded: a client can bring it about again and again.

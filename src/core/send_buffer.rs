@@ -9,6 +9,7 @@ use super::limits::OutboxLimits;
 use super::outbox::Outbox;
 use super::socket::Sockets;
 use crate::model::ids::ConnectionId;
+use crate::testing::met::{Limit, met};
 
 /// Sockets of a core that something waits for.
 pub struct SendBuffer {
@@ -138,7 +139,11 @@ impl SendBuffer {
 
     /// Whether so much more than `before` was collected that the slice of work has to end.
     pub(super) fn is_full(&self, before: usize) -> bool {
-        self.collected() >= before + self.limits.get().sends
+        let is_full = self.collected() >= before + self.limits.get().sends;
+        if is_full {
+            met(Limit::Sends);
+        }
+        is_full
     }
 
     /// Sends what was collected.

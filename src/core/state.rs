@@ -13,9 +13,7 @@ use super::limits::Limits;
 use super::readings::Readings;
 use super::recent::Recent;
 use super::recording::{RecordQueue, Recording};
-use super::rounds::Rounds;
 use super::signal::Signal;
-use super::slices::Slices;
 use super::tasks::Work;
 use super::version_lock::VersionLock;
 use crate::groups::syncer::Syncer;
@@ -75,8 +73,6 @@ pub struct State {
     pub connections: Rc<Connections>,
     /// What is written down.
     pub recording: Recording,
-    /// What time brings.
-    pub rounds: Rounds,
     /// Held by whoever depends on the core's version.
     pub version_lock: VersionLock,
     /// Views that are hydrated, or wait for it.
@@ -109,7 +105,6 @@ impl State {
             slow_after: parts.slow_after,
             connections: parts.connections,
             recording: Recording::default(),
-            rounds: Rounds::default(),
             version_lock: VersionLock::default(),
             hydrations: Hydrations::default(),
             readings: Readings::default(),
@@ -222,6 +217,8 @@ impl State {
     /// Nobody may be told anything of what the groups are now.
     pub fn abandon(&self) {
         self.broken.set(true);
+        // For good: nothing is released any more.
+        self.connections.send_buffer.hold();
         self.connections.send_buffer.drop_held();
     }
 
@@ -268,12 +265,7 @@ impl State {
 
     /// Whether it has to end. Looks at a clock: not to be asked for every row.
     pub fn is_over(&self) -> bool {
-        self.host.is_over() || self.connections.send_buffer.is_full(self.collected.get())
-    }
-
-    /// The slices of a task.
-    pub fn slices(&self) -> Slices<'_> {
-        Slices::of(self)
+        self.connections.send_buffer.is_full(self.collected.get()) || self.host.is_over()
     }
 
     /// Has something performed.

@@ -10,6 +10,7 @@ use futures_lite::FutureExt;
 use super::effect::{Effect, Event, Reported};
 use super::limits::Limits;
 use super::recording::{self, RecordQueue};
+use super::rounds::Rounds;
 use super::state::{Call, Parts, State};
 use super::tasks::{TaskId, Tasks};
 use super::{batch, groups, hydration};
@@ -24,13 +25,16 @@ use crate::views::view::ViewId;
 pub struct ViewSyncer {
     state: Rc<State>,
     tasks: Tasks,
+    /// What time brings.
+    rounds: Rounds,
 }
 
 impl ViewSyncer {
     /// A core that has groups and nothing else.
     pub fn new(parts: Parts) -> ViewSyncer {
         let state = Rc::new(State::new(parts));
-        let mut core = ViewSyncer { state: state.clone(), tasks: Tasks::default() };
+        let mut core =
+            ViewSyncer { state: state.clone(), tasks: Tasks::default(), rounds: Rounds::default() };
         core.spawn("batches", batch::run(state.clone()));
         core.spawn("the work of groups", groups::work(state.clone()));
         core.spawn("starting hydrations", hydration::start_waiting(state.clone()));
@@ -90,7 +94,7 @@ impl ViewSyncer {
             Event::Rebegin => self.tasks.spawn("a snapshot", Box::pin(rebegin(self.state.clone()))),
             Event::StartRecords(name) => {
                 state.recording.start();
-                self.with(|s| s.shared.recorder.start(name));
+                self.with(|s| s.shared.record_log.start(name));
             }
             Event::RecordFailed => state.record_failed(&recording::refusal()),
             Event::RecordRecovered => {
@@ -100,7 +104,7 @@ impl ViewSyncer {
             Event::Drained => state.go_on_with_drained(),
             Event::Tick { clock_zero } => {
                 state.hold();
-                state.rounds.tick(state, clock_zero);
+                self.rounds.tick(state, clock_zero);
                 state.record();
             }
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::names::Row;
+use super::record::Log;
 use super::recovered::{Generation, Journal};
-use super::replay::Log;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 

@@ -2,7 +2,7 @@
 //! 23, 24; `docs/decisions/007-record-log.md`).
 //!
 //! A restart then costs what changed meanwhile, not everything. What decides is pure: bytes
-//! come out of a [`crate::groups::recorder::Recorder`], and go into a [`replay::Replay`]; `server/` writes
+//! come out of a [`crate::groups::record_log::RecordLog`], and go into a [`replay::Replay`]; `server/` writes
 //! and reads the files.
 
 pub mod frame;

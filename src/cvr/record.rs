@@ -4,6 +4,7 @@ use crate::model::ids::RecordId;
 use serde::{Deserialize, Serialize};
 
 use crate::model::version::StateVersion;
+use crate::protocol::cookie::Cookie;
 
 /// A row as a record names it: the place of its identity in the view's list, and its key.
 pub type RecordedRow = (u16, Box<[u8]>);
@@ -158,6 +159,14 @@ pub struct GroupRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results_going: Vec<String>,
 }
+
+/// A cookie as records have it.
+pub fn cookie((major, config): (u64, u64)) -> Cookie {
+    Cookie { major, config }
+}
+
+/// The log that a view or a group goes on in: epoch and core.
+pub type Log = (u64, usize);
 
 fn is_false(value: &bool) -> bool {
     !value

@@ -14,20 +14,17 @@ use super::names::{Names, Row};
 use super::recovered::{Delta, Group, Journal, Left, Recovered};
 use super::sealing::{forget_left, seal};
 use crate::cvr::record::{
-    Batch, GroupRecord, Header, LeftRecord, NOTHING, NamedIdentity, Record, RecordedDelta, RecordedRow, Start,
+    Batch, GroupRecord, Header, LeftRecord, Log, NOTHING, NamedIdentity, Record, RecordedDelta, RecordedRow,
+    Start, cookie,
 };
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
-use crate::protocol::cookie::Cookie;
 
 /// Most row keys kept of views that a group left; beyond it tabs that were away start over.
 const MAX_LEFT: usize = 100_000;
 
 /// Bytes that a row takes when it is first taken in, roughly: what [`super::limit`] counts until it looks.
 const ROW: usize = 8;
-
-/// The log that a view or a group goes on in: epoch and core.
-pub(super) type Log = (u64, usize);
 
 /// The state that records add up to.
 pub struct Replay {
@@ -323,11 +320,6 @@ impl Replay {
 /// Rows as a record names them, by their numbers. `None`: one is of no identity in the list.
 fn take_in(names: &mut Names, list: &[u16], rows: &[RecordedRow]) -> Option<Vec<Row>> {
     rows.iter().map(|(at, key)| Some(names.row(*list.get(*at as usize)?, key))).collect()
-}
-
-/// A cookie as records have it.
-pub fn cookie((major, config): (u64, u64)) -> Cookie {
-    Cookie { major, config }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::record::{Log, cookie};
 use super::recovered::Group;
-use super::replay::{Log, cookie};
 use crate::cvr::record::GroupRecord;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;

@@ -121,24 +121,13 @@ impl Syncer {
             self.groups.insert(arrival.group_id.clone(), Box::new(group));
         }
         let Some(group) = self.groups.get_mut(&arrival.group_id) else { return Ok(()) };
-        if let Some(user) = &group.user {
-            user.admits(&arrival.user)?;
-        }
-        // Once its user has been proved, that is asked of everybody.
-        if group.user.as_ref() != Some(&arrival.user) {
-            group.user = Some(arrival.user.clone());
-            self.shared.note(group);
-        }
-        if group.profile.as_deref() != arrival.profile_id.as_deref() {
-            group.profile = arrival.profile_id.as_deref().map(Box::from);
-            self.shared.note(group);
-        }
+        belong_to(group, &mut self.shared, &arrival)?;
         if init.deleted.iter().flatten().any(|id| *id == arrival.client_id) {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
         }
         let unsure = group.is_unsure(&self.shared, &arrival.client_id, arrival.base_cookie, &init.desired);
         let mut change = ConfigChange::default();
-        group.register(&arrival.client_id, &mut change)?;
+        group.register(&arrival.client_id, self.shared.limits.clients, &mut change)?;
         if let Err(error) = group.desire(
             &arrival.client_id,
             &init.desired,
@@ -151,16 +140,7 @@ impl Syncer {
             self.due.insert(arrival.group_id);
             return Err(error);
         }
-        let mut gone: Vec<String> = Vec::new();
-        if let Some(active) = &init.active_clients {
-            let active: HashSet<&String> = active.iter().collect();
-            let is_gone = |(id, c): &(&String, &Client)| {
-                !c.deleted && **id != arrival.client_id && !active.contains(id)
-            };
-            gone.extend(group.clients.iter().filter(is_gone).map(|(id, _)| id.clone()));
-        }
-        gone.extend(init.deleted.iter().flatten().cloned());
-        gone = distinct(&gone);
+        let gone = gone(group, &arrival.client_id, init);
         gone.iter().for_each(|id| group.delete_client(id, now, &mut change));
         // A tab exactly at the group's cookie takes part in its steps from here on.
         let in_step =
@@ -210,7 +190,7 @@ impl Syncer {
         let Some((group, shared, client)) = self.of_connection(id) else { return Ok(()) };
         let mut change = ConfigChange::default();
         // Another tab may have deleted it meanwhile.
-        group.register(&client, &mut change)?;
+        group.register(&client, shared.limits.clients, &mut change)?;
         let desired = group.desire(&client, ops, (&shared.query_limits, &shared.limits), now, &mut change);
         // What was taken before a limit was reached has happened: the other tabs are told.
         config_step(group, shared, &change)?;
@@ -231,7 +211,7 @@ impl Syncer {
             return Err(ProtocolError::new(Kind::Internal, "a client must not delete itself"));
         }
         let mut change = ConfigChange::default();
-        group.register(&client, &mut change)?;
+        group.register(&client, shared.limits.clients, &mut change)?;
         let ids = distinct(ids);
         ids.iter().for_each(|id| group.delete_client(id, now, &mut change));
         config_step(group, shared, &change)?;
@@ -278,6 +258,36 @@ fn greet(group: &mut Group, shared: &mut Shared, id: ConnectionId) {
     frames.push(shared.end_frame(&poke_id, &poke_id));
     connection.cookie = Some(cookie);
     connection.sink.send(&frames);
+}
+
+/// A group is its first user's, and of one browser profile.
+fn belong_to(group: &mut Group, shared: &mut Shared, arrival: &Arrival) -> Result<(), ProtocolError> {
+    if let Some(user) = &group.user {
+        user.admits(&arrival.user)?;
+    }
+    // Once its user has been proved, that is asked of everybody.
+    if group.user.as_ref() != Some(&arrival.user) {
+        group.user = Some(arrival.user.clone());
+        shared.note(group);
+    }
+    if group.profile.as_deref() != arrival.profile_id.as_deref() {
+        group.profile = arrival.profile_id.as_deref().map(Box::from);
+        shared.note(group);
+    }
+    Ok(())
+}
+
+/// Clients that are no more, as one that connects says.
+fn gone(group: &Group, client_id: &str, init: &InitConnection<'_>) -> Vec<String> {
+    let mut gone: Vec<String> = Vec::new();
+    if let Some(active) = &init.active_clients {
+        let active: HashSet<&String> = active.iter().collect();
+        let is_gone =
+            |(id, client): &(&String, &Client)| !client.deleted && *id != client_id && !active.contains(id);
+        gone.extend(group.clients.iter().filter(is_gone).map(|(id, _)| id.clone()));
+    }
+    gone.extend(init.deleted.iter().flatten().cloned());
+    distinct(&gone)
 }
 
 /// Each id once, in order.

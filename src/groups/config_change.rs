@@ -1,7 +1,7 @@
 //! What a client wants changes: queries are added, dropped, forgotten (`docs/spec/view-syncer.md` §3).
 
 use super::desires::{Client, Desire, MAX_DESIRED, clamp_ttl};
-use super::group::{Group, MAX_CLIENTS, MAX_QUERIES};
+use super::group::Group;
 use super::limits::GroupLimits;
 use super::query::{Query, Spec};
 use crate::protocol::cookie::Cookie;
@@ -43,13 +43,18 @@ impl ConfigChange {
 }
 
 impl Group {
-    /// Registers a client. Comes before any change of what it wants.
-    pub fn register(&mut self, client: &str, change: &mut ConfigChange) -> Result<(), ProtocolError> {
+    /// Registers a client, of so many at `most`. Comes before any change of what it wants.
+    pub fn register(
+        &mut self,
+        client: &str,
+        most: usize,
+        change: &mut ConfigChange,
+    ) -> Result<(), ProtocolError> {
         if let Some(known) = self.clients.get_mut(client) {
             change.registered |= std::mem::take(&mut known.deleted);
             return Ok(());
         }
-        if self.clients.len() >= MAX_CLIENTS {
+        if self.clients.len() >= most {
             // Deleted clients are kept only for tabs that were away.
             let before = self.clients.len();
             self.clients.retain(|_, c| !c.deleted);
@@ -57,10 +62,10 @@ impl Group {
                 self.forget_desires();
             }
         }
-        if self.clients.len() >= MAX_CLIENTS {
+        if self.clients.len() >= most {
             return Err(ProtocolError::new(
                 Kind::Internal,
-                format!("the client group has more than {MAX_CLIENTS} clients; close some tabs"),
+                format!("the client group has more than {most} clients; close some tabs"),
             ));
         }
         self.clients.insert(client.to_owned(), Client::default());
@@ -126,8 +131,8 @@ impl Group {
             return Ok(());
         }
         let known = self.queries.contains_key(hash);
-        if !known && self.queries.len() >= MAX_QUERIES {
-            return Err(too_many(format!("the client group has more than {MAX_QUERIES} queries")));
+        if !known && self.queries.len() >= limits.queries {
+            return Err(too_many(format!("the client group has more than {} queries", limits.queries)));
         }
         match (known, spec) {
             (true, spec) => {
@@ -246,13 +251,13 @@ mod tests {
     fn a_put_that_changes_nothing_is_no_change() {
         let mut group = group();
         let mut change = ConfigChange::default();
-        group.register("c", &mut change).unwrap();
+        group.register("c", usize::MAX, &mut change).unwrap();
         group
             .desire("c", &[put("1", 1000.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut change)
             .unwrap();
         assert_eq!(change.desired.len(), 1);
         let mut again = ConfigChange::default();
-        group.register("c", &mut again).unwrap();
+        group.register("c", usize::MAX, &mut again).unwrap();
         group
             .desire("c", &[put("1", 500.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut again)
             .unwrap();
@@ -275,7 +280,7 @@ mod tests {
         const FAIR: &str = r#"["0123456789012345678901234567890123456789"]"#;
         let mut group = group();
         let mut change = ConfigChange::default();
-        group.register("c", &mut change).unwrap();
+        group.register("c", usize::MAX, &mut change).unwrap();
         let ops = [put("long", named(LONG)), put("a", named(FAIR)), put("b", named(FAIR))];
         group.desire("c", &ops, (&limits, &GroupLimits::default()), 0.0, &mut change).unwrap();
         let is_kept =
@@ -296,7 +301,7 @@ mod tests {
     fn ten_thousand_desired_queries_are_refused() {
         let mut group = group();
         let mut change = ConfigChange::default();
-        group.register("c", &mut change).unwrap();
+        group.register("c", usize::MAX, &mut change).unwrap();
         let ops: Vec<QueryOp> = (0..10_000).map(|i| put(&i.to_string(), 0.0)).collect();
         let error = group
             .desire("c", &ops, (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut change)

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::desires::Client;
+use super::group_record::{Held, Seal};
 use super::query::Query;
-use super::record::{Held, Seal};
 use super::schema::Resolved;
 use super::shared::Shared;
 use super::sorted::SortedMap;
@@ -22,12 +22,6 @@ use crate::protocol::error::{Kind, ProtocolError};
 use crate::testing::faults::{self, Fault};
 use crate::views::rows::RowId;
 use crate::views::view::{View, ViewId};
-
-/// Most queries of one group, wanted or within their time to live.
-pub const MAX_QUERIES: usize = 10_000;
-
-/// Most clients that one group remembers. A browser profile has tens of tabs.
-pub const MAX_CLIENTS: usize = 1_000;
 
 /// A view that the group had and has no more: what a tab may still hold because of it.
 #[derive(Debug)]
@@ -320,7 +314,7 @@ mod tests {
     fn a_query_expires_only_while_somebody_is_connected() {
         let mut group = group();
         let mut change = ConfigChange::default();
-        group.register("c", &mut change).unwrap();
+        group.register("c", usize::MAX, &mut change).unwrap();
         group
             .desire("c", &[put("1", 100.0)], (&Limits::DEFAULT, &GroupLimits::default()), 0.0, &mut change)
             .unwrap();

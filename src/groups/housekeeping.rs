@@ -40,7 +40,7 @@ impl Syncer {
     pub(super) fn drop_untold(&mut self, group_id: &Rc<str>) {
         self.release_views(group_id);
         let Some(group) = self.groups.remove(group_id) else { return };
-        self.shared.recorder.forget(group_id);
+        self.shared.record_log.forget(group_id);
         for connection in &group.connections {
             self.connections.remove(&connection.id);
             if let Some(catchup) = self.catchups.remove(&connection.id) {

@@ -4,7 +4,7 @@ use super::execution::named;
 use super::group::Group;
 use super::query::{Query, Spec};
 use crate::groups::syncer::Syncer;
-use crate::views::spread::Spread;
+use crate::views::time_digest::TimeDigest;
 use crate::views::view::View;
 use crate::zql::custom_query::Named;
 
@@ -31,16 +31,16 @@ pub struct Inspected {
     /// How long it took to be read the last time, in nanoseconds.
     pub reading: Option<u64>,
     /// How long its changes take.
-    pub updates: Spread,
+    pub updates: TimeDigest,
 }
 
 /// What all queries of a group cost.
 #[derive(Default)]
 pub struct Costs {
     /// How long each took to be read the last time.
-    pub readings: Spread,
+    pub readings: TimeDigest,
     /// How long their changes take.
-    pub updates: Spread,
+    pub updates: TimeDigest,
 }
 
 impl Syncer {
@@ -67,8 +67,8 @@ impl Syncer {
                     ttl: desire.ttl,
                     inactivated_at: desire.inactive_since,
                     row_count: view.map_or(0, |view| view.size),
-                    reading: view.and_then(|view| view.account.last_reading),
-                    updates: view.map(|view| view.account.updates.clone()).unwrap_or_default(),
+                    reading: view.and_then(|view| view.cost.last_reading),
+                    updates: view.map(|view| view.cost.updates.clone()).unwrap_or_default(),
                 });
             }
         }
@@ -80,8 +80,8 @@ impl Syncer {
         let mut costs = Costs::default();
         let queries = self.groups.get(group).into_iter().flat_map(|group| group.queries.values());
         for view in queries.filter_map(|query| self.answer(query)) {
-            view.account.last_reading.into_iter().for_each(|time| costs.readings.record(time));
-            costs.updates.add(&view.account.updates);
+            view.cost.last_reading.into_iter().for_each(|time| costs.readings.record(time));
+            costs.updates.add(&view.cost.updates);
         }
         costs
     }

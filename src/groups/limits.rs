@@ -8,6 +8,10 @@ use crate::views::limits::ViewLimits;
 pub struct GroupLimits {
     /// Of their views.
     pub views: ViewLimits,
+    /// Most queries of one group, wanted or within their time to live.
+    pub queries: usize,
+    /// Most clients that one group remembers. A browser profile has tens of tabs.
+    pub clients: usize,
     /// Most row keys kept of views that a group has left, for tabs that were away.
     pub left_keys: usize,
     /// Most removed queries kept for tabs that were away.
@@ -46,6 +50,8 @@ impl Default for GroupLimits {
     fn default() -> GroupLimits {
         GroupLimits {
             views: ViewLimits::DEFAULT,
+            queries: 10_000,
+            clients: 1_000,
             left_keys: 100_000,
             removed_queries: 10_000,
             result_changes: 1_000,

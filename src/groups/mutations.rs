@@ -4,8 +4,9 @@
 
 use super::group::Group;
 use crate::model::batch::{Change, TableBatch};
-use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId, quote};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Table, quote};
 use crate::model::commit::Row;
+use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::protocol::mutation_result::{result_del, result_put};
 use crate::replica::reader::{ReadError, Reader};

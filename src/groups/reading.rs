@@ -137,7 +137,7 @@ impl Syncer {
             return None;
         }
         let view = self.shared.views.get_mut(request.view).filter(|v| v.generation == request.generation)?;
-        view.account.readings += 1;
+        view.cost.readings += 1;
         let status = view.status;
         let (plan, layout) = (view.plan.clone(), view.layout.clone());
         let since = match status {
@@ -171,8 +171,8 @@ impl Syncer {
     pub fn hydration_took(&mut self, request: HydrationRequest, nanoseconds: u64) {
         let view = self.shared.views.get_mut(request.view);
         if let Some(view) = view.filter(|view| view.generation == request.generation) {
-            view.account.reading_nanoseconds += nanoseconds;
-            view.account.last_reading = Some(nanoseconds);
+            view.cost.reading_nanoseconds += nanoseconds;
+            view.cost.last_reading = Some(nanoseconds);
         }
     }
 
@@ -205,7 +205,7 @@ impl Syncer {
         self.keep_encoded(reading, encoded, now);
         let is_behind = at < self.shared.version && !faults::is_on(Fault::Overtaken);
         if is_behind {
-            self.shared.recorder.falls_behind(request.view);
+            self.shared.record_log.falls_behind(request.view);
         }
         is_behind
     }
@@ -288,7 +288,7 @@ impl Syncer {
 
     /// A view has joined at the core's version, or is stale again already.
     pub fn hydration_joined(&mut self, id: ViewId) {
-        self.shared.recorder.keeps_up(id);
+        self.shared.record_log.keeps_up(id);
         let views = &mut self.shared.views;
         let Some(view) = views.get_mut(id) else { return };
         view.overtaken = if view.is_stale() { view.overtaken + 1 } else { 0 };

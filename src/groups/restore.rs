@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::group::{Group, LeftView};
-use super::old::Old;
-use super::record::{self, Held};
+use super::group_record::{self, Held};
+use super::recovered_views::RecoveredView;
 use super::schema::Resolved;
 use super::shared::Shared;
 use super::syncer::Syncer;
@@ -23,8 +23,9 @@ use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 use crate::protocol::client_schema::ClientSchema;
 use crate::protocol::cookie::Cookie;
+use crate::views::entries::IdentityId;
 use crate::views::journal::{Delta, Journal};
-use crate::views::rows::{IdentityId, RowId, Rows};
+use crate::views::rows::{RowId, Rows};
 use crate::views::view::ViewId;
 
 /// Rows whose numbers are given up in one step at the end.
@@ -65,7 +66,7 @@ impl Restoration {
             let old = self.view(&generation, journal, &mut rows);
             drop(rows);
             match old {
-                Some(old) => syncer.shared.old.add(id, old),
+                Some(old) => syncer.shared.recovered.add(id, old),
                 None => self.misfits += 1,
             }
             return true;
@@ -75,7 +76,7 @@ impl Restoration {
             if self.numbers.give_up(&mut rows) {
                 return true;
             }
-            syncer.shared.old.drop_unused(&mut rows);
+            syncer.shared.recovered.drop_unused(&mut rows);
             return false;
         };
         if let Some(group) = self.group(recorded, &mut syncer.shared, now) {
@@ -86,7 +87,12 @@ impl Restoration {
     }
 
     /// `None`: a table or a column is gone. `restored`: its journal, which is empty yet.
-    fn view(&mut self, generation: &Generation, mut restored: Journal, rows: &mut Rows) -> Option<Old> {
+    fn view(
+        &mut self,
+        generation: &Generation,
+        mut restored: Journal,
+        rows: &mut Rows,
+    ) -> Option<RecoveredView> {
         let Generation { key, members, journal, at, .. } = generation;
         if !self.numbers.are_there(members.iter().copied().chain(journal.rows())) {
             return None;
@@ -108,7 +114,7 @@ impl Restoration {
             restored.push(delta, rows);
             rows.release_all(&held);
         }
-        Some(Old { key: (**key).into(), members, journal: restored, at: *at, groups: 0 })
+        Some(RecoveredView { key: (**key).into(), members, journal: restored, at: *at, groups: 0 })
     }
 
     /// One whose client schema does not fit the tables any more is kept as well: its clients are told
@@ -116,16 +122,16 @@ impl Restoration {
     fn group(&mut self, recorded: RecordedGroup, shared: &mut Shared, now: f64) -> Option<Group> {
         let RecordedGroup { record, left } = recorded;
         let schema = self.schema(record.schema, shared)?;
-        let mut group = record::restore(record, schema, now, shared.clock_zero);
+        let mut group = group_record::restore(record, schema, now, shared.clock_zero);
         // No cookie of another process is issued any more.
         group.next_cookie(StateVersion(group.cookie.major), shared.epoch).ok()?;
-        let is_known = |held: &Held| shared.old.get(held.id).is_some();
+        let is_known = |held: &Held| shared.recovered.get(held.id).is_some();
         if !group.held.iter().all(is_known) {
             group.floor = group.cookie;
             group.held.clear();
         }
         for held in &group.held {
-            shared.old.add_group(held.id);
+            shared.recovered.add_group(held.id);
         }
         for left in left {
             if !self.numbers.are_there(left.rows.iter().copied()) {
@@ -206,14 +212,14 @@ impl Shared {
     /// Has a new view take over what one of before held that asked for the same.
     pub(super) fn adopt(&mut self, view: ViewId) {
         let Some(key) = self.views.key_of(view).map(Box::<[u8]>::from) else { return };
-        if let Some((id, old)) = self.old.take(&key) {
+        if let Some((id, old)) = self.recovered.take(&key) {
             let mut rows = self.rows.borrow_mut();
             old.members.iter().for_each(|row| rows.acquire(*row));
             let journal = old.journal.copy(&mut rows);
             drop(rows);
             let at = old.at;
             self.views.adopt(view, id, old.members.clone(), journal, at);
-            self.recorder.adopt(view, id, at);
+            self.record_log.adopt(view, id, at);
         }
     }
 
@@ -225,7 +231,7 @@ impl Shared {
     /// All that tabs may hold because of a view of before, with a reference to each row; and the
     /// version from which on that is known.
     fn rows_held(&self, id: RecordId) -> Option<(Vec<RowId>, StateVersion)> {
-        let old = self.old.get(id)?;
+        let old = self.recovered.get(id)?;
         let mut rows = old.members.clone();
         rows.extend(old.journal.since(StateVersion::ZERO).flat_map(Delta::rows));
         rows.sort_unstable();
@@ -287,8 +293,8 @@ pub(super) fn forget_held(group: &mut Group, shared: &mut Shared) {
 }
 
 fn release(shared: &mut Shared, id: RecordId) {
-    let gone = shared.old.release(id, &mut shared.rows.borrow_mut());
-    if gone && !shared.old.is_taken(id) {
-        shared.recorder.old_gone(id);
+    let gone = shared.recovered.release(id, &mut shared.rows.borrow_mut());
+    if gone && !shared.recovered.is_taken(id) {
+        shared.record_log.old_gone(id);
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use crate::model::catalogue::{Catalogue, ColumnIndex, Table, TableId};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Table};
 use crate::model::codec;
+use crate::model::ids::TableId;
 use crate::protocol::client_schema::{ClientSchema, ClientTable};
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::zql::plan::Keys;

@@ -9,8 +9,8 @@ use hashbrown::{HashMap, HashSet};
 
 use super::forgotten::Forgotten;
 use super::limits::GroupLimits;
-use super::old::OldViews;
-use super::recorder::Recorder;
+use super::record_log::RecordLog;
+use super::recovered_views::RecoveredViews;
 use super::schema::Schemas;
 use crate::model::catalogue::Catalogue;
 use crate::model::lexi;
@@ -80,9 +80,9 @@ pub struct Shared {
     /// Indexes that new views would read by.
     pub index_requests: Vec<IndexRequest>,
     /// What is written down.
-    pub recorder: Recorder,
+    pub record_log: RecordLog,
     /// Views of before the process started.
-    pub old: OldViews,
+    pub recovered: RecoveredViews,
     /// Version before which nothing is read: what is recorded is later (rule 24).
     pub wait_for: StateVersion,
     /// Queries that clients spelled out, and that were not answered.
@@ -122,8 +122,8 @@ impl Shared {
             texts: Texts::default(),
             schemas: Schemas::default(),
             index_requests: Vec::new(),
-            recorder: Recorder::new(limits.record_rows, limits.record_frame),
-            old: OldViews::default(),
+            record_log: RecordLog::new(limits.record_rows, limits.record_frame),
+            recovered: RecoveredViews::default(),
             wait_for: StateVersion::ZERO,
             spelled: 0,
             forgotten: Forgotten::default(),

@@ -226,11 +226,11 @@ pub fn give_up(group: &Group, shared: &mut Shared, view: ViewId) {
         groups.remove(&group.id);
     }
     if shared.views.unsubscribe(view) {
-        let record = shared.recorder.view_gone(view);
+        let record = shared.record_log.view_gone(view);
         if let Some(id) = record {
             // Groups that have not come back may need what it was.
-            let is_held = shared.old.give_back(id);
-            shared.recorder.gone(id, is_held);
+            let is_held = shared.recovered.give_back(id);
+            shared.record_log.gone(id, is_held);
         }
         shared.interested.remove(&view);
         shared.encoded.remove(&view);

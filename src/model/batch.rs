@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::catalogue::{Catalogue, TableId};
+use crate::model::catalogue::Catalogue;
 use crate::model::commit::{Commit, Row, TableChange};
+use crate::model::ids::TableId;
 use crate::model::key;
 use crate::model::version::StateVersion;
 use crate::testing::faults::{self, Fault};

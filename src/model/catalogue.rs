@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::TableId;
 use crate::model::table_map::TableMap;
 
 /// Type of a column as clients know it (`docs/spec/zql.md` §4.1).
@@ -35,11 +36,6 @@ impl ZeroType {
         }
     }
 }
-
-/// Number of a table in the replica. It is given once in a lineage (one initial sync), and never to
-/// another table, also when its own is gone: what names a table by it never means another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TableId(pub u16);
 
 /// Most tables that a lineage can have, those included that are gone: so many ids there are. Nobody publishes
 /// as many at a time, and a lineage that has used them all is replaced by a new initial sync.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::catalogue::TableId;
+use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::model::version::StateVersion;
 

@@ -1,5 +1,7 @@
 //! Ids that several folders name things by.
 
+use serde::{Deserialize, Serialize};
+
 /// Number of a connection on this core; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
@@ -28,3 +30,8 @@ impl RecordId {
         (self.number >> CORE_SHIFT) as usize
     }
 }
+
+/// Number of a table in the replica. It is given once in a lineage (one initial sync), and never to
+/// another table, also when its own is gone: what names a table by it never means another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableId(pub u16);

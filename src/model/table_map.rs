@@ -2,7 +2,7 @@
 
 use std::ops::Index;
 
-use crate::model::catalogue::TableId;
+use crate::model::ids::TableId;
 
 /// Ids are given from zero on, so this is a list with gaps where tables are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]

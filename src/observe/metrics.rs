@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-pub use super::registry::{all, register};
 use crate::model::reason::Reason;
 
 /// The kinds of errors that clients are sent (`docs/spec/sync-protocol.md` §17). Any other kind counts as

@@ -8,5 +8,5 @@ pub mod exposition;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
-mod registry;
+pub mod registry;
 pub mod statz;

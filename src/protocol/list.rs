@@ -55,10 +55,12 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Fields<T, MOS
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut kept = BTreeMap::new();
+        let (mut kept, mut fields) = (BTreeMap::new(), 0);
         while let Some((name, value)) = map.next_entry()? {
             kept.insert(name, value);
-            if kept.len() > MOST {
+            // Each counts, also under a name that was there: it has to be read.
+            fields += 1;
+            if fields > MOST {
                 return Err(A::Error::custom(format!("an object has more than {MOST} fields")));
             }
         }
@@ -133,7 +135,9 @@ mod tests {
     #[test]
     fn an_object_ends_at_the_first_field_that_is_too_many() {
         let read = |json: &str| serde_json::from_str::<MapAtMost<u8, 2>>(json).map(|map| map.0.len());
-        assert_eq!(read(r#"{"a":1,"b":2,"a":3}"#).expect("two"), 2);
+        assert_eq!(read(r#"{"a":1,"a":3}"#).expect("two"), 1);
+        let error = read(r#"{"a":1,"a":2,"a":3,nothing"#).expect_err("three").to_string();
+        assert!(error.starts_with("an object has more than 2 fields"), "{error}");
         let error = read(r#"{"a":1,"b":2,"c":3,nothing"#).expect_err("three").to_string();
         assert!(error.starts_with("an object has more than 2 fields"), "{error}");
         assert!(read("[]").is_err() && read(r#"{"a":1"#).is_err());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use memchr::memmem::Finder;
 
-use super::shift_and::ShiftAnd;
+use super::shift_and::{ShiftAnd, Token};
 
 /// Longest pattern, in bytes. SQLite, and so the reference, takes 50,000.
 pub const MAX_PATTERN: usize = 64 << 10;
@@ -67,15 +67,6 @@ struct Part {
 enum Search {
     Text(Box<Finder<'static>>),
     Wild(ShiftAnd),
-}
-
-/// A character of a pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
-    /// `_`
-    One,
-    /// This one.
-    Char(char),
 }
 
 impl Pattern {

@@ -10,7 +10,8 @@ use rusqlite::Connection;
 
 use super::error::{Doing, Error};
 use super::schema;
-use crate::model::catalogue::{Catalogue, ColumnIndex, Index, Table, TableId};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Index, Table};
+use crate::model::ids::TableId;
 
 /// Most such indexes of one table: each one makes every insert into it dearer.
 pub const MAX_PER_TABLE: usize = 8;

@@ -14,7 +14,8 @@ use super::error::{Doing, Error};
 use super::metadata::{self, Metadata};
 use super::stored::Stored;
 use super::{file, schema};
-use crate::model::catalogue::{Catalogue, TableId, quote};
+use crate::model::catalogue::{Catalogue, quote};
+use crate::model::ids::TableId;
 use crate::model::table_map::TableMap;
 use crate::model::version::StateVersion;
 

@@ -211,7 +211,8 @@ pub fn follow_indexes(path: &Path, old: &Catalogue, new: &Catalogue) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::catalogue::{Table, TableId};
+    use crate::model::catalogue::Table;
+    use crate::model::ids::TableId;
 
     fn table(oid: u32, name: &str) -> Table {
         Table {

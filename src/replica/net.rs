@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use hashbrown::HashMap as FastMap;
 use smallvec::SmallVec;
 
-use crate::model::catalogue::TableId;
 use crate::model::commit::{MAX_ROWS_PER_TABLE, Row, RowChange, RowKey, TableChange};
+use crate::model::ids::TableId;
 use crate::model::value::Value;
 
 /// Most bytes of rows that a commit holds, over all tables; the table that passes it

@@ -11,8 +11,8 @@
 use std::ops::RangeInclusive;
 
 use super::work::{Absent, Before, Op};
-use crate::model::catalogue::TableId;
 use crate::model::codec::{Input, Malformed, bytes, number};
+use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::model::version::StateVersion;
 

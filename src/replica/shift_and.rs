@@ -3,7 +3,14 @@
 
 use hashbrown::HashMap;
 
-use super::like::Token;
+/// A character of a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    /// `_`
+    One,
+    /// This one.
+    Char(char),
+}
 
 /// What is searched for.
 #[derive(Debug, Clone)]

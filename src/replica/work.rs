@@ -6,8 +6,9 @@ use kelvin_io::channel::Sender;
 use smallvec::SmallVec;
 
 use super::live_indexes::IndexRequest;
-use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::catalogue::ColumnIndex;
 use crate::model::commit::{Row, RowKey};
+use crate::model::ids::TableId;
 use crate::model::version::StateVersion;
 
 /// How the row before an update or a deletion is found.

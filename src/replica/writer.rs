@@ -47,7 +47,7 @@ const COALESCE_ROWS: u64 = 2_000;
 
 /// Most indexes that may wait to be created; further requests are forgotten. Views that have none
 /// are slow, not wrong, and the next view of the kind asks again.
-const MAX_WISHES: usize = 64;
+const MAX_INDEX_REQUESTS: usize = 64;
 
 /// How long a request waits for a moment in which nothing else is to be done. After that it is
 /// fulfilled between two transactions: a writer that is always busy is when it is needed most.
@@ -257,7 +257,7 @@ impl<'c> Session<'c> {
     /// Remembers that an index was asked for.
     fn note(&mut self, index_request: IndexRequest) {
         let is_known = self.index_requests.iter().any(|(other, _)| *other == index_request);
-        if self.index_requests.len() < MAX_WISHES && !is_known {
+        if self.index_requests.len() < MAX_INDEX_REQUESTS && !is_known {
             self.index_requests.push_back((index_request, Instant::now()));
         }
     }

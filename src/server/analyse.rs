@@ -2,7 +2,6 @@
 //! and how SQLite reads them (`docs/spec/sync-protocol.md` §18, "Result").
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +10,7 @@ use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::{Map, Value, json};
 
 use super::core::Core;
+use super::serving::Serving;
 use super::session::Session;
 use crate::core::effect::Reported;
 use crate::model::catalogue::Catalogue;
@@ -20,9 +20,9 @@ use crate::protocol::row_part::RowPart;
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::pace::Pace;
 use crate::views::scan::{Chunk, Job, Witnesses};
-use crate::zql::ast::{self, Strictness};
 use crate::zql::explain::{rows_statement, steps_of};
 use crate::zql::limits::Limits;
+use crate::zql::parser::{self, Strictness};
 use crate::zql::plan::{Plan, plan};
 
 /// Longest time that an analysis may read. Whoever waits for longer knows enough.
@@ -47,20 +47,22 @@ struct Found {
 }
 
 /// Reads the query and describes how. An error says why that is not possible.
-pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Result<Value, String> {
-    let core = &session.core;
-    let ast = ast::parse(text, Strictness::Tolerant, &Limits::DEFAULT)
+pub async fn analyse(
+    session: &Session,
+    serving: &Serving,
+    text: &str,
+    wanted: &Analyze,
+) -> Result<Value, String> {
+    let ast = parser::parse(text, Strictness::Tolerant, &Limits::DEFAULT)
         .map_err(|error| format!("invalid query: {error}"))?;
-    let begin = core.with(|s| {
+    let begin = serving.with(|s| {
         let group = s.groups.get(session.request.group_id.as_str())?;
         let keys = group.schema.keys.clone();
         Some((keys, s.shared.catalogue.clone()))
     });
-    let Some((keys, catalogue)) = begin.flatten() else { return Err("the client group is gone".to_owned()) };
+    let Some((keys, catalogue)) = begin else { return Err("the client group is gone".to_owned()) };
     let plan = Arc::new(plan(&ast, &catalogue, &*keys, &Limits::DEFAULT).map_err(|error| error.to_string())?);
-    let Some(layout) = core.with(|s| s.shared.views.layout(&plan, &catalogue)) else {
-        return Err("the replica is not ready".to_owned());
-    };
+    let layout = serving.with(|s| s.shared.views.layout(&plan, &catalogue));
     let job = Job {
         plan: plan.clone(),
         nodes: layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect(),
@@ -70,7 +72,7 @@ pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Res
         since: None,
     };
     let (started, began) = (milliseconds_of_day(), now());
-    let (reader, result) = read(core, job, wanted).await;
+    let (reader, result) = read(serving, job, wanted).await;
     let elapsed = now().saturating_duration_since(began).as_secs_f64() * 1e3;
     let described = result.map_err(|error| match error {
         ReadError::Interrupted => format!("it took longer than {} seconds", LIMIT.as_secs()),
@@ -82,7 +84,7 @@ pub async fn analyse(session: &Rc<Session>, text: &str, wanted: &Analyze) -> Res
         let times = [started, started + elapsed, elapsed];
         report.write(reader, wanted, times).map_err(|error| error.to_string())
     });
-    reader.into_iter().for_each(|reader| core.give_reader_back(reader));
+    reader.into_iter().for_each(|reader| serving.give_reader_back(reader));
     described
 }
 
@@ -112,12 +114,12 @@ fn milliseconds_of_day() -> f64 {
 
 /// Has a thread read it on a snapshot of its own.
 async fn read(
-    core: &Core,
+    serving: &Serving,
     job: Job,
     wanted: &Analyze,
 ) -> (Option<Reader>, Result<(Found, usize), ReadError>) {
     let stop = Arc::new(AtomicBool::new(false));
-    let begun = core.take_reader().and_then(|mut reader| {
+    let begun = serving.take_reader().and_then(|mut reader| {
         reader.stop_when(stop.clone())?;
         reader.begin()?;
         Ok(reader)
@@ -132,12 +134,12 @@ async fn read(
         raised.store(true, Ordering::Relaxed);
     });
     let mut found = Found { read: vec![0; job.plan.nodes.len()], ..Found::default() };
-    let messages = match core.reading_threads.read(reader, job) {
+    let messages = match serving.reading_threads.read(reader, job) {
         Ok(messages) => messages,
         Err(error) => return (None, Err(error)),
     };
     let mut taken = Ok(());
-    let mut pace = core.pace("analysing a query");
+    let mut pace = serving.pace("analysing a query");
     let out = loop {
         pace.end();
         let Ok(message) = messages.recv().await else { break (None, Err(ReadError::Interrupted)) };

@@ -21,11 +21,12 @@ use super::handover::Handover;
 use super::handshakes::Handshakes;
 use super::host::ServerHost;
 use super::inbox::Inbound;
-use super::messages::Pushes;
 use super::pace::{CorePace, CpuClock};
+use super::pushes::Pushes;
 use super::reading_threads::ReadingThreads;
 use super::record_files;
-use super::records::{self, Completed, Records};
+use super::record_writer::{self, Completed, RecordWriter};
+use super::serving::Serving;
 use super::session::Session;
 use super::sockets::ServerSockets;
 use super::status::Status;
@@ -43,7 +44,7 @@ use crate::core::send_buffer::SendBuffer;
 use crate::core::state;
 use crate::core::view_syncer::ViewSyncer;
 use crate::cvr::recovered::Recovered;
-use crate::groups::recorder::LogName;
+use crate::groups::record_log::LogName;
 use crate::groups::restore::Restoration;
 use crate::groups::shared::Shared;
 use crate::groups::syncer::Syncer;
@@ -57,8 +58,6 @@ use crate::replica::reader::{ReadError, Reader};
 use crate::server::commit_queue::CommitReceiver;
 use crate::views::pace::Pace;
 use crate::views::rows::Rows;
-
-mod calls;
 
 /// Steps of SQLite's machine that one statement of the live path may take: about a
 /// millisecond. What takes more goes to a hydration (rule 6).
@@ -81,7 +80,6 @@ pub enum Control {
 
 /// One view-syncer core.
 pub struct Core {
-    this: Weak<Core>,
     /// Its number, from 0.
     pub index: usize,
     /// Hears of the end of its parts.
@@ -119,7 +117,7 @@ pub struct Core {
     /// Where sockets are read into; borrowed only within a poll.
     pub scratch: RefCell<Vec<u8>>,
     /// What is written down.
-    pub records: Records,
+    pub records: RecordWriter,
     /// Memory of the process.
     pub budget: Arc<Budget>,
     /// What clients have sent and is not handled.
@@ -136,13 +134,8 @@ pub struct Core {
     pub index_requests: Sender<IndexRequest>,
     host: Rc<ServerHost>,
     limits: Limits,
-    /// `None`: the replica cannot be read yet.
-    view_syncer: RefCell<Option<ViewSyncer>>,
-    /// Who waits to hear whether the read transactions were begun anew.
-    rebegins: RefCell<Option<Sender<bool>>>,
-    /// Somebody lets the core go on.
-    driven: Cell<bool>,
-    work: (Sender<()>, Receiver<()>),
+    /// Of its tasks, which have it for as long as they run; of nobody before the replica can be read.
+    serving: RefCell<Weak<Serving>>,
     ready: (Sender<()>, Receiver<()>),
     stopping: (Sender<()>, Receiver<()>),
     next_connection: Cell<u64>,
@@ -184,7 +177,7 @@ impl Core {
         let directory = record_files::directory(&parts.config.replica_file);
         let mode = parts.config.record_mode;
         let cores = parts.peers.len();
-        let records = Records::new(mode, directory, cores, parts.completed);
+        let records = RecordWriter::new(mode, directory, cores, parts.completed);
         let (commits, pushes, started) = (Rc::new(parts.commits), Rc::<Pushes>::default(), now());
         let limits = Limits::of(std::thread::available_parallelism().map_or(1, usize::from), cores);
         let send_buffer = SendBuffer::new(Rc::new(ServerSockets::new(started)), limits.outboxes);
@@ -198,8 +191,7 @@ impl Core {
             slice: Cell::new(started),
         };
         let warnings = Rc::new(Warnings::new(parts.index));
-        Rc::new_cyclic(|this| Core {
-            this: this.clone(),
+        Rc::new(Core {
             index: parts.index,
             supervisor: parts.supervisor,
             caller: Caller::new(parts.config.app.clone()),
@@ -228,10 +220,7 @@ impl Core {
             index_requests: parts.index_requests,
             host: Rc::new(host),
             limits,
-            view_syncer: RefCell::new(None),
-            rebegins: RefCell::new(None),
-            driven: Cell::new(false),
-            work: bounded(1),
+            serving: RefCell::default(),
             ready: bounded(1),
             stopping: bounded(1),
             next_connection: Cell::new(1),
@@ -266,27 +255,26 @@ impl Core {
             limits: self.limits,
             slow_after,
         };
-        *self.view_syncer.borrow_mut() = Some(ViewSyncer::new(parts));
-        self.restore(start.replica_version).await;
+        let serving = Serving::new(self.clone(), ViewSyncer::new(parts));
+        self.restore(&serving, start.replica_version).await;
         let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };
-        records::start(self, name);
+        record_writer::start(&serving, name);
+        *self.serving.borrow_mut() = Rc::downgrade(&serving);
         // Closing the channel lets everybody pass who waits, now and later.
         self.ready.0.close();
         let part = |what, part: Pin<Box<dyn Future<Output = ()>>>| self.supervisor.spawn(what, part);
-        part("what a core goes on with", Box::pin(driver::run(self.clone())));
-        part("commits", Box::pin(driver::commits(self.clone())));
-        part("a core's clock", Box::pin(rounds::tick(self.clone())));
+        part("what a core goes on with", Box::pin(driver::run(serving.clone())));
+        part("commits", Box::pin(driver::commits(serving.clone())));
+        part("a core's clock", Box::pin(rounds::tick(serving.clone())));
         part("pongs", Box::pin(rounds::pongs(self.clone())));
-        part("checks that are repeated", Box::pin(super::maintenance::run(self.clone())));
+        part("checks that are repeated", Box::pin(super::maintenance::run(serving)));
         Ok(())
     }
 
     /// Brings back what was written down before the process started.
-    async fn restore(&self, replica: StateVersion) {
+    async fn restore(&self, serving: &Serving, replica: StateVersion) {
         let Some(recovered) = self.recovered.take() else { return };
-        let Some(restoration) = self.with(|s| Restoration::new(recovered, replica, &mut s.shared)) else {
-            return;
-        };
+        let restoration = serving.with(|s| Restoration::new(recovered, replica, &mut s.shared));
         let Some(mut restoration) = restoration else {
             crate::warn!(
                 core = self.index;
@@ -295,7 +283,7 @@ impl Core {
             return;
         };
         let (mut pace, now) = (self.pace("restoring groups"), self.clock());
-        while self.with(|s| restoration.step(s, now)) == Some(true) {
+        while serving.with(|s| restoration.step(s, now)) {
             if pace.is_over() {
                 pace.rest().await;
             }
@@ -314,9 +302,15 @@ impl Core {
         self.config.replica_file.clone()
     }
 
-    /// Waits until the replica can be read.
-    pub async fn until_ready(&self) {
+    /// The core as one that serves. `None`: the replica cannot be read yet, or everything is about to end.
+    pub fn serving(&self) -> Option<Rc<Serving>> {
+        self.serving.borrow().upgrade()
+    }
+
+    /// Waits until the replica can be read. `None`: everything is about to end.
+    pub async fn until_ready(&self) -> Option<Rc<Serving>> {
         let _ = self.ready.1.recv().await;
+        self.serving()
     }
 
     /// The core is to end: nobody is let in any more.
@@ -332,17 +326,6 @@ impl Core {
     /// Waits for that.
     pub async fn until_stopping(&self) {
         let _ = self.stopping.1.recv().await;
-    }
-
-    /// Waits until there may be something to do. False: never again.
-    pub async fn until_work(&self) -> bool {
-        self.work.1.recv().await.is_ok()
-    }
-
-    /// Has the worker look for something to do.
-    pub fn wake(&self) {
-        // A full queue means that it knows already.
-        let _ = self.work.0.try_send(());
     }
 
     /// Milliseconds since the core began; its only clock.

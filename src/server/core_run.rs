@@ -55,10 +55,14 @@ pub async fn run(
                 }
             }
             Control::Indexed(catalogue) => {
-                core.tell(Event::Indexed(catalogue));
+                if let Some(serving) = core.serving() {
+                    serving.tell(Event::Indexed(catalogue));
+                }
             }
             Control::Rebegin(answer) => {
-                core.rebegin(answer);
+                if let Some(serving) = core.serving() {
+                    serving.rebegin(answer);
+                }
             }
             Control::Stop => {
                 core.stop();

@@ -9,7 +9,7 @@ use kelvin_io::executor::now;
 
 use super::budget::Budget;
 use super::commit_queue::CommitReceiver;
-use super::messages::Pushes;
+use super::pushes::Pushes;
 use crate::backend::push::Queue;
 use crate::config::Config;
 use crate::core::host::{Commits, Host, Memory, Pressure};

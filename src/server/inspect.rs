@@ -10,6 +10,7 @@ use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::{Map, Value, json};
 
 use super::analyse::{Running, analyse};
+use super::serving::Serving;
 use super::session::Session;
 use super::status::Password;
 use crate::backend::transform;
@@ -25,17 +26,17 @@ const PLAIN_TIMES: u32 = 51;
 const GUESS: Duration = Duration::from_millis(200);
 
 /// Handles one request. It is answered in any case; nothing ends the connection.
-pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
+pub async fn handle(session: &Rc<Session>, serving: &Rc<Serving>, id: &str, request: Request) {
     let (core, group) = (&session.core, session.request.group_id.as_str());
     if let Request::Authenticate(password) = &request {
         let is_right = is_password(session, password);
-        core.with(|s| s.let_inspect(group, is_right));
+        serving.with(|s| s.let_inspect(group, is_right));
         if !is_right {
             sleep(GUESS).await;
         }
         return session.outbox.message(&inspect::authenticated(id, is_right));
     }
-    if !core.config.development && core.with(|s| s.may_inspect(group)) != Some(true) {
+    if !core.config.development && !serving.with(|s| s.may_inspect(group)) {
         return session.outbox.message(&inspect::authenticated(id, false));
     }
     match request {
@@ -44,7 +45,7 @@ pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
             session.outbox.message(&inspect::reply("version", id, json!(core.config.server_version)));
         }
         Request::Metrics => {
-            let costs = core.with(|s| s.costs(group)).unwrap_or_default();
+            let costs = serving.with(|s| s.costs(group));
             let value = json!({
                 "query-materialization-server": costs.readings.to_digest(),
                 "query-update-server": costs.updates.to_digest(),
@@ -52,13 +53,13 @@ pub async fn handle(session: &Rc<Session>, id: &str, request: Request) {
             session.outbox.message(&inspect::reply("metrics", id, value));
         }
         Request::Queries { client_id } => {
-            let rows = queries(session, client_id.as_deref()).await;
+            let rows = queries(session, serving, client_id.as_deref()).await;
             session.outbox.message(&inspect::reply("queries", id, rows));
         }
         Request::Analyze(wanted) => {
-            let (session, id) = (session.clone(), id.to_owned());
+            let (session, serving, id) = (session.clone(), serving.clone(), id.to_owned());
             // It may take long, and the tab goes on meanwhile.
-            spawn(async move { answer_analysis(&session, &id, &wanted).await }).detach();
+            spawn(async move { answer_analysis(&session, &serving, &id, &wanted).await }).detach();
         }
     }
 }
@@ -72,12 +73,12 @@ fn is_password(session: &Session, given: &str) -> bool {
     }
 }
 
-async fn answer_analysis(session: &Rc<Session>, id: &str, wanted: &Analyze) {
+async fn answer_analysis(session: &Session, serving: &Serving, id: &str, wanted: &Analyze) {
     let result = match Running::begin(&session.core) {
         Err(error) => Err(error),
         // While the app is asked, too: whoever asks for many must not have all of them wait here.
         Ok(_running) => match spelled_out(session, wanted).await {
-            Ok(ast) => analyse(session, &ast, wanted).await,
+            Ok(ast) => analyse(session, serving, &ast, wanted).await,
             Err(error) => Err(error),
         },
     };
@@ -113,10 +114,9 @@ async fn ask(session: &Session, queries: &[Named]) -> Result<Vec<(String, String
 
 /// The group's queries. Those that the app knows by name are shown as it spells them out now; if it
 /// cannot be asked they go without.
-async fn queries(session: &Session, client: Option<&str>) -> Value {
-    let (core, group) = (&session.core, session.request.group_id.as_str());
-    let clock = core.clock();
-    let rows = core.with(|s| s.inspect(group, client, clock)).unwrap_or_default();
+async fn queries(session: &Session, serving: &Serving, client: Option<&str>) -> Value {
+    let (group, clock) = (session.request.group_id.as_str(), serving.clock());
+    let rows = serving.with(|s| s.inspect(group, client, clock));
     let mut named: Vec<Named> = rows.iter().filter_map(|row| row.named.clone()).collect();
     named.sort_by(|a, b| a.hash.cmp(&b.hash));
     named.dedup_by(|a, b| a.hash == b.hash);
@@ -151,7 +151,7 @@ fn metrics(row: &Inspected, version: u32) -> Value {
     if version >= PLAIN_TIMES {
         out.extend(milliseconds.map(|time| ("query-hydration-server-ms".to_owned(), json!(time))));
     } else {
-        let mut one = crate::views::spread::Spread::default();
+        let mut one = crate::views::time_digest::TimeDigest::default();
         row.reading.into_iter().for_each(|time| one.record(time));
         out.insert("query-materialization-server".to_owned(), one.to_digest());
     }

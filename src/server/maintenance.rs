@@ -12,8 +12,9 @@ use std::time::Duration;
 use kelvin_io::executor::{sleep, spawn};
 
 use super::core::Core;
-use super::messages::{ask, transform_once};
+use super::serving::Serving;
 use super::session::Session;
+use super::transforms::{ask, transform_once};
 use crate::auth::upkeep::{Intervals, Upkeep, Validated};
 use crate::model::ids::ConnectionId;
 use crate::protocol::error::ProtocolError;
@@ -33,7 +34,8 @@ struct Checked {
 }
 
 /// Runs for as long as the core does.
-pub async fn run(core: Rc<Core>) {
+pub async fn run(serving: Rc<Serving>) {
+    let core: &Core = &serving;
     let auth = &core.config.auth;
     let intervals = Intervals::new(auth.revalidate_interval, auth.retransform_interval);
     let is_off = intervals.revalidate.is_none() && intervals.retransform.is_none();
@@ -64,8 +66,8 @@ pub async fn run(core: Rc<Core>) {
         for group in groups.values() {
             let sessions = group.sessions.take();
             if !group.busy.get() && group.is_due(&sessions, intervals, core.clock()) {
-                let checking = Checking::begin(group.clone());
-                spawn(async move { checking.0.check(&sessions, intervals).await }).detach();
+                let (checking, serving) = (Checking::begin(group.clone()), serving.clone());
+                spawn(async move { checking.0.check(&serving, &sessions, intervals).await }).detach();
             }
             if pace.due() {
                 pace.rest().await;
@@ -108,8 +110,8 @@ impl Checked {
         retransform || !upkeep.revalidations(&open, intervals, now).is_empty()
     }
 
-    async fn check(&self, sessions: &[Rc<Session>], intervals: Intervals) {
-        let Some(core) = sessions.first().map(|s| s.core.clone()) else { return };
+    async fn check(&self, serving: &Serving, sessions: &[Rc<Session>], intervals: Intervals) {
+        let core: &Core = serving;
         let due = self.upkeep.borrow().revalidations(&validated(sessions), intervals, core.clock());
         for session in due.into_iter().filter_map(|id| find(sessions, id)) {
             if let Err(error) = refused(session, ask(session, &[]).await.map(drop)) {
@@ -121,7 +123,7 @@ impl Checked {
             let now = core.clock();
             let chosen = self.upkeep.borrow_mut().retransformation(&validated(sessions), intervals, now);
             let Some(session) = chosen.and_then(|id| find(sessions, id)) else { return };
-            let outcome = refused(session, transform_once(session, true).await);
+            let outcome = refused(session, transform_once(session, serving, true).await);
             let mut upkeep = self.upkeep.borrow_mut();
             match outcome {
                 // The credentials of another connection are tried.

@@ -11,21 +11,21 @@ use super::budget::Budget;
 use super::core::{Control, Parts};
 use super::handover::{Handover, MAX_HANDOVERS};
 use super::overload::most_connections;
-use super::records::Completed;
+use super::record_writer::Completed;
 use super::replication::{self, CoreLink};
 use super::status::Status;
 use super::supervise::{Ending, Supervisor};
 use super::{core_run, record_files};
 use crate::config::{Config, RecordMode};
 use crate::cvr::recovered::Recovered;
-use crate::observe::metrics;
+use crate::observe::registry;
 use crate::server::commit_queue::queue;
 
 /// Orders that may wait for a core: it takes them as they come.
 const MAX_CONTROL: usize = 64;
 
 /// Requests for indexes that may wait for core 0.
-const MAX_WISHES: usize = 64;
+const MAX_INDEX_REQUESTS: usize = 64;
 
 /// The part of the memory that what is recovered may take: until it is restored it is there twice.
 const RECOVERED_PART: usize = 3;
@@ -49,7 +49,7 @@ impl Node {
         status.progress("Postgres");
         let handovers: Vec<_> = (0..count).map(|_| bounded::<Box<Handover>>(MAX_HANDOVERS)).collect();
         let peers: Vec<Sender<Box<Handover>>> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
-        let (index_requests, index_requested) = bounded(MAX_WISHES);
+        let (index_requests, index_requested) = bounded(MAX_INDEX_REQUESTS);
         let mut cores = Vec::with_capacity(count);
         let completed = Completed::default();
         let budget = Arc::new(Budget::new(config.memory_budget));
@@ -69,7 +69,7 @@ impl Node {
             let core =
                 executor::start(&format!("syncer-{index}"), cpu(index + 1, count), move || async move {
                     crate::observe::log::set_worker("syncer", index);
-                    let metrics = metrics::register(index + 1);
+                    let metrics = registry::register(index + 1);
                     let parts = Parts {
                         supervisor,
                         index,
@@ -97,7 +97,7 @@ impl Node {
         let guard = supervisor.guard("the replication manager");
         let manager = executor::start("replication", cpu(0, count), move || async move {
             crate::observe::log::set_worker("replicator", 0);
-            let metrics = metrics::register(0);
+            let metrics = registry::register(0);
             let end =
                 replication::run(config, links, (watched, heard.clone()), metrics, index_requested, stopped)
                     .await;

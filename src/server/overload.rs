@@ -30,8 +30,8 @@ pub fn refusal(core: &Core, request: &ConnectRequest) -> Option<ProtocolError> {
     }
     let pressure = core.budget.pressure();
     let is_here = || {
-        core.with(|s| s.groups.get(request.group_id.as_str()).is_some_and(|group| group.has_views()))
-            .unwrap_or(false)
+        let Some(serving) = core.serving() else { return false };
+        serving.with(|s| s.groups.get(request.group_id.as_str()).is_some_and(|group| group.has_views()))
     };
     match pressure {
         Pressure::Calm => None,

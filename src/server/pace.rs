@@ -88,12 +88,12 @@ impl CorePace {
         self.cpu_began = self.clock.at(self.began);
     }
 
-    /// Records the slice.
+    /// RecordWriter the slice.
     pub fn end(&self) {
         self.end_of(self.what);
     }
 
-    /// Records the slice, now that it is known what it was.
+    /// RecordWriter the slice, now that it is known what it was.
     pub fn end_of(&self, what: &str) {
         let ended = now();
         let ran = ended.saturating_duration_since(self.began);

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::status::{Password, Status};
 use crate::auth::guesses::AGAIN_AFTER;
 use crate::config::Config;
-use crate::observe::{exposition, log, metrics, statz};
+use crate::observe::{exposition, log, registry, statz};
 
 /// Answers a request that is no upgrade.
 ///
@@ -39,7 +39,7 @@ pub async fn answer(request: &Request, from: IpAddr, config: &Config, status: &S
             Err(refusal) => refusal,
         },
         "/metrics" => {
-            let text = exposition::prometheus(&metrics::all(), log::dropped());
+            let text = exposition::prometheus(&registry::all(), log::dropped());
             Response { content_type: exposition::CONTENT_TYPE, ..Response::text(200, text) }
         }
         _ => not_found(&request.method, path),
@@ -109,7 +109,7 @@ async fn statz_page(query: &str, status: &Status) -> Response {
         page.add("replica", rows);
     }
     if request.wants("cores") {
-        page.add("cores", Ok(exposition::summary(&metrics::all())));
+        page.add("cores", Ok(exposition::summary(&registry::all())));
     }
     if request.wants("views") {
         page.add("views", views(status).await);

@@ -28,7 +28,8 @@ use crate::replica::wal::Limits;
 use crate::replica::writer::Commits;
 use crate::server::commit_queue::CommitSender;
 use crate::upstream::copy::Format;
-use crate::upstream::manager::{self, Settings};
+use crate::upstream::manager;
+use crate::upstream::settings::Settings;
 
 /// How a core is reached from core 0.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kelvin_io::executor::sleep;
 
 use super::core::Core;
+use super::serving::Serving;
 use crate::core::effect::Event;
 use crate::groups::syncer::Syncer;
 use crate::protocol::downstream::PONG;
@@ -22,19 +23,23 @@ const PONG_AFTER: f64 = 6_000.0;
 const PONG_CHECK: Duration = Duration::from_secs(3);
 
 /// Tells the core of the time, and brings numbers to whoever asks.
-pub async fn tick(core: Rc<Core>) {
+pub async fn tick(serving: Rc<Serving>) {
     loop {
         sleep(TICK).await;
-        core.answers.borrow_mut().forget(core.clock());
-        let pace = core.pace("what time brings");
-        core.tell(Event::Tick { clock_zero: core.clock_zero() });
+        serving.answers.borrow_mut().forget(serving.clock());
+        let pace = serving.pace("what time brings");
+        serving.tell(Event::Tick { clock_zero: serving.clock_zero() });
         pace.end();
-        if let Some(question) = core.status.views_wanted(core.index) {
+        if let Some(question) = serving.status.views_wanted(serving.index) {
             let explain = |s: &mut Syncer| s.shared.views.explain(MAX_EXPLAINED, &s.shared.catalogue);
-            core.status.set_views(core.index, question, core.with(explain).unwrap_or_default());
+            serving.status.set_views(serving.index, question, serving.with(explain));
         }
-        if core.index == 0 {
-            core.metrics.set_memory(core.budget.in_use(), core.budget.held(), core.budget.bytes());
+        if serving.index == 0 {
+            serving.metrics.set_memory(
+                serving.budget.in_use(),
+                serving.budget.held(),
+                serving.budget.bytes(),
+            );
         }
     }
 }

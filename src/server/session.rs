@@ -22,6 +22,7 @@ use super::inbox::Inbox;
 use super::incoming::{End, discard, read};
 use super::outlet::Outlet;
 use super::overload;
+use super::serving::Serving;
 use super::settling::until_shown;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
@@ -75,8 +76,8 @@ pub struct Session {
 
 impl Session {
     /// Whether the connection is still the one that its group knows.
-    pub fn is_current(&self) -> bool {
-        self.core.with(|s| s.group_of(self.id)).flatten().is_some()
+    pub fn is_current(&self, serving: &Serving) -> bool {
+        serving.with(|s| s.group_of(self.id)).is_some()
     }
 
     /// Tells an error and ends the connection.
@@ -174,7 +175,11 @@ async fn open(core: &Rc<Core>, handover: Handover) -> Option<Opened> {
     let writing = spawn(async move {
         // Without it nothing would leave any more, and the tab would hold for good what it has.
         let _ends = HangUp(written.clone());
-        let drained = || drained.tell(Event::Drained);
+        let drained = || {
+            if let Some(serving) = drained.serving() {
+                serving.tell(Event::Drained);
+            }
+        };
         written.write(drained).await;
     });
     let session = admit(core, (id, address.ip()), request.clone(), token, headers, &outbox).await;
@@ -194,7 +199,11 @@ async fn admit(
     headers: Vec<(String, String)>,
     outbox: &Rc<Outlet>,
 ) -> Option<Rc<Session>> {
-    if let Some(error) = core.record_refusal().or_else(|| overload::refusal(core, &request)) {
+    if let Some(error) = core
+        .serving()
+        .and_then(|serving| serving.record_refusal())
+        .or_else(|| overload::refusal(core, &request))
+    {
         outbox.fail_with(&error, None);
         return None;
     }
@@ -280,7 +289,8 @@ fn forwarded(config: &Config, headers: &[(String, String)]) -> Vec<(String, Stri
 
 fn check_user(core: &Core, request: &ConnectRequest, token: Option<&Token>) -> Result<(), ProtocolError> {
     let user = User { id: request.user_id.clone(), is_proved: token.is_some_and(Token::is_verified) };
-    core.with(|s| s.check_user(&request.group_id, &user)).unwrap_or(Ok(()))
+    let Some(serving) = core.serving() else { return Ok(()) };
+    serving.with(|s| s.check_user(&request.group_id, &user))
 }
 
 /// Closes an older connection of the same client, without an error: that tab must not stop.
@@ -291,8 +301,7 @@ fn replace_previous(core: &Core, id: ConnectionId, request: &ConnectRequest) -> 
     match core.connections.take_over(tab, id) {
         Taken::First => true,
         Taken::From(previous) => {
-            let clock = core.clock();
-            core.with(|s| s.disconnect(previous, clock));
+            disconnect(core, previous);
             core.connections.remove(previous).into_iter().for_each(|outbox| outbox.close());
             true
         }
@@ -337,10 +346,15 @@ impl Drop for Leaving {
         core.connections.remove(session.id);
         core.live.borrow_mut().remove(&session.id);
         forget_tab(core, session.id, &session.request);
-        let clock = core.clock();
-        core.with(|s| s.disconnect(session.id, clock));
+        disconnect(core, session.id);
         self.inbox.close();
     }
+}
+
+fn disconnect(core: &Core, id: ConnectionId) {
+    let Some(serving) = core.serving() else { return };
+    let clock = core.clock();
+    serving.with(|s| s.disconnect(id, clock));
 }
 
 fn forget_tab(core: &Core, id: ConnectionId, request: &ConnectRequest) {
@@ -353,14 +367,14 @@ async fn handle_all(session: Rc<Session>, first: Option<String>, inbox: Rc<Inbox
 }
 
 async fn handle_each(session: &Rc<Session>, first: Option<String>, inbox: &Inbox) {
-    session.core.until_ready().await;
+    let Some(serving) = session.core.until_ready().await else { return };
     if let Some(first) = first
-        && !handle(session, &first).await
+        && !handle(session, &serving, &first).await
     {
         return;
     }
     while let Some(message) = inbox.next().await {
-        if !handle(session, &message).await {
+        if !handle(session, &serving, &message).await {
             return;
         }
         // Many may be there, and most are handled without a wait.
@@ -379,11 +393,11 @@ fn as_message(header: &str) -> String {
     format!("[\"initConnection\",{body}]")
 }
 
-async fn handle(session: &Rc<Session>, message: &str) -> bool {
+async fn handle(session: &Rc<Session>, serving: &Rc<Serving>, message: &str) -> bool {
     // Boxed for the same reason: a connection waits for messages most of the time.
     let handling = Box::pin(async {
         panics::here("a message");
-        super::messages::handle(session, message).await
+        super::messages::handle(session, serving, message).await
     });
     // It would look served: its pings are answered by another task.
     let handled = AssertUnwindSafe(handling).catch_unwind().await;

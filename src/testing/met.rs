@@ -55,11 +55,17 @@ pub enum Limit {
     StreamFrom,
     /// Records that wait for the disk while a view could be read.
     RecordQueue,
+    /// Records that wait for the disk while a file is filled.
+    RecordFilling,
+    /// Bytes that wait for a socket.
+    OutboxBytes,
+    /// Sockets that one slice of work sends to.
+    Sends,
 }
 
 impl Limit {
     /// All there are.
-    pub const ALL: [Limit; 25] = [
+    pub const ALL: [Limit; 28] = [
         Limit::JournalKeys,
         Limit::JournalDeltas,
         Limit::Difference,
@@ -85,6 +91,9 @@ impl Limit {
         Limit::Begins,
         Limit::StreamFrom,
         Limit::RecordQueue,
+        Limit::RecordFilling,
+        Limit::OutboxBytes,
+        Limit::Sends,
     ];
 }
 

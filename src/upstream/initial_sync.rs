@@ -16,14 +16,15 @@ use kelvin_io::postgres::{Connection, Walsender, connect, until_closed};
 
 use super::copy::{self, Columns, Format};
 use super::error::{Doing, Error};
-use super::manager::Settings;
 use super::progress::{Progress, describe};
 use super::published::{self, Published};
+use super::settings::Settings;
 use super::shard::Shard;
 use super::slot::{self, NewSlot};
 use super::types::Malformed;
 use super::{check, replicas};
-use crate::model::catalogue::{Catalogue, Table, TableId};
+use crate::model::catalogue::{Catalogue, Table};
+use crate::model::ids::TableId;
 use crate::model::logging::Level;
 use crate::model::table_map::TableMap;
 use crate::replica::events::Events;

@@ -4,17 +4,15 @@
 //! blocks (SQLite, the disk) is on the replica's threads; everything that the rest of the
 //! server must know goes through [`Events`].
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::{self, Either};
 use kelvin_io::channel::Receiver;
 use kelvin_io::executor;
-use kelvin_io::postgres::Target;
 
-use super::copy::Format;
+use super::settings::Settings;
 use super::shard::Shard;
 use super::source::Postgres;
 use super::start::{self, Ready};
@@ -23,40 +21,6 @@ use crate::replica::engine::{self, Engine, FIRST_PAUSE, LONGEST_PAUSE};
 use crate::replica::events::Events;
 use crate::replica::gauges::Gauges;
 use crate::replica::verdict::{EXIT_CONFIGURATION, End, Failure};
-use crate::replica::wal::Limits;
-
-/// What the manager is told.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The upstream database.
-    pub target: Target,
-    /// `ZERO_APP_ID`.
-    pub app_id: String,
-    /// Shard number.
-    pub shard: u32,
-    /// Publications of the user; empty: one of the whole schema `public` is made.
-    pub publications: Vec<String>,
-    /// Path of the replica.
-    pub replica_file: PathBuf,
-    /// Connections that copy tables in an initial sync.
-    pub copy_workers: usize,
-    /// How their rows come.
-    pub copy_format: Format,
-    /// Sync anew when the replica cannot follow, instead of halting.
-    pub auto_reset: bool,
-    /// How long to retry when Postgres is away at the start.
-    pub connect_timeout: Duration,
-    /// Create slots that fail over (Postgres 17).
-    pub failover: bool,
-    /// Longest silence of the stream; `None`: twice the server's `wal_sender_timeout`.
-    pub inbound_timeout: Option<Duration>,
-    /// Time between two heartbeats in upstream's log; `None`: none are written.
-    pub heartbeat_interval: Option<Duration>,
-    /// Sizes of the replica's log.
-    pub log_limits: Limits,
-    /// Names this process in the upstream database.
-    pub task_id: String,
-}
 
 /// Replicates until `stop` gets a message (or is closed), or nothing more can be done.
 pub async fn run(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()>) -> End {

@@ -20,6 +20,7 @@ pub mod pgoutput;
 mod progress;
 pub mod published;
 mod replicas;
+pub mod settings;
 pub mod shard;
 pub mod slot;
 mod source;

@@ -8,7 +8,8 @@ use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
 use super::types::{TypeFacts, zero_type};
-use crate::model::catalogue::{Catalogue, Column, MAX_TABLES, Table, TableId, quote};
+use crate::model::catalogue::{Catalogue, Column, MAX_TABLES, Table, quote};
+use crate::model::ids::TableId;
 
 /// `int2vector` and `oidvector`: they look like arrays in the system catalogue and print
 /// otherwise.

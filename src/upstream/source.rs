@@ -11,7 +11,7 @@ use kelvin_io::postgres::{Walsender, connect};
 
 use super::decode::{Decoder, Stop};
 use super::error::{Doing, Error};
-use super::manager::Settings;
+use super::settings::Settings;
 use super::shard::Shard;
 use super::start::{Ready, identify_system, slot_problem};
 use super::stream::{self, Statuses, Stream, report};

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 
 use super::error::{Doing, Error};
 use super::initial_sync::{self, Upstream};
-use super::manager::Settings;
 use super::published::{self, Published};
+use super::settings::Settings;
 use super::shard::{self, Shard};
 use super::slot::SlotState;
 use super::watch::{Difference, compare};

@@ -18,7 +18,7 @@ use super::view::{Layout, identity_bytes};
 use crate::model::commit::Row;
 use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
-use crate::views::routing::{Candidate, Candidates};
+use crate::views::candidates::{Candidate, Candidates};
 use crate::zql::plan::{Kind, Node, Plan};
 use crate::zql::sql::Statements;
 

@@ -14,9 +14,6 @@ use crate::model::version::StateVersion;
 use crate::protocol::row_part::RowPart;
 use crate::zql::plan::Plan;
 
-/// Most rows that one view may hold. A browser's local store is far below it.
-pub const MAX_MEMBERS: usize = 4_000_000;
-
 /// Bytes of a row: its number where it is held, its key, its reference count.
 const PER_ROW: usize = 80;
 

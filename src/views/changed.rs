@@ -5,7 +5,8 @@
 
 use hashbrown::HashTable;
 
-use super::rows::{Identity, IdentityId, Rows};
+use super::entries::IdentityId;
+use super::rows::{Identity, Rows};
 use super::view::identity_bytes;
 use crate::model::batch::{Batch, Change, TableBatch};
 use crate::model::commit::Row;
@@ -114,7 +115,7 @@ impl<'c> Changed<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::catalogue::TableId;
+    use crate::model::ids::TableId;
     use crate::model::value::Value;
 
     #[test]

@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::changed::Changed;
+use super::entries::IdentityId;
 use super::journal::Delta;
 use super::registry::Views;
-use super::rows::{IdentityId, RowId, RowMap, Rows};
+use super::rows::{RowId, RowMap, Rows};
 use crate::model::catalogue::{Catalogue, quote};
 use crate::model::key;
 use crate::protocol::row_patch::{Encoder, UnsafeInteger};

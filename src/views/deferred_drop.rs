@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::rows::{IdentityId, RowSet, RowSetIter, Rows};
+use super::entries::IdentityId;
+use super::rows::{RowSet, RowSetIter, Rows};
 use super::sharded::IntoIter;
 use super::state::{Slot, Slots, State};
 use super::subscription_index::{SubscriptionIndex, Target};

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::rows::IdentityId;
+/// A table seen through certain key columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdentityId(pub u16);
 
 /// Rows of one piece. To write the keys of all of them together anew takes some twenty microseconds.
 const PIECE: usize = if cfg!(test) { 64 } else { 4_096 };
@@ -90,7 +92,7 @@ impl Piece {
 
 /// The rows by number, in pieces. Numbers are given and taken by the caller.
 #[derive(Default)]
-pub struct Entries(Vec<Piece>);
+pub(super) struct Entries(Vec<Piece>);
 
 impl Entries {
     /// Bytes that a row takes beside its key.

@@ -12,7 +12,7 @@ impl Views {
     /// The views that have cost the core most, described; at most so many.
     pub fn explain(&self, most: usize, catalogue: &Catalogue) -> Vec<Value> {
         let mut views: Vec<(&View, usize)> = self.iter().collect();
-        let cost = |view: &View| view.account.nanoseconds + view.account.reading_nanoseconds;
+        let cost = |view: &View| view.cost.nanoseconds + view.cost.reading_nanoseconds;
         views.sort_unstable_by_key(|(view, _)| (std::cmp::Reverse(cost(view)), view.generation));
         views.truncate(most);
         views.into_iter().map(|(view, subscribers)| explain(view, subscribers, catalogue)).collect()
@@ -20,9 +20,9 @@ impl Views {
 }
 
 fn explain(view: &View, subscribers: usize, catalogue: &Catalogue) -> Value {
-    let account = &view.account;
+    let cost = &view.cost;
     let fallbacks: serde_json::Map<String, Value> =
-        account.fallbacks.iter().map(|(reason, times)| (reason.name().to_owned(), json!(times))).collect();
+        cost.fallbacks.iter().map(|(reason, times)| (reason.name().to_owned(), json!(times))).collect();
     let nodes = view.plan.nodes.iter().zip(&view.state.nodes);
     json!({
         "view": view.generation,
@@ -35,14 +35,14 @@ fn explain(view: &View, subscribers: usize, catalogue: &Catalogue) -> Value {
         "rows": view.size,
         "bytes": view.bytes(),
         "journal": {"deltas": view.journal.len(), "rows": view.journal.keys()},
-        "batches": account.batches,
-        "rowsLookedAt": account.looked_at,
-        "rowsEntered": account.entered,
-        "rowsLeft": account.left,
-        "rowsEdited": account.edited,
-        "milliseconds": account.nanoseconds as f64 / 1e6,
-        "readings": account.readings,
-        "readingMilliseconds": account.reading_nanoseconds as f64 / 1e6,
+        "batches": cost.batches,
+        "rowsLookedAt": cost.looked_at,
+        "rowsEntered": cost.entered,
+        "rowsLeft": cost.left,
+        "rowsEdited": cost.edited,
+        "milliseconds": cost.nanoseconds as f64 / 1e6,
+        "readings": cost.readings,
+        "readingMilliseconds": cost.reading_nanoseconds as f64 / 1e6,
         "readAnewBecause": fallbacks,
         "nodes": nodes.map(|(node, slots)| explain_node(node, slots, view, catalogue)).collect::<Vec<_>>(),
         "sql": view.plan.text(),

@@ -126,7 +126,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::catalogue::TableId;
+    use crate::model::ids::TableId;
 
     #[test]
     fn a_dropped_delta_raises_the_floor_and_a_quiet_view_keeps_it() {

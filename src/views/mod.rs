@@ -6,15 +6,16 @@
 //! taken out: `routing` finds them for all views together, `advance` looks at them. This module
 //! decides and never performs: it opens no file, sends nothing, reads no clock.
 
-pub mod account;
 pub mod advance;
 pub mod assemble;
+pub mod candidates;
 pub mod changed;
 pub mod contents;
+pub mod cost;
 mod deferred_drop;
 pub mod difference;
 pub mod encoded;
-mod entries;
+pub mod entries;
 pub mod explain;
 pub mod journal;
 mod limited;
@@ -27,10 +28,10 @@ pub mod rows;
 pub mod scan;
 pub mod shapes;
 pub mod sharded;
-pub mod spread;
 pub mod state;
 pub mod subscription_index;
 pub mod task;
+pub mod time_digest;
 pub mod view;
 pub mod window;
 pub mod witnesses;

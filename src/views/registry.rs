@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::account::Account;
 use super::assemble::Assembly;
+use super::cost::Cost;
 use super::deferred_drop::DeferredDrop;
+use super::entries::IdentityId;
 use super::journal::Journal;
 use super::limits::ViewLimits;
-use super::rows::{IdentityId, Rows};
+use super::rows::Rows;
 use super::shapes::Shapes;
 use super::state::State;
 use super::subscription_index::SubscriptionIndex;
 use super::view::{Layout, Status, View, ViewId};
-use crate::model::catalogue::{Catalogue, TableId};
+use crate::model::catalogue::Catalogue;
+use crate::model::ids::TableId;
 use crate::model::version::StateVersion;
 use crate::protocol::row_patch::Encoder;
 use crate::zql::ast::Ast;
@@ -136,7 +138,7 @@ impl Views {
             shapes: Rc::from([]),
             overtaken: 0,
             asked: plan.bytes + key.len(),
-            account: Account::default(),
+            cost: Cost::default(),
         };
         self.next_generation += 1;
         let slot = Some(Slot { key: key.clone(), subscribers: 1, view, source: None });

@@ -11,14 +11,16 @@ use std::rc::Rc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::candidates::{Candidate, Candidates};
 use super::changed::Changed;
 use super::registry::Views;
 use super::shapes::Shape;
-use super::subscription_index::{ShapeId, Target};
-use super::view::{View, ViewId, identity_bytes};
+use super::subscription_index::Target;
+use super::view::{ShapeId, View, ViewId, identity_bytes};
 use crate::model::batch::{Batch, TableBatch};
-use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::catalogue::ColumnIndex;
 use crate::model::commit::Row;
+use crate::model::ids::TableId;
 use crate::model::key::Scalar;
 use crate::model::value::Value;
 use crate::replica::reader::{ReadError, Reader};
@@ -29,25 +31,6 @@ use crate::zql::evaluate::parameters;
 
 /// Changed rows per step.
 const CHANGES_PER_STEP: usize = 64;
-
-/// A row that a node has to look at again.
-#[derive(Debug, Clone)]
-pub enum Candidate {
-    /// One that changed: its place among the changed rows of the node's identity.
-    Changed(u32),
-    /// One whose condition may be another now; as it is after the batch.
-    Touched(Rc<Row>),
-}
-
-/// What one view has to look at.
-#[derive(Debug, Default)]
-pub struct Candidates {
-    /// By node.
-    pub nodes: BTreeMap<usize, Vec<Candidate>>,
-    /// The view has to be read anew.
-    pub evaluate: Option<Reason>,
-    count: usize,
-}
 
 /// What a condition has to look at.
 #[derive(Default)]

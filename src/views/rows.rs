@@ -8,18 +8,15 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 
-use super::entries::Entries;
+use super::entries::{Entries, IdentityId};
 use super::sharded::{PER_SHARD, ShardedMap, shard_of, splits};
-use crate::model::catalogue::{ColumnIndex, TableId};
+use crate::model::catalogue::ColumnIndex;
+use crate::model::ids::TableId;
 use crate::model::key;
 
 /// Number of a row on this core. Valid while somebody holds a reference to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub u32);
-
-/// A table seen through certain key columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdentityId(pub u16);
 
 /// What an [`IdentityId`] stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use rusqlite::Row;
 
-use super::assemble::MAX_MEMBERS;
 use super::encoded::MAX_ENCODED_SIZE;
-use super::rows::IdentityId;
+use super::entries::IdentityId;
 use super::window::TAIL;
 use crate::model::key::Scalar;
 use crate::model::version::StateVersion;
@@ -20,6 +19,9 @@ use crate::replica::reader::{ReadError, Reader};
 use crate::zql::evaluate::{Collect, ScopeKey, evaluate};
 use crate::zql::order::Position;
 use crate::zql::plan::{Kind, Node, Plan};
+
+/// Most rows that one view may hold. A browser's local store is far below it.
+pub const MAX_MEMBERS: usize = 4_000_000;
 
 /// Most rows or keys of one chunk: the core takes one in a fraction of a slice.
 const CHUNK_ROWS: usize = 200;

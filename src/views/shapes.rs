@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::subscription_index::{Listening, ShapeId, SubscriptionIndex, Target};
-use super::view::ViewId;
+use super::subscription_index::{Listening, SubscriptionIndex, Target};
+use super::view::{ShapeId, ViewId};
 use crate::zql::plan::{Exists, Plan};
 
 /// One condition, as all views that have it share it.

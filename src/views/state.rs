@@ -1,6 +1,7 @@
 //! What a view holds: which rows, at which node, under which key of their parents.
 
-use super::rows::{IdentityId, RowId, RowMap, RowSet, Rows};
+use super::entries::IdentityId;
+use super::rows::{RowId, RowMap, RowSet, Rows};
 use super::sharded::ShardedMap;
 use super::window::Window;
 

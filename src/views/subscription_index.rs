@@ -13,17 +13,14 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::sharded::ShardedMap;
-use super::view::ViewId;
-use crate::model::catalogue::{ColumnIndex, TableId};
+use super::view::{ShapeId, ViewId};
+use crate::model::catalogue::ColumnIndex;
+use crate::model::ids::TableId;
 use crate::model::key;
 use crate::model::value::Value;
 use crate::zql::order::{Cursor, Order};
 use crate::zql::predicate::{Bound, Predicate, Wanted};
 use crate::zql::test;
-
-/// Number of a condition that views of this core share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ShapeId(pub u32);
 
 /// Who is interested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

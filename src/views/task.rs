@@ -18,7 +18,7 @@ use crate::model::reason::Reason;
 use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::panics;
-use crate::views::routing::Candidates;
+use crate::views::candidates::Candidates;
 use crate::zql::plan::Plan;
 
 /// What is to be done for a view.
@@ -116,9 +116,9 @@ impl Done {
         let Some(view) = views.get_mut(self.view).filter(|v| v.generation == self.generation) else {
             return Outcome::Same;
         };
-        view.account.looked_at += self.looked_at as u64;
-        view.account.nanoseconds += self.nanoseconds;
-        view.account.updates.record(self.nanoseconds);
+        view.cost.looked_at += self.looked_at as u64;
+        view.cost.nanoseconds += self.nanoseconds;
+        view.cost.updates.record(self.nanoseconds);
         match self.error {
             // What it holds and what is told of it agree; only is it not the query's answer.
             Some(ReadError::Interrupted) => {

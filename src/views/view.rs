@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::account::Account;
+use super::cost::Cost;
+use super::entries::IdentityId;
 use super::journal::Journal;
-use super::rows::{IdentityId, RowId, Rows};
+use super::rows::{RowId, Rows};
 use super::state::{Slots, State};
-use super::subscription_index::ShapeId;
 use crate::model::catalogue::ColumnIndex;
 use crate::model::commit::Row;
 use crate::model::ids::RecordId;
@@ -40,6 +40,10 @@ impl Layout {
         self.flat
     }
 }
+
+/// Number of a condition that views of this core share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShapeId(pub u32);
 
 /// Number of a view on this core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,7 +103,7 @@ pub struct View {
     /// Bytes of what it asks: its plan, its key, what it was planned from.
     pub asked: usize,
     /// What it costs.
-    pub account: Account,
+    pub cost: Cost,
 }
 
 impl View {

@@ -3,8 +3,6 @@
 //! Clients' ASTs are read strictly (an unknown key is an error), those of the app's
 //! endpoint tolerantly. Names are server names and are resolved only by the planner.
 
-pub use super::parser::{ParseError, Strictness, parse};
-
 /// One query node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Ast {

@@ -15,7 +15,7 @@ mod filter;
 pub mod limits;
 pub mod list;
 pub mod order;
-mod parser;
+pub mod parser;
 pub mod plan;
 mod planner;
 pub mod predicate;

@@ -12,7 +12,8 @@ use super::limits::TooMuch;
 use super::order::{Cursor, Order};
 use super::predicate::Predicate;
 use super::sql::{Refill, Statements};
-use crate::model::catalogue::{ColumnIndex, Table, TableId};
+use crate::model::catalogue::{ColumnIndex, Table};
+use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::replica::live_indexes::IndexRequest;
 

@@ -9,11 +9,12 @@ use crate::model::replica::Replica;
 use crate::model::schema::Schema;
 use kelvin::protocol::parse;
 use kelvin::replica::reader::Reader;
-use kelvin::zql::ast::{self, Ast, Condition, Direction, Literal, ParseError, Strictness};
+use kelvin::zql::ast::{Ast, Condition, Direction, Literal};
 use kelvin::zql::builder::Statement;
 use kelvin::zql::canonical;
 use kelvin::zql::evaluate::evaluate;
 use kelvin::zql::limits::Limits;
+use kelvin::zql::parser::{self, ParseError, Strictness};
 use kelvin::zql::plan::{Plan, PlanError, plan};
 use kelvin::zql::sql::Statements;
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ fn planned(schema: &Schema, ast: &Ast, limits: &Limits) -> Result<Plan, PlanErro
 }
 
 fn parsed(query: &Value, limits: &Limits) -> Result<Ast, ParseError> {
-    ast::parse(&query.to_string(), Strictness::Tolerant, limits)
+    parser::parse(&query.to_string(), Strictness::Tolerant, limits)
 }
 
 fn repeated(count: usize) -> Ast {
@@ -185,7 +186,7 @@ fn nesting_of_a_hundred_thousand_levels_is_refused() {
     for query in &queries {
         let unlimited = Limits { text: usize::MAX, ..Limits::DEFAULT };
         for strictness in [Strictness::Strict, Strictness::Tolerant] {
-            let error = ast::parse(query, strictness, &unlimited).expect_err("it is too deep");
+            let error = parser::parse(query, strictness, &unlimited).expect_err("it is too deep");
             assert!(matches!(error, ParseError::TooMuch(_)), "{error}");
         }
         // As it comes in.

@@ -130,7 +130,8 @@ fn tabs_hold_what_plain_sql_says_after_every_step() {
 }
 
 /// Limits of the record log: only a core that records meets them.
-const OF_RECORDS: [Limit; 4] = [Limit::RecordRows, Limit::RecordPart, Limit::RecordFrame, Limit::RecordQueue];
+const OF_RECORDS: [Limit; 5] =
+    [Limit::RecordRows, Limit::RecordPart, Limit::RecordFrame, Limit::RecordQueue, Limit::RecordFilling];
 
 /// What happens at a limit that no run meets is tried by nobody. `seeds`: fewer may not meet all.
 fn meets(met: u64, seeds: u64, wanted: impl Fn(&Limit) -> bool) {

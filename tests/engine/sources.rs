@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use kelvin::model::catalogue::{Catalogue, Column, Table, TableId, ZeroType};
+use kelvin::model::catalogue::{Catalogue, Column, Table, ZeroType};
 use kelvin::model::commit::Commit;
+use kelvin::model::ids::TableId;
 use kelvin::model::logging::Level;
 use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;

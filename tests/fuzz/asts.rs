@@ -1,10 +1,9 @@
 //! Queries as JSON.
 
-use kelvin::zql::ast::{
-    Ast, Condition, Correlated, Direction, Literal, Operand, Operator, Strictness, System, parse,
-};
+use kelvin::zql::ast::{Ast, Condition, Correlated, Direction, Literal, Operand, Operator, System};
 use kelvin::zql::canonical;
 use kelvin::zql::limits::Limits;
+use kelvin::zql::parser::{Strictness, parse};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

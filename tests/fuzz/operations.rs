@@ -1,6 +1,6 @@
 //! Blocks of operations, as another node or an older log gives them.
 
-use kelvin::model::catalogue::TableId;
+use kelvin::model::ids::TableId;
 use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;
 use kelvin::replica::op_codec::{FORMATS, Unreadable, read, write};

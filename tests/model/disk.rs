@@ -7,7 +7,7 @@ use kelvin::cvr::frame::Frames;
 use kelvin::cvr::record::Record;
 use kelvin::cvr::recovered::Recovered;
 use kelvin::cvr::replay::Replay;
-use kelvin::groups::recorder::Output;
+use kelvin::groups::record_log::Output;
 
 use super::choices::Choices;
 

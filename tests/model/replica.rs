@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kelvin::model::catalogue::{Catalogue, TableId};
+use kelvin::model::catalogue::Catalogue;
 use kelvin::model::commit::{Commit, Row as StoredRow};
+use kelvin::model::ids::TableId;
 use kelvin::model::version::StateVersion;
 use kelvin::replica::apply::Applier;
 use kelvin::replica::live_indexes::{self, IndexRequest};

@@ -1,6 +1,6 @@
 //! A core that records, ends at any moment, and comes back.
 
-use kelvin::groups::recorder::LogName;
+use kelvin::groups::record_log::LogName;
 use kelvin::groups::restore::Restoration;
 use kelvin::testing::faults::{self, Fault};
 

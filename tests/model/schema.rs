@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kelvin::model::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, TableId, ZeroType};
+use kelvin::model::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, ZeroType};
+use kelvin::model::ids::TableId;
 use kelvin::protocol::client_schema::{ClientColumn, ClientSchema, ClientTable};
 use kelvin::zql::plan::Keys;
 

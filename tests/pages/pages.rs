@@ -177,13 +177,13 @@ const SAID: &[(&str, &str, &str, &str)] = &[
     (
         "docs/decisions/008-overload.md",
         "16 MiB of a group; 64 MiB of a core",
-        "src/server/messages.rs",
+        "src/server/pushes.rs",
         "MAX_PUSHED: usize = 64 << 20",
     ),
     (
         "docs/decisions/008-overload.md",
         "4,000,000 rows",
-        "src/views/assemble.rs",
+        "src/views/scan.rs",
         "MAX_MEMBERS: usize = 4_000_000",
     ),
     (

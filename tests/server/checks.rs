@@ -5,7 +5,7 @@ use crate::support::on_executor;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::replicator::{Replicator, Scratch, settings};
 use kelvin::replica::verdict::End;
-use kelvin::upstream::manager::Settings;
+use kelvin::upstream::settings::Settings;
 use kelvin_io::postgres::TlsMode;
 
 /// Starts with changed settings; it must fail with a message that holds all these texts.

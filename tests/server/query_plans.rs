@@ -5,9 +5,9 @@ use crate::support::postgres::Cluster;
 use crate::support::replicator::{Replicator, Scratch};
 use kelvin::model::catalogue::{Catalogue, ColumnIndex, Table};
 use kelvin::replica::reader::Reader;
-use kelvin::zql::ast::{self, Strictness};
 use kelvin::zql::explain::explain;
 use kelvin::zql::limits::Limits;
+use kelvin::zql::parser::{self, Strictness};
 use kelvin::zql::plan::{Keys, Plan, plan};
 use kelvin::zql::sql::Statements;
 use serde_json::{Value, json};
@@ -123,7 +123,7 @@ fn drivers(plan: &Plan) -> usize {
 }
 
 fn planned(query: &Value, catalogue: &Catalogue) -> Plan {
-    let ast = ast::parse(&query.to_string(), Strictness::Strict, &Limits::DEFAULT).expect("a query");
+    let ast = parser::parse(&query.to_string(), Strictness::Strict, &Limits::DEFAULT).expect("a query");
     plan(&ast, catalogue, &BestKeys, &Limits::DEFAULT).expect("a plan")
 }
 

@@ -62,7 +62,7 @@ fn a_crash_of_postgres_loses_and_repeats_nothing() {
             executor::sleep(Duration::from_millis(300)).await;
             cluster.launch();
             database = Database::open(database.target.clone()).await;
-            // The model of the recorder fails on a gap, a repetition or a wrong old row.
+            // The model of the record_log fails on a gap, a repetition or a wrong old row.
             replicator.check(&database).await;
         }
         assert_eq!(replicator.gauges().surprises(), 0);

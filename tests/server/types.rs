@@ -11,7 +11,7 @@ use crate::support::values::{CASES, PRELUDE, literal};
 use crate::support::{tables, values};
 use kelvin::model::value::Value;
 use kelvin::upstream::copy::Format;
-use kelvin::upstream::manager::Settings;
+use kelvin::upstream::settings::Settings;
 
 /// One column per type.
 fn create(types: &[&str]) -> String {

@@ -21,7 +21,8 @@ use kelvin::replica::verdict::End;
 use kelvin::replica::wal::Limits;
 use kelvin::replica::writer::Commits;
 use kelvin::upstream::copy::Format;
-use kelvin::upstream::manager::{self, Settings};
+use kelvin::upstream::manager;
+use kelvin::upstream::settings::Settings;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{self, Task};
 use kelvin_io::postgres::Target;
@@ -117,9 +118,9 @@ pub struct Record {
     pub forget: bool,
 }
 
-struct Recorder(Rc<RefCell<Record>>);
+struct RecordLog(Rc<RefCell<Record>>);
 
-impl Events for Recorder {
+impl Events for RecordLog {
     fn progress(&self, text: &str) {
         self.0.borrow_mut().progress.push(text.to_owned());
     }
@@ -290,7 +291,7 @@ impl Replicator {
         let record = Record { replica: replica.clone(), forget, ..Record::default() };
         let record = Rc::new(RefCell::new(record));
         let (stop, stopped) = bounded(1);
-        let events = Rc::new(Recorder(record.clone()));
+        let events = Rc::new(RecordLog(record.clone()));
         let task = executor::spawn(manager::run(settings, events, stopped));
         Replicator { record, replica, stop, task: Some(task), end: None }
     }

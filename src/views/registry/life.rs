@@ -87,7 +87,7 @@ impl Views {
             view.status = Status::Stale(since);
             self.newly_stale.push((id, since));
             let Some(view) = self.get_mut(id) else { return };
-            *view.account.fallbacks.entry(reason).or_default() += 1;
+            *view.cost.fallbacks.entry(reason).or_default() += 1;
         }
     }
 
@@ -181,10 +181,10 @@ impl Views {
         let view = self.get_mut(id).filter(|view| view.generation == generation);
         match view {
             Some(view) => {
-                view.account.batches += 1;
-                view.account.entered += delta.entered.len() as u64;
-                view.account.left += delta.left.len() as u64;
-                view.account.edited += delta.edited.len() as u64;
+                view.cost.batches += 1;
+                view.cost.entered += delta.entered.len() as u64;
+                view.cost.left += delta.left.len() as u64;
+                view.cost.edited += delta.edited.len() as u64;
                 if changed {
                     view.at = delta.end;
                     view.journal.push(delta, &mut rows.borrow_mut());

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::spread::Spread;
+use super::time_digest::TimeDigest;
 use crate::model::reason::Reason;
 
 /// Sums over the life of a view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct Cost {
     /// Batches that touched it.
     pub batches: u64,
     /// Rows that were looked at.
@@ -21,7 +21,7 @@ pub struct Account {
     /// Time of the core, in nanoseconds. Given to it: nothing here reads a clock.
     pub nanoseconds: u64,
     /// The same, batch by batch.
-    pub updates: Spread,
+    pub updates: TimeDigest,
     /// How often it was read from the beginning, the first time included.
     pub readings: u64,
     /// How long that took, in nanoseconds, on threads beside the core and on it.

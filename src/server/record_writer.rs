@@ -18,17 +18,17 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::executor::{blocking, spawn};
 
 use self::recovery::{fail, recover};
-use super::core::Core;
 use super::record_files;
+use super::serving::Serving;
 use crate::config::RecordMode;
 use crate::core::effect::Event;
-use crate::groups::recorder::{LogName, Output};
+use crate::groups::record_log::{LogName, Output};
 
 /// Cores whose present file is complete, over the process.
 pub type Completed = Arc<AtomicUsize>;
 
 /// The record log of one core.
-pub struct Records {
+pub struct RecordWriter {
     mode: RecordMode,
     directory: PathBuf,
     cores: usize,
@@ -47,10 +47,10 @@ pub struct Records {
     signal: (Sender<()>, Receiver<()>),
 }
 
-impl Records {
+impl RecordWriter {
     /// Of a core; nothing is written before [`start`].
-    pub fn new(mode: RecordMode, directory: PathBuf, cores: usize, completed: Completed) -> Records {
-        Records {
+    pub fn new(mode: RecordMode, directory: PathBuf, cores: usize, completed: Completed) -> RecordWriter {
+        RecordWriter {
             mode,
             directory,
             cores,
@@ -143,16 +143,16 @@ impl Records {
 }
 
 /// Begins to record. The groups that were restored must be there.
-pub fn start(core: &Rc<Core>, name: LogName) {
-    if core.records.mode == RecordMode::Off {
+pub fn start(serving: &Rc<Serving>, name: LogName) {
+    if serving.records.mode == RecordMode::Off {
         return;
     }
-    core.supervisor.spawn("writing records", write(core.clone(), name));
-    core.tell(Event::StartRecords(name));
+    serving.supervisor.spawn("writing records", write(serving.clone(), name));
+    serving.tell(Event::StartRecords(name));
 }
 
-async fn write(core: Rc<Core>, name: LogName) {
-    let records = &core.records;
+async fn write(serving: Rc<Serving>, name: LogName) {
+    let records = &serving.records;
     while records.signal.1.recv().await.is_ok() {
         loop {
             let written = if records.begun.get().is_some() {
@@ -163,28 +163,28 @@ async fn write(core: Rc<Core>, name: LogName) {
                 write_whole(records, name).await.map(Some)
             };
             match written {
-                Ok(Some(bytes)) => core.recorded(bytes),
+                Ok(Some(bytes)) => serving.recorded(bytes),
                 // Somebody else has seen it.
                 Ok(None) => {}
-                Err(error) => stop_serving(&core, &error),
+                Err(error) => stop_serving(&serving, &error),
             }
         }
     }
 }
 
-fn stop_serving(core: &Rc<Core>, error: &io::Error) {
-    fail(core, error);
-    let guard = core.supervisor.guard("waiting for a disk that takes records");
-    let core = core.clone();
+fn stop_serving(serving: &Rc<Serving>, error: &io::Error) {
+    fail(serving, error);
+    let guard = serving.supervisor.guard("waiting for a disk that takes records");
+    let serving = serving.clone();
     spawn(async move {
-        recover(core).await;
+        recover(serving).await;
         guard.done();
     })
     .detach();
 }
 
 /// Waits for what was begun; the bytes of it, or `None` if somebody else has seen that it is done.
-async fn finish(records: &Records) -> io::Result<Option<usize>> {
+async fn finish(records: &RecordWriter) -> io::Result<Option<usize>> {
     while records.begun.get().is_some() {
         if let Some(error) = records.broken.take() {
             return Err(error);
@@ -198,7 +198,7 @@ async fn finish(records: &Records) -> io::Result<Option<usize>> {
 }
 
 /// Writes all that waits.
-async fn write_whole(records: &Records, name: LogName) -> io::Result<usize> {
+async fn write_whole(records: &RecordWriter, name: LogName) -> io::Result<usize> {
     let outputs = records.waiting.take();
     let bytes = outputs.iter().map(Output::len).sum();
     let mut file = records.file.take();
@@ -208,7 +208,7 @@ async fn write_whole(records: &Records, name: LogName) -> io::Result<usize> {
 }
 
 async fn write_some(
-    records: &Records,
+    records: &RecordWriter,
     name: LogName,
     file: &mut Option<AppendFile>,
     outputs: Vec<Output>,
@@ -240,7 +240,7 @@ async fn write_some(
     Ok(())
 }
 
-async fn append(records: &Records, file: &mut Option<AppendFile>, bytes: Vec<u8>) -> io::Result<()> {
+async fn append(records: &RecordWriter, file: &mut Option<AppendFile>, bytes: Vec<u8>) -> io::Result<()> {
     let Some(file) = file.as_mut().filter(|_| !bytes.is_empty()) else { return Ok(()) };
     file.append(bytes).await?;
     if records.mode == RecordMode::Synced {
@@ -251,7 +251,7 @@ async fn append(records: &Records, file: &mut Option<AppendFile>, bytes: Vec<u8>
 
 /// Removes the files that the present one replaces. Those of earlier processes go when every core
 /// has written what it took over.
-async fn remove_older(records: &Records, name: LogName) {
+async fn remove_older(records: &RecordWriter, name: LogName) {
     let sequence = records.sequence.get();
     let is_first = !records.was_complete.replace(true);
     let done = match is_first {
@@ -288,7 +288,7 @@ mod tests {
         let path = directory.join(format!("kelvin-collects-{}", std::process::id()));
         let file = path.clone();
         let executor = start("test", None, move || async move {
-            let records = Records::new(RecordMode::Written, directory, 1, Completed::default());
+            let records = RecordWriter::new(RecordMode::Written, directory, 1, Completed::default());
             let mut made = AppendFile::create(&file).await.unwrap();
             made.append(b"room".to_vec()).await.unwrap();
             records.file.replace(Some(made));
@@ -321,7 +321,7 @@ mod tests {
             let mut counts = Vec::new();
             for (core, sequence) in [(0, 2), (0, 2), (1, 1)] {
                 let name = LogName { replica: StateVersion(1), epoch: 2, core };
-                let records = Records::new(RecordMode::Written, path.clone(), 2, completed.clone());
+                let records = RecordWriter::new(RecordMode::Written, path.clone(), 2, completed.clone());
                 records.sequence.set(sequence);
                 // The second file of a core is not a second core.
                 records.was_complete.set(counts.len() == 1);

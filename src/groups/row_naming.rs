@@ -2,31 +2,32 @@
 
 use crate::cvr::record::{NamedIdentity, RecordedDelta, RecordedRow};
 use crate::model::catalogue::Catalogue;
+use crate::views::entries::IdentityId;
 use crate::views::journal::Delta;
-use crate::views::rows::{IdentityId, RowId, Rows};
+use crate::views::rows::{RowId, Rows};
 use crate::views::view::View;
 
 /// Names the rows of one view, or of several.
-pub(super) struct Namer<'n> {
+pub(super) struct RowNaming<'n> {
     rows: &'n Rows,
     identities: Vec<IdentityId>,
 }
 
-impl<'n> Namer<'n> {
+impl<'n> RowNaming<'n> {
     /// The rows of a view.
-    pub fn of_view(view: &View, rows: &'n Rows) -> Namer<'n> {
+    pub fn of_view(view: &View, rows: &'n Rows) -> RowNaming<'n> {
         let mut identities = view.layout.identities.clone();
         identities.sort_unstable();
         identities.dedup();
-        Namer { rows, identities }
+        RowNaming { rows, identities }
     }
 
     /// These rows.
-    pub fn of_rows(list: &[RowId], rows: &'n Rows) -> Namer<'n> {
+    pub fn of_rows(list: &[RowId], rows: &'n Rows) -> RowNaming<'n> {
         let mut identities: Vec<IdentityId> = list.iter().map(|id| rows.identity_of(*id)).collect();
         identities.sort_unstable();
         identities.dedup();
-        Namer { rows, identities }
+        RowNaming { rows, identities }
     }
 
     /// A row.

@@ -12,7 +12,7 @@ use crate::views::journal::Journal;
 use crate::views::rows::{RowId, Rows};
 
 /// A view of before. Holds a reference to each of its rows.
-pub struct Old {
+pub struct RecoveredView {
     /// What it asked.
     pub key: Box<[u8]>,
     /// Rows that it sent.
@@ -27,15 +27,15 @@ pub struct Old {
 
 /// All of them.
 #[derive(Default)]
-pub struct OldViews {
-    by_id: HashMap<RecordId, Old>,
+pub struct RecoveredViews {
+    by_id: HashMap<RecordId, RecoveredView>,
     by_key: HashMap<Box<[u8]>, RecordId>,
     taken: HashSet<RecordId>,
 }
 
-impl OldViews {
+impl RecoveredViews {
     /// Adds one.
-    pub fn add(&mut self, id: RecordId, old: Old) {
+    pub fn add(&mut self, id: RecordId, old: RecoveredView) {
         // Of two that asked for the same on two cores, views of now go on with one.
         self.by_key.entry(old.key.clone()).or_insert(id);
         self.by_id.insert(id, old);
@@ -49,7 +49,7 @@ impl OldViews {
     }
 
     /// One of them.
-    pub fn get(&self, id: RecordId) -> Option<&Old> {
+    pub fn get(&self, id: RecordId) -> Option<&RecoveredView> {
         self.by_id.get(&id)
     }
 
@@ -67,7 +67,7 @@ impl OldViews {
     }
 
     /// The one that asked for this, for a view of now to go on with: only one does.
-    pub fn take(&mut self, key: &[u8]) -> Option<(RecordId, &Old)> {
+    pub fn take(&mut self, key: &[u8]) -> Option<(RecordId, &RecoveredView)> {
         let id = self.by_key.remove(key)?;
         self.taken.insert(id);
         Some((id, self.by_id.get(&id)?))

@@ -1,21 +1,65 @@
-//! Calls of the server into what a core decides, and what follows each of them.
+//! A core that can read the replica: what it decides, and how the server runs that.
 
-use kelvin_io::channel::Sender;
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::{Rc, Weak};
 
-use super::Core;
+use kelvin_io::channel::{Receiver, Sender, bounded};
+
+use super::core::Core;
+use super::driver;
 use crate::core::effect::{Event, ReadingId};
-use crate::core::host::Host;
 use crate::core::recording::{RecordQueue, refusal};
 use crate::core::view_syncer::ViewSyncer;
 use crate::groups::syncer::Syncer;
 use crate::protocol::error::ProtocolError;
 use crate::replica::reader::{ReadError, Reader};
-use crate::server::driver;
 
-impl Core {
-    /// Calls into the groups. `None` before the replica can be read. The call must not wait,
-    /// and must not come back here.
-    pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> Option<T> {
+/// A core from the moment on that the replica can be read.
+pub struct Serving {
+    this: Weak<Serving>,
+    core: Rc<Core>,
+    view_syncer: RefCell<ViewSyncer>,
+    /// Who waits to hear whether the read transactions were begun anew.
+    rebegins: RefCell<Option<Sender<bool>>>,
+    /// Somebody lets the core go on.
+    driven: Cell<bool>,
+    work: (Sender<()>, Receiver<()>),
+}
+
+impl Deref for Serving {
+    type Target = Rc<Core>;
+
+    fn deref(&self) -> &Rc<Core> {
+        &self.core
+    }
+}
+
+impl Serving {
+    /// A core that serves from now on.
+    pub fn new(core: Rc<Core>, view_syncer: ViewSyncer) -> Rc<Serving> {
+        Rc::new_cyclic(|this| Serving {
+            this: this.clone(),
+            core,
+            view_syncer: RefCell::new(view_syncer),
+            rebegins: RefCell::new(None),
+            driven: Cell::new(false),
+            work: bounded(1),
+        })
+    }
+
+    /// Waits until there may be something to do. False: never again.
+    pub async fn until_work(&self) -> bool {
+        self.work.1.recv().await.is_ok()
+    }
+
+    fn wake(&self) {
+        // A full queue means that it knows already.
+        let _ = self.work.0.try_send(());
+    }
+
+    /// Calls into the groups. The call must not wait, and must not come back here.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Syncer) -> T) -> T {
         self.call(|core| core.with(f))
     }
 
@@ -40,7 +84,7 @@ impl Core {
         self.call(ViewSyncer::begin_slice);
         let mut what = "";
         let is_ready = loop {
-            what = self.call(ViewSyncer::step).flatten().unwrap_or(what);
+            what = self.call(ViewSyncer::step).unwrap_or(what);
             let is_ready = self.is_ready();
             if !is_ready || self.is_over() {
                 break is_ready;
@@ -52,17 +96,17 @@ impl Core {
     }
 
     fn is_ready(&self) -> bool {
-        self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_ready)
+        self.view_syncer.borrow().is_ready()
     }
 
     fn is_over(&self) -> bool {
-        self.view_syncer.borrow().as_ref().is_none_or(ViewSyncer::is_over)
+        self.view_syncer.borrow().is_over()
     }
 
-    fn call<T>(&self, f: impl FnOnce(&mut ViewSyncer) -> T) -> Option<T> {
+    fn call<T>(&self, f: impl FnOnce(&mut ViewSyncer) -> T) -> T {
         let whole = Whole::begin(self);
-        let out = self.view_syncer.borrow_mut().as_mut().map(f);
-        let is_broken = self.view_syncer.borrow().as_ref().is_some_and(ViewSyncer::is_broken);
+        let out = f(&mut self.view_syncer.borrow_mut());
+        let is_broken = self.view_syncer.borrow().is_broken();
         drop(whole);
         if is_broken {
             self.lose();
@@ -85,15 +129,13 @@ impl Core {
 
     /// Why no groups are served at present, if they are not.
     pub fn record_refusal(&self) -> Option<ProtocolError> {
-        let core = self.view_syncer.borrow();
-        let has_failed = core.as_ref().is_some_and(|core| core.record_queue() == RecordQueue::Failed);
-        has_failed.then(refusal)
+        (self.view_syncer.borrow().record_queue() == RecordQueue::Failed).then(refusal)
     }
 
     fn perform(&self) {
-        let effects = self.view_syncer.borrow_mut().as_mut().map(ViewSyncer::take_effects);
-        let Some(core) = self.this.upgrade() else { return };
-        effects.into_iter().flatten().for_each(|effect| driver::perform(&core, effect));
+        let effects = self.view_syncer.borrow_mut().take_effects();
+        let Some(serving) = self.this.upgrade() else { return };
+        effects.into_iter().for_each(|effect| driver::perform(&serving, effect));
     }
 
     /// What a reading reported has been taken.
@@ -106,17 +148,12 @@ impl Core {
 
     /// A reader that is not in use.
     pub fn take_reader(&self) -> Result<Reader, ReadError> {
-        match self.view_syncer.borrow_mut().as_mut() {
-            Some(core) => core.take_reader(),
-            None => self.host.open_reader(),
-        }
+        self.view_syncer.borrow_mut().take_reader()
     }
 
     /// Takes it back.
     pub fn give_reader_back(&self, reader: Reader) {
-        if let Some(core) = self.view_syncer.borrow_mut().as_mut() {
-            core.give_reader_back(reader);
-        }
+        self.view_syncer.borrow_mut().give_reader_back(reader);
     }
 
     /// Begins the read transactions anew, and answers whether that was possible.
@@ -134,12 +171,8 @@ impl Core {
 
     /// Nobody may be told anything of what the groups are now: the process ends.
     fn lose(&self) {
-        if let Ok(mut core) = self.view_syncer.try_borrow_mut()
-            && let Some(mut core) = core.take()
-        {
+        if let Ok(mut core) = self.view_syncer.try_borrow_mut() {
             core.abandon();
-            // To take it apart might panic again.
-            std::mem::forget(core);
         }
         self.supervisor.lost(&format!("the groups of core {}", self.index));
     }
@@ -148,21 +181,21 @@ impl Core {
 /// Notices a panic in a call into the groups. What such a call changes many share, and it may be left half done:
 /// nobody is told anything of it, and the process ends.
 struct Whole<'c> {
-    core: &'c Core,
+    serving: &'c Serving,
     /// Something else has panicked, and is being put in order by this call.
     within: bool,
 }
 
 impl Whole<'_> {
-    fn begin(core: &Core) -> Whole<'_> {
-        Whole { core, within: std::thread::panicking() }
+    fn begin(serving: &Serving) -> Whole<'_> {
+        Whole { serving, within: std::thread::panicking() }
     }
 }
 
 impl Drop for Whole<'_> {
     fn drop(&mut self) {
         if !self.within && std::thread::panicking() {
-            self.core.lose();
+            self.serving.lose();
         }
     }
 }

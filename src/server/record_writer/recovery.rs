@@ -8,38 +8,38 @@ use kelvin_io::append_file::AppendFile;
 use kelvin_io::executor::{blocking, sleep};
 
 use crate::core::effect::Event;
-use crate::server::core::Core;
+use crate::server::serving::Serving;
 
 /// Time between attempts to begin a file on a disk that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Stops serving: what was sent and waits is dropped, and clients are told to come back.
-pub(super) fn fail(core: &Core, error: &io::Error) {
+pub(super) fn fail(serving: &Serving, error: &io::Error) {
     crate::error!(
-        core = core.index;
+        core = serving.index;
         "the records of client views cannot be written to {}: {error}. Clients are sent away until they can: \
          make room on the disk, or turn the records off with ZERO_CVR_LOG=off",
-        core.records.directory.display()
+        serving.records.directory.display()
     );
-    core.status.set_refuses(core.index, true);
-    core.records.give_up();
-    core.tell(Event::RecordFailed);
+    serving.status.set_refuses(serving.index, true);
+    serving.records.give_up();
+    serving.tell(Event::RecordFailed);
 }
 
 /// Tries to begin a new file until the disk takes it.
-pub(super) async fn recover(core: Rc<Core>) {
+pub(super) async fn recover(serving: Rc<Serving>) {
     loop {
         sleep(RETRY).await;
-        let probe = core.records.directory.join(format!("probe-{:04}", core.index));
+        let probe = serving.records.directory.join(format!("probe-{:04}", serving.index));
         let tried = try_disk(&probe).await;
         let _ = blocking(move || std::fs::remove_file(probe)).await;
         if tried.is_ok() {
             break;
         }
     }
-    crate::info!(core = core.index; "the disk takes records again: clients are served");
-    core.status.set_refuses(core.index, false);
-    core.tell(Event::RecordRecovered);
+    crate::info!(core = serving.index; "the disk takes records again: clients are served");
+    serving.status.set_refuses(serving.index, false);
+    serving.tell(Event::RecordRecovered);
 }
 
 /// Room that must be there before clients are let in again.

@@ -10,7 +10,7 @@ const LEAST: u64 = 1_024;
 
 /// Times, in nanoseconds. Takes no room before the first one: most views are never touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spread(Option<Box<Buckets>>);
+pub struct TimeDigest(Option<Box<Buckets>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Buckets {
@@ -18,7 +18,7 @@ struct Buckets {
     sums: [u64; BUCKETS],
 }
 
-impl Spread {
+impl TimeDigest {
     /// Counts a time.
     pub fn record(&mut self, nanoseconds: u64) {
         let bucket = (nanoseconds / LEAST).checked_ilog2().map_or(0, |power| power as usize / 2 + 1);
@@ -26,7 +26,7 @@ impl Spread {
     }
 
     /// Adds those of another.
-    pub fn add(&mut self, other: &Spread) {
+    pub fn add(&mut self, other: &TimeDigest) {
         let Some(others) = &other.0 else { return };
         let own = self.0.get_or_insert_default();
         (0..BUCKETS).for_each(|bucket| own.add(bucket, others.counts[bucket], others.sums[bucket]));
@@ -59,15 +59,15 @@ mod tests {
 
     #[test]
     fn times_of_a_kind_are_one_centroid() {
-        let mut spread = Spread::default();
-        assert_eq!(spread.to_digest(), json!([1000.0]));
-        [1_000_000, 1_040_000, 3_000_000, 0, u64::MAX].into_iter().for_each(|time| spread.record(time));
-        let digest = spread.to_digest();
+        let mut times = TimeDigest::default();
+        assert_eq!(times.to_digest(), json!([1000.0]));
+        [1_000_000, 1_040_000, 3_000_000, 0, u64::MAX].into_iter().for_each(|time| times.record(time));
+        let digest = times.to_digest();
         assert_eq!(digest.as_array().map(Vec::len), Some(1 + 2 * 4));
         assert_eq!((&digest[3], &digest[4]), (&json!(1.02), &json!(2)));
-        let mut twice = Spread::default();
-        twice.add(&spread);
-        twice.add(&spread);
+        let mut twice = TimeDigest::default();
+        twice.add(&times);
+        twice.add(&times);
         assert_eq!(twice.to_digest()[4], json!(4));
     }
 }

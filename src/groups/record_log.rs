@@ -67,7 +67,7 @@ pub(super) struct Writing {
 }
 
 /// Decides what is written.
-pub struct Recorder {
+pub struct RecordLog {
     pub(super) name: Option<LogName>,
     pub(super) sequence: u64,
     pub(super) head: StateVersion,
@@ -114,16 +114,16 @@ pub(super) struct Filling {
     pub views: VecDeque<ViewId>,
     /// Of these, how many in a row had to wait until they are read.
     pub waiting: usize,
-    pub old: VecDeque<RecordId>,
+    pub recovered: VecDeque<RecordId>,
     /// Members of the first of these that have been written, if it has been begun.
     pub begun: Option<usize>,
     pub groups: VecDeque<Rc<str>>,
 }
 
-impl Recorder {
+impl RecordLog {
     /// One that records nothing yet. `piece`: rows of one record of members.
-    pub fn new(piece: usize, sizes: Sizes) -> Recorder {
-        Recorder {
+    pub fn new(piece: usize, sizes: Sizes) -> RecordLog {
+        RecordLog {
             name: None,
             sequence: 0,
             head: StateVersion::ZERO,
@@ -182,11 +182,11 @@ impl Recorder {
         self.stale.insert(view);
         self.adopted.push(view);
         // It has not been written into this file: it is as what it is now.
-        if let Some(filling) = self.filling.as_mut().filter(|filling| filling.old.contains(&id)) {
-            if filling.old.front() == Some(&id) {
+        if let Some(filling) = self.filling.as_mut().filter(|filling| filling.recovered.contains(&id)) {
+            if filling.recovered.front() == Some(&id) {
                 filling.begun = None;
             }
-            filling.old.retain(|old| *old != id);
+            filling.recovered.retain(|old| *old != id);
             filling.views.push_back(view);
         }
     }
