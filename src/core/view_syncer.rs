@@ -138,7 +138,8 @@ impl ViewSyncer {
 
     /// Whether there is something to go on with.
     pub fn is_ready(&self) -> bool {
-        self.tasks.is_ready()
+        // What a panic left half done is not gone on with.
+        !self.is_broken() && self.tasks.is_ready()
     }
 
     /// What there is to go on with, longest waiting first.

@@ -25,6 +25,8 @@ pub struct Serving {
     /// Somebody lets the core go on.
     driven: Cell<bool>,
     work: (Sender<()>, Receiver<()>),
+    /// The groups are half changed, and the process is about to end.
+    lost: Cell<bool>,
 }
 
 impl Deref for Serving {
@@ -45,6 +47,7 @@ impl Serving {
             rebegins: RefCell::new(None),
             driven: Cell::new(false),
             work: bounded(1),
+            lost: Cell::new(false),
         })
     }
 
@@ -169,8 +172,11 @@ impl Serving {
         }
     }
 
-    /// Nobody may be told anything of what the groups are now: the process ends.
+    /// Nobody may be told anything of what the groups are now: the process ends. Until it has, calls go on to come.
     fn lose(&self) {
+        if self.lost.replace(true) {
+            return;
+        }
         if let Ok(mut core) = self.view_syncer.try_borrow_mut() {
             core.abandon();
         }

@@ -68,6 +68,8 @@ fn nobody_is_told_what_a_call_that_panicked_left_behind() {
         std::panic::resume_unwind(Box::new("half way"));
     });
     assert!(catch_unwind(call).is_err());
+    world.commit(Vec::new());
+    assert!(!world.core.goes_on(), "what is half done is gone on with");
     while world.written() {}
     assert_eq!(told(&mut world), before, "it may be half done, and was told");
 }

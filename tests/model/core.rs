@@ -357,6 +357,11 @@ impl Core {
         self.value.ready().iter().any(|(_, what)| *what != FILLING)
     }
 
+    /// Whether whoever runs it lets it go on.
+    pub fn goes_on(&self) -> bool {
+        self.value.is_ready()
+    }
+
     /// What it has done.
     pub fn counts(&self) -> Counts {
         let text = prometheus(std::slice::from_ref(&self.metrics), 0);
