@@ -81,8 +81,6 @@ pub struct CleanUps {
     waiting: VecDeque<CleanUp>,
     /// Clients that are gone and wait.
     gone: HashSet<String>,
-    /// A request is under way.
-    pub busy: bool,
 }
 
 impl CleanUps {

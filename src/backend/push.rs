@@ -18,10 +18,6 @@ use crate::model::ids::ConnectionId;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::upstream::Push;
 
-/// Most bytes of mutations that one group may have queued. Beyond it the sender is not read
-/// from until the app has caught up.
-pub const MAX_QUEUED: usize = 16 << 20;
-
 /// Mutations of one connection on their way.
 #[derive(Debug)]
 pub struct Batch {
@@ -75,8 +71,6 @@ impl Batch {
 pub struct Queue {
     waiting: VecDeque<Batch>,
     bytes: usize,
-    /// A request is under way.
-    pub busy: bool,
 }
 
 impl Queue {
@@ -105,11 +99,6 @@ impl Queue {
         let batch = self.waiting.pop_front()?;
         self.bytes -= batch.bytes;
         Some(batch)
-    }
-
-    /// Whether senders have to wait.
-    pub fn is_full(&self) -> bool {
-        self.bytes > MAX_QUEUED
     }
 
     /// Bytes of its mutations.

@@ -1,7 +1,9 @@
 //! What a core asks of whoever runs it.
 
+use std::fmt;
 use std::sync::Arc;
 
+use super::warning::Warning;
 use crate::groups::shedding::Excess;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
@@ -59,6 +61,6 @@ pub trait Host {
     fn excess_in_use(&self) -> Option<Excess>;
     /// Gives free memory back to the system. Takes milliseconds after a peak.
     fn give_memory_back(&self);
-    /// Bytes of mutations of a group that wait for the app.
-    fn pushed(&self, group: &str) -> usize;
+    /// Logs what an operator has to act on, unless that was done a moment ago.
+    fn warn(&self, warning: Warning, text: fmt::Arguments<'_>);
 }

@@ -87,7 +87,7 @@ async fn run(state: &Rc<State>, id: HydrationId, request: HydrationRequest) {
         return give_up(state, begun, &error);
     }
     let (reader, result) = read(state, &mut begun, reader).await;
-    let is_slow = || state.now() - began > state.slow_after;
+    let is_slow = || state.now() - began > state.entrance.settings.slow_after;
     // While the reader is there.
     let steps = reader.as_ref().filter(|_| is_slow()).map(|reader| steps(reader, &begun.plan, begun.driver));
     reader.into_iter().for_each(|reader| state.give_reader_back(reader));

@@ -32,6 +32,11 @@ pub struct Limits {
     pub outboxes: OutboxLimits,
     /// Of what waits to be recorded.
     pub records: RecordLimits,
+    /// Of mutations that wait for the app.
+    pub pushes: PushLimits,
+    /// Most connections of the core: each takes some kilobytes here and in the kernel, and the process may have so many
+    /// files open.
+    pub connections: usize,
 }
 
 /// Limits of what waits for sockets.
@@ -71,8 +76,27 @@ impl Default for RecordLimits {
     }
 }
 
+/// Limits of mutations that wait for the app. Whoever has sent more is not read from until the app has caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushLimits {
+    /// Bytes that may wait of one group before its next mutations are queued.
+    pub of_group: usize,
+    /// Bytes that may wait of all groups before those who have some queue more: an app that is away must not fill the
+    /// memory.
+    pub of_core: usize,
+}
+
+impl Default for PushLimits {
+    fn default() -> PushLimits {
+        PushLimits { of_group: 16 << 20, of_core: 64 << 20 }
+    }
+}
+
 /// Most hydrations under way at a time, however many processors there are.
 pub const MAX_HYDRATIONS: usize = 8;
+
+/// Most connections of a core, however many files the process may open.
+pub const MAX_CONNECTIONS: usize = 100_000;
 
 /// Least: one for small queries when the other has a large one.
 const MIN_HYDRATIONS: usize = 2;
@@ -98,6 +122,8 @@ impl Limits {
             rows_per_look: 16,
             outboxes: OutboxLimits::default(),
             records: RecordLimits::default(),
+            pushes: PushLimits::default(),
+            connections: MAX_CONNECTIONS,
         }
     }
 }

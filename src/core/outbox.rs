@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::send_buffer::SendBuffer;
 use super::settling::Settling;
+use super::signal::WaitList;
 use super::socket::{Change, Sending, Socket, Sockets};
 use crate::groups::sink::Sink;
 use crate::model::ids::ConnectionId;
@@ -34,9 +35,7 @@ const MAX_SLICES: usize = 64;
 const MAX_WRITE: usize = 256 << 10;
 
 mod held;
-
-/// First byte of the frame that answers a ping frame.
-const PONG_FRAME: u8 = 0x8a;
+mod urgent;
 
 /// What whoever writes to a socket has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +76,8 @@ pub struct Outbox {
     was_behind: Cell<bool>,
     /// It waits for the send buffer to be opened.
     collected: Cell<bool>,
+    /// Tasks that wait until it is not behind.
+    room: WaitList,
     metrics: Arc<Metrics>,
 }
 
@@ -107,6 +108,7 @@ impl Outbox {
             settling: Settling::default(),
             was_behind: Cell::new(false),
             collected: Cell::new(false),
+            room: WaitList::default(),
             metrics,
         })
     }
@@ -114,33 +116,6 @@ impl Outbox {
     /// Sends one message.
     pub fn message(&self, json: &[u8]) {
         self.send(&[text_frame(json)]);
-    }
-
-    /// Sends one message ahead of everything that waits: a client that is sent a long poke
-    /// still has to see its pong within seconds (trap T7).
-    pub fn urgent(&self, json: &[u8]) {
-        self.urgent_frame(text_frame(json));
-    }
-
-    /// The same for a frame. One that waits answers all pings so far: a client that sends
-    /// them without reading must not fill the memory.
-    pub fn urgent_frame(&self, frame: Bytes) {
-        if self.has_ended() {
-            return;
-        }
-        if self.queued.get() == 0 {
-            // It tells nothing that is recorded, so it need not be held; and what is held has no
-            // bound against a client that sends one ping after the other.
-            return self.deliver(&[frame]);
-        }
-        let first = usize::from(self.partial.get());
-        let mut queue = self.queue.borrow_mut();
-        let same = |other: &Bytes| *other == frame || (frame[0] == PONG_FRAME && other[0] == PONG_FRAME);
-        // At most one of each kind is there, ahead of everything else.
-        let waiting = (first..queue.len().min(first + 2)).find(|at| same(&queue[*at]));
-        let replaced = waiting.and_then(|at| queue.remove(at)).map_or(0, |old| old.len());
-        self.queued.set(self.queued.get() + frame.len() - replaced);
-        queue.insert(first, frame);
     }
 
     /// Sends `connected`. An error after it may have to wait.
@@ -170,8 +145,10 @@ impl Outbox {
             return;
         }
         self.metrics.error_sent(error.kind.name());
-        // What was still to come is of no use to a client that drops its state.
+        // What was still to come is of no use to a client that drops its state; and what is held may go on with a poke
+        // whose rest is dropped here.
         self.drop_queued();
+        self.drop_held();
         let body = downstream::error(&error.body(self.protocol_version));
         let close = close_frame(code.map(|code| (code, error.message.as_str())));
         let frames = [text_frame(&body), close];
@@ -202,6 +179,11 @@ impl Outbox {
         self.closing.get() || self.broken.get()
     }
 
+    /// Waits until it is not behind, or has ended.
+    pub async fn until_caught_up(&self) {
+        self.room.until(|| !self.is_behind() || self.has_ended()).await;
+    }
+
     /// Milliseconds for which nothing was sent.
     pub fn idle(&self) -> f64 {
         self.send_buffer.now() - self.last_sent.get()
@@ -226,6 +208,7 @@ impl Outbox {
     fn tell_end(&self) {
         self.socket.changed(Change::More);
         self.socket.changed(Change::Ended);
+        self.room.wake();
     }
 
     fn drop_queued(&self) {
@@ -285,6 +268,9 @@ impl Outbox {
     /// Whoever asked whether it is behind hears of it when it is no longer. True: that is now.
     pub(super) fn note_room(&self) -> bool {
         let waiting = self.queued.get() + self.held_bytes.get();
+        if waiting < self.send_buffer.behind() {
+            self.room.wake();
+        }
         if waiting > self.send_buffer.behind() / 2 || !self.was_behind.replace(false) {
             return false;
         }
@@ -346,9 +332,6 @@ impl Outbox {
         self.last_sent.set(self.send_buffer.now());
         self.metrics.bytes_sent(count);
         self.queued.set(self.queued.get() - count);
-        if self.queued.get() + self.held_bytes.get() < self.send_buffer.behind() {
-            self.socket.changed(Change::Room);
-        }
         let mut queue = self.queue.borrow_mut();
         while count > 0 {
             let Some(front) = queue.front_mut() else { break };

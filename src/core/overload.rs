@@ -25,6 +25,12 @@ pub fn no_memory(of: &str) -> ProtocolError {
     overloaded("the server has no memory left for more clients; it is tried again", of)
 }
 
+/// What a client is told that has sent more than the core can keep.
+pub fn too_much_inbound() -> ProtocolError {
+    let message = "the server has more messages of clients than it can handle; they are sent again";
+    ProtocolError::overloaded(message, BACK_AFTER)
+}
+
 /// Whether there is no memory for a view that nobody has yet. Those who wait for it are sent away.
 pub(super) fn refuse(state: &State, request: HydrationRequest) -> bool {
     if state.host.memory().pressure < Pressure::Full {

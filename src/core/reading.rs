@@ -10,6 +10,7 @@ use super::effect::{Effect, Reported};
 use super::overload;
 use super::slices::Slices;
 use super::state::State;
+use super::warning::Warning;
 use crate::groups::reading::{Begun, Found, HydrationRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::met::{Limit, met};
@@ -129,7 +130,7 @@ pub fn fail(
         is_wanted
     });
     if is_wanted {
-        state.effect(Effect::HydrationFailed(error.to_string()));
+        state.host.warn(Warning::Hydration, format_args!("a query could not be hydrated: {error}"));
     }
 }
 

@@ -1,9 +1,11 @@
 //! What time brings: expiries, what is idle or old, what memory is short for, numbers.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use super::shedding::shed;
 use super::state::State;
+use super::upkeep::look_after;
 use crate::groups::execution::SPELLED;
 
 /// Rounds without a hydration after which the memory of a peak is given back: that takes
@@ -25,8 +27,10 @@ pub struct Rounds {
 
 impl Rounds {
     /// A round.
-    pub(super) fn tick(&self, state: &State, clock_zero: f64) {
+    pub(super) fn tick(&self, state: &Rc<State>, clock_zero: f64) {
         let now = state.now();
+        state.answers.borrow_mut().forget(now);
+        state.entrance.sessions.end_late(now);
         self.give_back_after_a_peak(state);
         shed(state, now);
         let purged = state.with(|syncer| {
@@ -44,6 +48,7 @@ impl Rounds {
             state.metrics.set_views(syncer.shared.views.len());
         });
         self.warn_of_spelled(state, now);
+        look_after(state);
     }
 
     /// Once the hydrations of a peak are done and their encoded views are gone.

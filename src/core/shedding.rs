@@ -1,6 +1,5 @@
 //! What a core gives up while memory is short (decision 008).
 
-use super::effect::Effect;
 use super::host::Pressure;
 use super::overload::no_memory;
 use super::state::State;
@@ -15,7 +14,7 @@ pub fn shed(state: &State, now: f64) {
     }
     let bytes = state.host.excess();
     state.with(|s| s.drop_encoded());
-    state.effect(Effect::ForgetAnswers);
+    state.answers.borrow_mut().clear();
     let mut shed = state.with(|s| s.shed_idle(bytes));
     if shed == 0 {
         shed = state.with(|s| s.shed_large(bytes));
@@ -28,7 +27,7 @@ pub fn shed(state: &State, now: f64) {
         && let Some(excess) = state.host.excess_in_use()
     {
         let error = no_memory(&now.to_string());
-        let waiting = |group: &str| state.host.pushed(group);
+        let waiting = |group: &str| state.pushes.bytes_of(group);
         shed = state.with(|s| s.shed_connected(excess, waiting, &error, now));
     }
     state.metrics.shed_for_load(shed);

@@ -1,4 +1,4 @@
-//! Something that one task of a core waits for.
+//! What tasks of a core wait for.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -30,5 +30,33 @@ impl Signal {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// Tasks that wait for the same, each for its own reason.
+#[derive(Default)]
+pub struct WaitList {
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl WaitList {
+    /// Waits until it is so. It is looked at again whenever [`WaitList::wake`] is called.
+    pub async fn until(&self, is_so: impl Fn() -> bool) {
+        poll_fn(|cx| {
+            if is_so() {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Has all who wait look again.
+    pub fn wake(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
     }
 }

@@ -8,8 +8,6 @@ use std::io::{self, IoSlice};
 pub enum Change {
     /// There is something to write, or the connection is to end.
     More,
-    /// It takes more than before.
-    Room,
     /// Nothing more will be queued.
     Ended,
 }

@@ -5,17 +5,27 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::checked::Upkeeps;
 use super::connections::Connections;
-use super::effect::Effect;
+use super::effect::{Effect, Reported};
+use super::entrance::Entrance;
 use super::host::Host;
 use super::hydrations::Hydrations;
 use super::limits::Limits;
-use super::readings::Readings;
+use super::pushes::Pushes;
+use super::queues::Queues;
 use super::recent::Recent;
 use super::recording::{RecordQueue, Recording};
+use super::replies::Replies;
 use super::signal::Signal;
 use super::tasks::Work;
 use super::version_lock::VersionLock;
+use crate::auth::token::Token;
+use crate::backend::answers::Answers;
+use crate::backend::call::CallError;
+use crate::backend::clean_up::CleanUps;
 use crate::groups::syncer::Syncer;
 use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
@@ -45,16 +55,10 @@ pub struct Parts {
     pub index: usize,
     /// Its groups.
     pub syncer: Syncer,
-    /// Its connections.
-    pub connections: Rc<Connections>,
-    /// Whoever runs it.
-    pub host: Rc<dyn Host>,
-    /// Its numbers.
-    pub metrics: Arc<Metrics>,
+    /// Those who were let in.
+    pub entrance: Rc<Entrance>,
     /// Its limits.
     pub limits: Limits,
-    /// Milliseconds after which a hydration is worth a line in the log.
-    pub slow_after: f64,
 }
 
 /// The state of a core. Tasks hold no borrow of it while they rest.
@@ -67,9 +71,9 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Its limits.
     pub limits: Cell<Limits>,
-    /// Milliseconds after which a hydration is worth a line in the log.
-    pub slow_after: f64,
-    /// Its connections.
+    /// Those who were let in.
+    pub entrance: Rc<Entrance>,
+    /// Their connections.
     pub connections: Rc<Connections>,
     /// What is written down.
     pub recording: Recording,
@@ -78,7 +82,21 @@ pub struct State {
     /// Views that are hydrated, or wait for it.
     pub hydrations: Hydrations,
     /// What readings report.
-    pub readings: Readings,
+    pub readings: Replies<Reported>,
+    /// What the app answers.
+    pub calls: Replies<Result<Bytes, CallError>>,
+    /// What is said of tokens.
+    pub verdicts: Replies<Result<Option<Token>, ProtocolError>>,
+    /// What the inspector is to be told, which others do.
+    pub inspections: Replies<()>,
+    /// Answers of the app of the last seconds.
+    pub answers: RefCell<Answers>,
+    /// Mutations on their way to the app.
+    pub pushes: Pushes,
+    /// Results that the app may forget.
+    pub clean_ups: Queues<CleanUps>,
+    /// Looks at connections.
+    pub upkeeps: Upkeeps,
     /// Commits kept for the hydrations under way.
     pub recent: RefCell<Recent>,
     /// What tasks wait for.
@@ -99,15 +117,22 @@ impl State {
     pub fn new(parts: Parts) -> State {
         State {
             index: parts.index,
-            host: parts.host,
-            metrics: parts.metrics,
+            host: parts.entrance.host.clone(),
+            metrics: parts.entrance.metrics.clone(),
+            connections: parts.entrance.connections.clone(),
+            entrance: parts.entrance,
             limits: Cell::new(parts.limits),
-            slow_after: parts.slow_after,
-            connections: parts.connections,
             recording: Recording::default(),
             version_lock: VersionLock::default(),
             hydrations: Hydrations::default(),
-            readings: Readings::default(),
+            readings: Replies::default(),
+            calls: Replies::default(),
+            verdicts: Replies::default(),
+            inspections: Replies::default(),
+            answers: RefCell::default(),
+            pushes: Pushes::default(),
+            clean_ups: Queues::default(),
+            upkeeps: Upkeeps::default(),
             recent: RefCell::default(),
             signals: Signals::default(),
             torn: Cell::new(false),
@@ -240,6 +265,11 @@ impl State {
     /// Milliseconds since the core began.
     pub fn now(&self) -> f64 {
         self.host.now()
+    }
+
+    /// The same since 1970.
+    pub fn unix_milliseconds(&self) -> u64 {
+        (self.look().shared.clock_zero + self.now()) as u64
     }
 
     /// A slice of work begins.

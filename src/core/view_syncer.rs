@@ -7,16 +7,21 @@ use std::sync::Arc;
 
 use futures_lite::FutureExt;
 
-use super::effect::{Effect, Event, Reported};
+use super::admission::{self, Arrived};
+use super::effect::{Effect, End, Event, Reported};
 use super::limits::Limits;
 use super::recording::{self, RecordQueue};
 use super::rounds::Rounds;
+use super::session::Session;
 use super::state::{Call, Parts, State};
 use super::tasks::{TaskId, Tasks};
-use super::{batch, groups, hydration};
+use super::{batch, groups, hydration, messages};
 use crate::groups::reading::Reading;
 use crate::groups::syncer::Syncer;
 use crate::model::catalogue::Catalogue;
+use crate::model::ids::ConnectionId;
+use crate::protocol::connect::ConnectRequest;
+use crate::protocol::error::ProtocolError;
 use crate::replica::reader::{ReadError, Reader};
 use crate::testing::panics;
 use crate::views::view::ViewId;
@@ -77,8 +82,48 @@ impl ViewSyncer {
         self.state.limits.get()
     }
 
+    /// Serves those who were let in before the replica could be read.
+    pub fn open(&mut self) {
+        let sessions = self.state.entrance.sessions.all();
+        sessions.iter().for_each(|session| messages::handle_waiting(&self.state, session));
+        self.start_spawned();
+    }
+
+    /// Why somebody is not let in, if that can be said before its token is judged.
+    pub fn refusal(&self, request: &ConnectRequest) -> Option<ProtocolError> {
+        self.state.entrance.refusal(request, Some(&self.state))
+    }
+
+    /// Lets somebody in, or says why not.
+    pub fn admit(&mut self, arrived: Arrived) -> Option<Rc<Session>> {
+        self.state.hold();
+        let session = self.state.entrance.admit(arrived, Some(&self.state));
+        session.iter().for_each(|session| messages::handle_waiting(&self.state, session));
+        self.state.record();
+        self.start_spawned();
+        session
+    }
+
+    /// A connection is over.
+    fn leave(&self, id: ConnectionId, end: End) {
+        let state = &self.state;
+        let Some(session) = state.entrance.leave(id) else { return };
+        match end {
+            End::Peer => state.entrance.sessions.linger(session, state.now()),
+            End::Ours => session.cancelled.raise(),
+        }
+        state.hold();
+        admission::disconnect(state, id);
+        state.record();
+    }
+
     /// Takes an event.
     pub fn handle(&mut self, event: Event) {
+        self.take(event);
+        self.start_spawned();
+    }
+
+    fn take(&mut self, event: Event) {
         let state = &self.state;
         match event {
             // Nothing of the groups has changed.
@@ -102,6 +147,17 @@ impl ViewSyncer {
                 self.with(|s| s.restart_records());
             }
             Event::Drained => state.go_on_with_drained(),
+            // Nothing of the groups has changed.
+            Event::Message(id, message) => {
+                if let Some(session) = state.entrance.sessions.get(id) {
+                    session.inbox.push(message);
+                    messages::handle_waiting(state, &session);
+                }
+            }
+            Event::Left(id, end) => self.leave(id, end),
+            Event::Answered(id, answer) => drop(state.calls.reply(id, answer)),
+            Event::Judged(id, verdict) => drop(state.verdicts.reply(id, verdict)),
+            Event::Inspected(id) => drop(state.inspections.reply(id, ())),
             Event::Tick { clock_zero } => {
                 state.hold();
                 self.rounds.tick(state, clock_zero);
@@ -111,7 +167,7 @@ impl ViewSyncer {
     }
 
     fn reported(&mut self, id: u64, report: Reported) {
-        if let Some(late) = self.state.readings.report(id, report) {
+        if let Some(late) = self.state.readings.reply(id, report) {
             match late {
                 Reported::Chunk(_) => self.state.effect(Effect::ReadOn(id)),
                 Reported::End(reader, _) => {
@@ -157,10 +213,14 @@ impl ViewSyncer {
         self.state.hold();
         let what = self.tasks.run(task);
         self.state.record();
+        self.start_spawned();
+        what
+    }
+
+    fn start_spawned(&mut self) {
         for (what, work) in self.state.take_spawned() {
             self.tasks.spawn(what, work);
         }
-        what
     }
 
     /// What is to be performed outside.

@@ -1,7 +1,6 @@
 //! From the name of a query to the view that answers it: transformation, planning, hydrations,
 //! refusals.
 
-use super::desires::Client;
 use super::group::Group;
 use super::query::Spec;
 use super::restore::resume_query;
@@ -37,8 +36,9 @@ impl Syncer {
     /// Queries that clients spelled out are transformed at once.
     pub fn transform(&mut self, group_id: &str, all: bool) -> (u64, Vec<Named>) {
         let Some(group) = self.groups.get_mut(group_id) else { return (0, Vec::new()) };
-        group.transformations += 1;
-        let serial = group.transformations;
+        // Of the core, not of the group: a request may outlive its group, and find another of the same id.
+        self.transformations += 1;
+        let serial = self.transformations;
         let mut out = Vec::new();
         let mut spelled = Vec::new();
         for (hash, query) in &mut group.queries {
@@ -71,16 +71,16 @@ impl Syncer {
         }
     }
 
-    /// Connections that want a query which nobody is asking the app about.
+    /// Connections that want a query which nobody is asking the app about; all of them, if the group can go nowhere
+    /// before it is answered.
     pub fn unanswered(&self, group_id: &str) -> Vec<ConnectionId> {
         let Some(group) = self.groups.get(group_id) else { return Vec::new() };
-        let is_missing = |hash: &String| {
-            let query = group.queries.get(hash);
-            query.is_some_and(|q| q.is_missing() && named(hash, &q.spec).is_some())
-        };
-        let wants = |client: &Client| client.desires.iter().any(|(hash, d)| d.desired && is_missing(hash));
+        let missing =
+            || group.queries.iter().filter(|(hash, q)| q.is_missing() && named(hash, &q.spec).is_some());
+        let is_held = missing().any(|(_, query)| query.is_resuming());
+        let wants = |client: &str| missing().any(|(hash, _)| group.wants(client, hash));
         let connections = group.connections.iter();
-        connections.filter(|c| group.clients.get(&c.client_id).is_some_and(wants)).map(|c| c.id).collect()
+        connections.filter(|c| is_held || wants(&c.client_id)).map(|c| c.id).collect()
     }
 
     /// Takes the app's answer for one query. `serial`: that of the request; `None` for the

@@ -96,8 +96,6 @@ pub struct Group {
     pub left_at: Option<f64>,
     /// At least so many bytes were made of its queries ([`crate::zql::limits::Limits::plans`]).
     pub planned: usize,
-    /// Counts transformations requested.
-    pub transformations: u64,
     /// Views that joined anew while the group still waited for others, since its last step.
     pub passed: u32,
     /// A connection has shown the administrator's password: all may inspect.
@@ -139,7 +137,6 @@ impl Group {
             idle_since: None,
             left_at: None,
             planned: 0,
-            transformations: 0,
             passed: 0,
             inspected: false,
         }
@@ -270,9 +267,16 @@ impl Group {
         !self.held.is_empty() || self.queries.values().any(|query| is_used(query))
     }
 
-    /// Whether some query that clients believe to have, or wait for, has no answer yet.
+    /// Whether some client that is there waits for the first answer to a query. One that is away keeps nobody waiting:
+    /// it may be that nobody asks for what it wants before it comes back.
     pub fn is_waiting(&self) -> bool {
-        self.queries.values().any(|query| query.is_waiting())
+        let mut waiting = self.queries.iter().filter(|(_, query)| query.is_waiting());
+        waiting.any(|(hash, _)| self.connections.iter().any(|c| self.wants(&c.client_id, hash)))
+    }
+
+    /// Whether a client wants a query.
+    pub fn wants(&self, client: &str, hash: &str) -> bool {
+        self.clients.get(client).is_some_and(|c| c.desires.get(hash).is_some_and(|d| d.desired))
     }
 }
 

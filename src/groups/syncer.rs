@@ -73,6 +73,8 @@ pub struct Syncer {
     pub(super) requested: Vec<HydrationRequest>,
     pub(super) encoded_since: HashMap<ViewId, f64>,
     pub(super) serial: u64,
+    /// Counts requests for transformations.
+    pub(super) transformations: u64,
     pub(super) failures: Failures,
     /// `None`: groups are not forgotten for being old.
     pub(super) purger: Option<Purger>,
@@ -96,6 +98,7 @@ impl Syncer {
             requested: Vec::new(),
             encoded_since: HashMap::new(),
             serial: 0,
+            transformations: 0,
             failures: Failures::default(),
             purger: None,
         }

@@ -14,7 +14,7 @@ use super::core::Core;
 use super::handover::{Handover, owner};
 use super::pages;
 use super::rate::Rate;
-use super::warnings::Warning;
+use crate::core::warning::Warning;
 use crate::protocol::connect;
 use crate::protocol::websocket::{CLOSE_PROTOCOL_ERROR, close_frame};
 
@@ -78,7 +78,7 @@ pub async fn receive(core: Rc<Core>, sockets: kelvin_io::channel::Receiver<Box<H
     while let Ok(handover) = sockets.recv().await {
         core.metrics.socket_received();
         let core = core.clone();
-        spawn(super::session::serve(core, handover)).detach();
+        spawn(super::connection::serve(core, handover)).detach();
     }
 }
 
@@ -147,7 +147,7 @@ async fn upgrade(core: &Rc<Core>, mut stream: TcpStream, request: Request) {
     });
     if to == core.index {
         // A task of its own: what reading the request took is not kept as long as the connection.
-        return spawn(super::session::serve(core.clone(), handover)).detach();
+        return spawn(super::connection::serve(core.clone(), handover)).detach();
     }
     // Dropping the socket closes it; the client tries again.
     if core.peers[to].try_send(handover).is_ok() {

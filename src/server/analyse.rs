@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::core::Core;
 use super::serving::Serving;
-use super::session::Session;
 use crate::core::effect::Reported;
+use crate::core::session::Session;
 use crate::model::catalogue::Catalogue;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::inspect::Analyze;

@@ -12,7 +12,7 @@ use kelvin_io::executor::{now, spawn};
 use kelvin_io::http_client::HttpClient;
 use url::Url;
 
-use super::warnings::{Warning, Warnings};
+use super::warnings::Warnings;
 use crate::auth::claims::Expected;
 use crate::auth::error::TokenError;
 use crate::auth::key::Key;
@@ -20,6 +20,7 @@ use crate::auth::key_set::{Choice, KeySet};
 use crate::auth::signed::Signed;
 use crate::auth::token::{Token, verify};
 use crate::config::{Config, JwtKey};
+use crate::core::warning::Warning;
 use crate::protocol::error::{Kind, ProtocolError};
 
 /// Longest wait for a set of keys. As the reference: clients give up after ten seconds.

@@ -20,27 +20,28 @@ use super::budget::Budget;
 use super::handover::Handover;
 use super::handshakes::Handshakes;
 use super::host::ServerHost;
-use super::inbox::Inbound;
 use super::pace::{CorePace, CpuClock};
-use super::pushes::Pushes;
+use super::questions::AppCalls;
 use super::reading_threads::ReadingThreads;
 use super::record_files;
 use super::record_writer::{self, Completed, RecordWriter};
 use super::serving::Serving;
-use super::session::Session;
 use super::sockets::ServerSockets;
 use super::status::Status;
 use super::supervise::Supervisor;
 use super::warnings::Warnings;
 use super::{driver, rounds};
-use crate::backend::answers::Answers;
+use crate::auth::upkeep::Intervals;
 use crate::backend::call::Caller;
-use crate::backend::clean_up::CleanUps;
 use crate::config::Config;
+use crate::core::admission::Arrived;
 use crate::core::connections::Connections;
 use crate::core::effect::ReadingId;
+use crate::core::entrance::Entrance;
 use crate::core::limits::Limits;
 use crate::core::send_buffer::SendBuffer;
+use crate::core::session::{Session, Sessions};
+use crate::core::settings::Settings;
 use crate::core::state;
 use crate::core::view_syncer::ViewSyncer;
 use crate::cvr::recovered::Recovered;
@@ -52,6 +53,8 @@ use crate::model::catalogue::Catalogue;
 use crate::model::ids::ConnectionId;
 use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
+use crate::protocol::connect::ConnectRequest;
+use crate::protocol::error::ProtocolError;
 use crate::replica::events::Start;
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
@@ -96,18 +99,12 @@ pub struct Core {
     pub peers: Vec<Sender<Box<Handover>>>,
     /// Calls the app.
     pub caller: Caller,
-    /// Its answers of the last seconds.
-    pub answers: RefCell<Answers>,
     /// Verifies tokens.
     pub authenticator: Authenticator,
-    /// Open connections of all groups, and those that have not joined one yet.
-    pub connections: Rc<Connections>,
-    /// Connections that were initialised, for the checks that are repeated.
-    pub live: RefCell<HashMap<ConnectionId, Weak<Session>>>,
-    /// Mutations on their way to the app, by group.
-    pub pushes: Rc<Pushes>,
-    /// Results that the app may forget, by group.
-    pub clean_ups: RefCell<HashMap<Rc<str>, CleanUps>>,
+    /// Those who were let in.
+    pub entrance: Rc<Entrance>,
+    /// Calls of the app under way.
+    pub app_calls: AppCalls,
     /// Commits to come.
     pub commits: Rc<CommitReceiver>,
     /// Threads that read whole views.
@@ -120,10 +117,6 @@ pub struct Core {
     pub records: RecordWriter,
     /// Memory of the process.
     pub budget: Arc<Budget>,
-    /// What clients have sent and is not handled.
-    pub inbound: Rc<Inbound>,
-    /// Most connections of this core.
-    pub most_connections: usize,
     /// Requests of connections that are being read.
     pub handshakes: Rc<Handshakes>,
     /// Analyses of queries that are under way.
@@ -132,11 +125,9 @@ pub struct Core {
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
     pub index_requests: Sender<IndexRequest>,
-    host: Rc<ServerHost>,
     limits: Limits,
     /// Of its tasks, which have it for as long as they run; of nobody before the replica can be read.
     serving: RefCell<Weak<Serving>>,
-    ready: (Sender<()>, Receiver<()>),
     stopping: (Sender<()>, Receiver<()>),
     next_connection: Cell<u64>,
     started: Instant,
@@ -171,6 +162,17 @@ pub struct Parts {
     pub most_connections: usize,
 }
 
+/// What the operator has said that a core decides by.
+fn settings(config: &Config) -> Settings {
+    let auth = &config.auth;
+    Settings {
+        has_queries: !config.query.urls.is_empty(),
+        has_mutations: !config.mutate.urls.is_empty(),
+        checks: Intervals::new(auth.revalidate_interval, auth.retransform_interval),
+        slow_after: config.log.slow_hydrate.as_secs_f64() * 1000.0,
+    }
+}
+
 impl Core {
     /// A core that waits for the replica.
     pub fn new(parts: Parts) -> Rc<Core> {
@@ -178,8 +180,10 @@ impl Core {
         let mode = parts.config.record_mode;
         let cores = parts.peers.len();
         let records = RecordWriter::new(mode, directory, cores, parts.completed);
-        let (commits, pushes, started) = (Rc::new(parts.commits), Rc::<Pushes>::default(), now());
-        let limits = Limits::of(std::thread::available_parallelism().map_or(1, usize::from), cores);
+        let (commits, started) = (Rc::new(parts.commits), now());
+        let warnings = Rc::new(Warnings::new(parts.index));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = Limits { connections: parts.most_connections, ..Limits::of(processors, cores) };
         let send_buffer = SendBuffer::new(Rc::new(ServerSockets::new(started)), limits.outboxes);
         let host = ServerHost {
             config: parts.config.clone(),
@@ -187,41 +191,42 @@ impl Core {
             commits: commits.clone(),
             budget: parts.budget.clone(),
             cores,
-            pushes: pushes.clone(),
+            warnings: warnings.clone(),
             slice: Cell::new(started),
         };
-        let warnings = Rc::new(Warnings::new(parts.index));
+        let entrance = Entrance {
+            connections: Rc::new(Connections::new(Rc::new(send_buffer))),
+            sessions: Sessions::default(),
+            settings: settings(&parts.config),
+            most_connections: limits.connections,
+            host: Rc::new(host),
+            metrics: parts.metrics.clone(),
+            inbound: Rc::default(),
+        };
         Rc::new(Core {
             index: parts.index,
             supervisor: parts.supervisor,
             caller: Caller::new(parts.config.app.clone()),
-            answers: RefCell::default(),
             authenticator: Authenticator::new(parts.config.clone(), warnings.clone()),
             warnings,
             config: parts.config,
             metrics: parts.metrics,
             status: parts.status,
             peers: parts.peers,
-            connections: Rc::new(Connections::new(Rc::new(send_buffer))),
-            live: RefCell::default(),
-            pushes,
-            clean_ups: RefCell::default(),
+            entrance: Rc::new(entrance),
+            app_calls: AppCalls::default(),
             commits,
             reading_threads: ReadingThreads::new(parts.index),
             readings: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
             records,
             budget: parts.budget,
-            inbound: Rc::default(),
-            most_connections: parts.most_connections,
             handshakes: Rc::default(),
             analyses: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
             index_requests: parts.index_requests,
-            host: Rc::new(host),
             limits,
             serving: RefCell::default(),
-            ready: bounded(1),
             stopping: bounded(1),
             next_connection: Cell::new(1),
             started,
@@ -245,29 +250,19 @@ impl Core {
         if let Some(rule) = self.config.purging {
             syncer.purge_by(rule);
         }
-        let slow_after = self.config.log.slow_hydrate.as_secs_f64() * 1000.0;
-        let parts = state::Parts {
-            index: self.index,
-            syncer,
-            connections: self.connections.clone(),
-            host: self.host.clone(),
-            metrics: self.metrics.clone(),
-            limits: self.limits,
-            slow_after,
-        };
+        let (entrance, limits) = (self.entrance.clone(), self.limits);
+        let parts = state::Parts { index: self.index, syncer, entrance, limits };
         let serving = Serving::new(self.clone(), ViewSyncer::new(parts));
         self.restore(&serving, start.replica_version).await;
         let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };
         record_writer::start(&serving, name);
         *self.serving.borrow_mut() = Rc::downgrade(&serving);
-        // Closing the channel lets everybody pass who waits, now and later.
-        self.ready.0.close();
+        serving.open();
         let part = |what, part: Pin<Box<dyn Future<Output = ()>>>| self.supervisor.spawn(what, part);
         part("what a core goes on with", Box::pin(driver::run(serving.clone())));
         part("commits", Box::pin(driver::commits(serving.clone())));
-        part("a core's clock", Box::pin(rounds::tick(serving.clone())));
+        part("a core's clock", Box::pin(rounds::tick(serving)));
         part("pongs", Box::pin(rounds::pongs(self.clone())));
-        part("checks that are repeated", Box::pin(super::maintenance::run(serving)));
         Ok(())
     }
 
@@ -307,10 +302,20 @@ impl Core {
         self.serving.borrow().upgrade()
     }
 
-    /// Waits until the replica can be read. `None`: everything is about to end.
-    pub async fn until_ready(&self) -> Option<Rc<Serving>> {
-        let _ = self.ready.1.recv().await;
-        self.serving()
+    /// Why somebody is not let in, if that can be said before its token is judged.
+    pub fn refusal(&self, request: &ConnectRequest) -> Option<ProtocolError> {
+        match self.serving() {
+            Some(serving) => serving.refusal(request),
+            None => self.entrance.refusal(request, None),
+        }
+    }
+
+    /// Lets somebody in, or says why not.
+    pub fn admit(&self, arrived: Arrived) -> Option<Rc<Session>> {
+        match self.serving() {
+            Some(serving) => serving.admit(arrived),
+            None => self.entrance.admit(arrived, None),
+        }
     }
 
     /// The core is to end: nobody is let in any more.

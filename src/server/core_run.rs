@@ -87,7 +87,7 @@ async fn beat(core: Rc<Core>) {
 
 /// Closes every connection in the way that makes clients come back.
 async fn drain(core: &Rc<Core>) {
-    let open = core.connections.all();
+    let open = core.entrance.connections.all();
     open.iter().for_each(|outbox| outbox.close());
     if !open.is_empty() {
         sleep(DRAIN).await;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use kelvin_io::channel::{Receiver, bounded};
 use kelvin_io::executor::{sleep, spawn, yield_now};
 
+use super::questions;
 use super::serving::Serving;
-use super::warnings::Warning;
 use crate::core::effect::{Effect, Event, ReadingId, Reported};
+use crate::core::warning::Warning;
 use crate::observe::log::{self, Level};
 use crate::replica::reader::{ReadError, Reader};
 use crate::views::scan::Job;
@@ -51,7 +52,12 @@ pub fn perform(serving: &Rc<Serving>, effect: Effect) {
         Effect::Read { id, reader, job, .. } => read(serving, id, reader, *job),
         Effect::ReadOn(id) => serving.read_on(id),
         Effect::Record(outputs) => serving.records.write(outputs),
-        Effect::ForgetAnswers => serving.answers.borrow_mut().clear(),
+        Effect::Call(id, call) => questions::call(serving, id, *call),
+        Effect::DropCall(id) => serving.app_calls.drop_call(id),
+        Effect::Judge { id, token, user_id } => questions::judge(serving, id, token, user_id),
+        Effect::Inspect { id, session, request_id, request } => {
+            questions::inspect(serving, id, session, (request_id, request));
+        }
         // A core 0 that is busy hears of it from the next view of the kind.
         Effect::WantIndex(index_request) => drop(serving.index_requests.try_send(index_request)),
         Effect::RetryBatch => {
@@ -63,9 +69,6 @@ pub fn perform(serving: &Rc<Serving>, effect: Effect) {
             .detach();
         }
         Effect::Rebegun(could) => serving.rebegun(could),
-        Effect::HydrationFailed(why) => {
-            serving.warnings.warn(Warning::Hydration, format_args!("a query could not be hydrated: {why}"));
-        }
         Effect::SlowHydration { rows, milliseconds, view, plan } => {
             let level = if serving.warnings.is_due(Warning::Slow) { Level::Warn } else { Level::Info };
             let fields = [

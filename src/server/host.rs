@@ -1,6 +1,7 @@
 //! What a core asks of the server.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use kelvin_io::executor::now;
 
 use super::budget::Budget;
 use super::commit_queue::CommitReceiver;
-use super::pushes::Pushes;
-use crate::backend::push::Queue;
+use super::warnings::Warnings;
 use crate::config::Config;
 use crate::core::host::{Commits, Host, Memory, Pressure};
+use crate::core::warning::Warning;
 use crate::groups::shedding::Excess;
 use crate::model::version::StateVersion;
 use crate::replica::reader::{ReadError, Reader};
@@ -32,8 +33,8 @@ pub struct ServerHost {
     pub budget: Arc<Budget>,
     /// Cores of the process, which share it.
     pub cores: usize,
-    /// Mutations on their way to the app.
-    pub pushes: Rc<Pushes>,
+    /// What clients make it warn of.
+    pub warnings: Rc<Warnings>,
     /// When the present slice began.
     pub slice: Cell<Instant>,
 }
@@ -90,7 +91,7 @@ impl Host for ServerHost {
         kelvin_io::memory::give_back();
     }
 
-    fn pushed(&self, group: &str) -> usize {
-        self.pushes.borrow().get(group).map_or(0, Queue::bytes)
+    fn warn(&self, warning: Warning, text: fmt::Arguments<'_>) {
+        self.warnings.warn(warning, text);
     }
 }

@@ -13,63 +13,61 @@ use kelvin_io::websocket::{FrameReader, Message, ReadError};
 
 use super::core::Core;
 use super::frame_rates::{FrameRates, Pause};
-use super::inbox::Inbox;
 use super::outlet::Outlet;
-use super::overload;
-use super::session::Session;
+use crate::core::effect::{End, Event};
+use crate::core::overload::too_much_inbound;
+use crate::core::session::Session;
 use crate::protocol::downstream;
 use crate::protocol::error::{Kind, ProtocolError};
 use crate::protocol::websocket::{CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, pong_frame};
 
-/// Who ended a connection.
-pub enum End {
-    /// The client, or the network.
-    Peer,
-    /// This server.
-    Ours,
-}
-
 /// Reads frames until the connection ends.
-pub async fn read(session: &Session, reader: &mut ReadHalf, frames: &mut FrameReader, inbox: &Inbox) -> End {
-    let limit = session.core.config.websocket.max_payload_bytes;
+pub async fn read(
+    core: &Core,
+    session: &Session,
+    outlet: &Outlet,
+    reader: &mut ReadHalf,
+    frames: &mut FrameReader,
+) -> End {
+    let limit = core.config.websocket.max_payload_bytes;
     let mut rates = FrameRates::default();
     loop {
         loop {
-            if session.outbox.has_ended() {
+            if outlet.has_ended() {
                 return End::Ours;
             }
-            match next_frame(session, &mut rates, frames).await {
+            match next_frame(core, outlet, &mut rates, frames).await {
                 Ok(None) => break,
                 Ok(Some(Message::Nothing(_))) => {}
                 Ok(Some(Message::Close)) => {
-                    session.outbox.settled();
+                    outlet.settled();
                     return End::Peer;
                 }
-                Ok(Some(Message::Ping(payload))) => session.outbox.urgent_frame(pong_frame(&payload)),
+                Ok(Some(Message::Ping(payload))) => outlet.urgent_frame(pong_frame(&payload)),
                 Ok(Some(Message::Data(bytes))) => {
-                    session.outbox.settled();
-                    session.core.metrics.message_in(bytes.len());
-                    receive(session, bytes, inbox).await;
+                    outlet.settled();
+                    core.metrics.message_in(bytes.len());
+                    receive(core, session, outlet, bytes).await;
                 }
                 Err(ReadError::TooLarge) => {
                     let reason = format!("a message is larger than {limit} bytes");
-                    session.outbox.close_with(CLOSE_TOO_LARGE, &reason);
+                    outlet.close_with(CLOSE_TOO_LARGE, &reason);
                 }
-                Err(ReadError::Protocol(why)) => session.outbox.close_with(CLOSE_PROTOCOL_ERROR, why),
+                Err(ReadError::Protocol(why)) => outlet.close_with(CLOSE_PROTOCOL_ERROR, why),
             }
         }
-        inbox.set_partial(frames.waiting());
-        if inbox.is_too_much() {
-            session.fail(&overload::too_much_inbound());
+        session.inbox.set_partial(frames.waiting());
+        if session.inbox.is_too_much() {
+            session.fail(&too_much_inbound());
             return End::Ours;
         }
         let ended = async {
-            session.outbox.until_ended().await;
+            outlet.until_ended().await;
             None
         };
         // The bytes come into a buffer of the core: thousands of idle connections have none.
         let more = poll_fn(|cx| {
-            let mut scratch = session.core.scratch.borrow_mut();
+            let mut scratch = core.scratch.borrow_mut();
             let read = Pin::new(&mut *reader).poll_read(cx, &mut scratch);
             if let Poll::Ready(Ok(count)) = &read {
                 frames.feed(&scratch[..*count]);
@@ -80,7 +78,7 @@ pub async fn read(session: &Session, reader: &mut ReadHalf, frames: &mut FrameRe
             // Somebody else has ended the connection; what comes now is not looked at.
             None => return End::Ours,
             Some(Ok(0) | Err(_)) => {
-                session.outbox.hang_up();
+                outlet.hang_up();
                 return End::Peer;
             }
             Some(Ok(_)) => {}
@@ -90,24 +88,25 @@ pub async fn read(session: &Session, reader: &mut ReadHalf, frames: &mut FrameRe
 
 /// What the next frame brings. Whoever sends too many waits before it is taken.
 async fn next_frame(
-    session: &Session,
+    core: &Core,
+    outlet: &Outlet,
     rates: &mut FrameRates,
     frames: &mut FrameReader,
 ) -> Result<Option<Message>, ReadError> {
     let Some(frame) = frames.next_message()? else { return Ok(None) };
-    match rates.take(&frame, session.core.clock()) {
+    match rates.take(&frame, core.clock()) {
         Pause::None => {}
         Pause::Yield => yield_now().await,
         Pause::Wait(wait) => {
             let slept = sleep(Duration::from_secs_f64(wait / 1_000.0));
-            Box::pin(futures_lite::future::or(slept, session.outbox.until_ended())).await;
+            Box::pin(futures_lite::future::or(slept, outlet.until_ended())).await;
         }
     }
     Ok(Some(frame))
 }
 
 /// Takes what comes after the end, no faster than messages are taken, until the peer, or the writer, has had enough.
-pub async fn discard(core: &Core, outbox: &Outlet, mut reader: ReadHalf) {
+pub async fn discard(core: &Core, outlet: &Outlet, mut reader: ReadHalf) {
     let mut chunk = vec![0u8; DISCARD];
     let mut rates = FrameRates::default();
     while let Ok(count @ 1..) = reader.read(&mut chunk).await {
@@ -116,18 +115,22 @@ pub async fn discard(core: &Core, outbox: &Outlet, mut reader: ReadHalf) {
             sleep(Duration::from_secs_f64(wait / 1_000.0)).await;
         }
     }
-    outbox.hang_up();
+    outlet.hang_up();
 }
 
-/// Answers pings at once, queues everything else.
-async fn receive(session: &Session, bytes: Vec<u8>, inbox: &Inbox) {
+/// Answers pings at once, and hands everything else to the core.
+async fn receive(core: &Core, session: &Session, outlet: &Outlet, bytes: Vec<u8>) {
     if bytes == b"[\"ping\",{}]" {
-        return session.outbox.urgent(downstream::PONG);
+        return outlet.urgent(downstream::PONG);
     }
     match String::from_utf8(bytes) {
         Ok(text) => {
-            futures_lite::future::or(inbox.until_room(), session.outbox.until_ended()).await;
-            inbox.push(text);
+            futures_lite::future::or(session.inbox.until_room(), outlet.until_ended()).await;
+            match core.serving() {
+                Some(serving) => serving.tell(Event::Message(session.id, text)),
+                // It is handled when the core is there.
+                None => session.inbox.push(text),
+            }
         }
         Err(_) => session.fail(&ProtocolError::new(Kind::InvalidMessage, "a message is not UTF-8")),
     }

@@ -10,11 +10,12 @@ use kelvin_io::executor::{now, sleep, spawn};
 use serde_json::{Map, Value, json};
 
 use super::analyse::{Running, analyse};
+use super::core::Core;
 use super::serving::Serving;
-use super::session::Session;
 use super::status::Password;
 use crate::backend::transform;
 use crate::backend::turns::CallKind;
+use crate::core::session::Session;
 use crate::groups::inspect::Inspected;
 use crate::protocol::inspect::{self, Analyze, Request};
 use crate::zql::custom_query::Named;
@@ -27,22 +28,22 @@ const GUESS: Duration = Duration::from_millis(200);
 
 /// Handles one request. It is answered in any case; nothing ends the connection.
 pub async fn handle(session: &Rc<Session>, serving: &Rc<Serving>, id: &str, request: Request) {
-    let (core, group) = (&session.core, session.request.group_id.as_str());
+    let group = session.request.group_id.as_str();
     if let Request::Authenticate(password) = &request {
-        let is_right = is_password(session, password);
+        let is_right = is_password(session, serving, password);
         serving.with(|s| s.let_inspect(group, is_right));
         if !is_right {
             sleep(GUESS).await;
         }
         return session.outbox.message(&inspect::authenticated(id, is_right));
     }
-    if !core.config.development && !serving.with(|s| s.may_inspect(group)) {
+    if !serving.config.development && !serving.with(|s| s.may_inspect(group)) {
         return session.outbox.message(&inspect::authenticated(id, false));
     }
     match request {
         Request::Authenticate(_) => {}
         Request::Version => {
-            session.outbox.message(&inspect::reply("version", id, json!(core.config.server_version)));
+            session.outbox.message(&inspect::reply("version", id, json!(serving.config.server_version)));
         }
         Request::Metrics => {
             let costs = serving.with(|s| s.costs(group));
@@ -65,19 +66,19 @@ pub async fn handle(session: &Rc<Session>, serving: &Rc<Serving>, id: &str, requ
 }
 
 /// Without a password only developers are let in.
-fn is_password(session: &Session, given: &str) -> bool {
-    let config = &session.core.config;
+fn is_password(session: &Session, serving: &Serving, given: &str) -> bool {
+    let config = &serving.config;
     match &config.admin_password {
-        Some(password) => session.core.status.judge(password, given, session.from, now()) == Password::Right,
+        Some(password) => serving.status.judge(password, given, session.from, now()) == Password::Right,
         None => config.development && given.is_empty(),
     }
 }
 
 async fn answer_analysis(session: &Session, serving: &Serving, id: &str, wanted: &Analyze) {
-    let result = match Running::begin(&session.core) {
+    let result = match Running::begin(serving) {
         Err(error) => Err(error),
         // While the app is asked, too: whoever asks for many must not have all of them wait here.
-        Ok(_running) => match spelled_out(session, wanted).await {
+        Ok(_running) => match spelled_out(session, serving, wanted).await {
             Ok(ast) => analyse(session, serving, &ast, wanted).await,
             Err(error) => Err(error),
         },
@@ -90,19 +91,23 @@ async fn answer_analysis(session: &Session, serving: &Serving, id: &str, wanted:
 }
 
 /// The query as JSON text: as it was given, or as the app spells it out.
-async fn spelled_out(session: &Session, wanted: &Analyze) -> Result<String, String> {
+async fn spelled_out(session: &Session, serving: &Serving, wanted: &Analyze) -> Result<String, String> {
     let Some((name, args)) = &wanted.named else {
         return wanted.ast.clone().ok_or_else(|| "there is neither a query nor the name of one".to_owned());
     };
     let named = Named { hash: "inspect".to_owned(), name: name.clone(), args: args.clone() };
-    let texts = ask(session, std::slice::from_ref(&named)).await?;
+    let texts = ask(session, serving, std::slice::from_ref(&named)).await?;
     let found = texts.into_iter().find(|(hash, _)| *hash == named.hash);
     found.map(|(_, text)| text).ok_or_else(|| format!("the app does not answer the query {name:?}"))
 }
 
 /// What the app makes of these queries, for this connection. Nothing but the answer comes of it.
-async fn ask(session: &Session, queries: &[Named]) -> Result<Vec<(String, String)>, String> {
-    let core = &session.core;
+async fn ask(
+    session: &Session,
+    serving: &Serving,
+    queries: &[Named],
+) -> Result<Vec<(String, String)>, String> {
+    let core: &Core = serving;
     if core.config.query.urls.is_empty() {
         return Err("ZERO_QUERY_URL is not set: the app cannot be asked for named queries".to_owned());
     }
@@ -120,7 +125,8 @@ async fn queries(session: &Session, serving: &Serving, client: Option<&str>) -> 
     let mut named: Vec<Named> = rows.iter().filter_map(|row| row.named.clone()).collect();
     named.sort_by(|a, b| a.hash.cmp(&b.hash));
     named.dedup_by(|a, b| a.hash == b.hash);
-    let texts = if named.is_empty() { Vec::new() } else { ask(session, &named).await.unwrap_or_default() };
+    let texts =
+        if named.is_empty() { Vec::new() } else { ask(session, serving, &named).await.unwrap_or_default() };
     let texts: HashMap<String, String> = texts.into_iter().collect();
     let version = session.request.protocol_version().unwrap_or_default();
     rows.iter().map(|row| describe(row, texts.get(&row.query_id), version)).collect()

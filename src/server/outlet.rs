@@ -14,11 +14,10 @@ use futures_lite::future::poll_fn;
 use kelvin_io::executor::{sleep, timeout, yield_now};
 use kelvin_io::socket::WriteHalf;
 
-use super::inbox::Inbox;
+use crate::core::inbox::Inbox;
 use crate::core::outbox::{Outbox, Task};
 use crate::core::send_buffer::SendBuffer;
 use crate::core::socket::{Change, Socket};
-use crate::groups::sink::Sink;
 use crate::model::ids::ConnectionId;
 use crate::observe::metrics::Metrics;
 use crate::testing::panics;
@@ -54,7 +53,6 @@ pub struct ServerSocket {
     /// The other direction, for as long as messages of it are handled.
     inbox: RefCell<Weak<Inbox>>,
     more: Waiting,
-    room: Waiting,
     ended: Waiting,
 }
 
@@ -73,11 +71,7 @@ impl Socket for ServerSocket {
     fn changed(&self, change: Change) {
         match change {
             Change::More => self.more.wake(),
-            Change::Room => self.room.wake(),
-            Change::Ended => {
-                self.ended.wake();
-                self.room.wake();
-            }
+            Change::Ended => self.ended.wake(),
         }
     }
 
@@ -117,7 +111,6 @@ impl Outlet {
             half: RefCell::new(half),
             inbox: RefCell::default(),
             more: Waiting::default(),
-            room: Waiting::default(),
             ended: Waiting::default(),
         });
         let outbox = Outbox::new(id, socket.clone(), protocol_version, metrics, send_buffer);
@@ -141,18 +134,6 @@ impl Outlet {
                 return Poll::Ready(());
             }
             self.socket.ended.wait(cx);
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Waits until the outbox is not behind, or has ended. One task at a time may wait.
-    pub async fn until_caught_up(&self) {
-        poll_fn(|cx| {
-            if !self.is_behind() || self.has_ended() {
-                return Poll::Ready(());
-            }
-            self.socket.room.wait(cx);
             Poll::Pending
         })
         .await;
@@ -231,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::core::limits::OutboxLimits;
+    use crate::groups::sink::Sink;
     use crate::protocol::downstream;
     use crate::protocol::error::{Kind, ProtocolError};
     use crate::server::sockets::ServerSockets;

@@ -26,7 +26,6 @@ const PONG_CHECK: Duration = Duration::from_secs(3);
 pub async fn tick(serving: Rc<Serving>) {
     loop {
         sleep(TICK).await;
-        serving.answers.borrow_mut().forget(serving.clock());
         let pace = serving.pace("what time brings");
         serving.tell(Event::Tick { clock_zero: serving.clock_zero() });
         pace.end();
@@ -48,7 +47,7 @@ pub async fn tick(serving: Rc<Serving>) {
 pub async fn pongs(core: Rc<Core>) {
     loop {
         sleep(PONG_CHECK).await;
-        for outbox in core.connections.all().iter().filter(|outbox| outbox.idle() > PONG_AFTER) {
+        for outbox in core.entrance.connections.all().iter().filter(|outbox| outbox.idle() > PONG_AFTER) {
             outbox.urgent(PONG);
         }
     }

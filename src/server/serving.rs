@@ -8,10 +8,12 @@ use kelvin_io::channel::{Receiver, Sender, bounded};
 
 use super::core::Core;
 use super::driver;
+use crate::core::admission::Arrived;
 use crate::core::effect::{Event, ReadingId};
-use crate::core::recording::{RecordQueue, refusal};
+use crate::core::session::Session;
 use crate::core::view_syncer::ViewSyncer;
 use crate::groups::syncer::Syncer;
+use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
 use crate::replica::reader::{ReadError, Reader};
 
@@ -130,9 +132,19 @@ impl Serving {
         self.tell(Event::Recorded);
     }
 
-    /// Why no groups are served at present, if they are not.
-    pub fn record_refusal(&self) -> Option<ProtocolError> {
-        (self.view_syncer.borrow().record_queue() == RecordQueue::Failed).then(refusal)
+    /// Serves those who were let in before the replica could be read.
+    pub fn open(&self) {
+        self.call(ViewSyncer::open);
+    }
+
+    /// Why somebody is not let in, if that can be said before its token is judged.
+    pub fn refusal(&self, request: &ConnectRequest) -> Option<ProtocolError> {
+        self.view_syncer.borrow().refusal(request)
+    }
+
+    /// Lets somebody in, or says why not.
+    pub fn admit(&self, arrived: Arrived) -> Option<Rc<Session>> {
+        self.call(|core| core.admit(arrived))
     }
 
     fn perform(&self) {

@@ -61,11 +61,15 @@ pub enum Limit {
     OutboxBytes,
     /// Sockets that one slice of work sends to.
     Sends,
+    /// Connections of a core.
+    Connections,
+    /// Bytes of mutations that wait for the app.
+    PushBytes,
 }
 
 impl Limit {
     /// All there are.
-    pub const ALL: [Limit; 28] = [
+    pub const ALL: [Limit; 30] = [
         Limit::JournalKeys,
         Limit::JournalDeltas,
         Limit::Difference,
@@ -94,6 +98,8 @@ impl Limit {
         Limit::RecordFilling,
         Limit::OutboxBytes,
         Limit::Sends,
+        Limit::Connections,
+        Limit::PushBytes,
     ];
 }
 

@@ -168,6 +168,11 @@ impl Views {
         Some(id)
     }
 
+    /// What a view answers, in canonical form; nothing for one that is not there.
+    pub fn key(&self, id: ViewId) -> &[u8] {
+        self.slots.get(id.0 as usize).and_then(Option::as_ref).map_or(&[], |slot| &*slot.key)
+    }
+
     /// Remembers what a view was planned from, so that it can be planned anew.
     pub fn remember_source(&mut self, id: ViewId, source: Source) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {

@@ -14,6 +14,8 @@ mod mutate;
 mod operations;
 mod pgoutput;
 mod records;
+#[path = "../support/spelled.rs"]
+mod spelled;
 mod tokens;
 mod upgrades;
 mod urls;

@@ -34,7 +34,14 @@ fn come(world: &mut World, choices: &mut Choices, group: usize) -> Result<(), Br
                     wanted.retain(|query| *query == large);
                 }
             }
-            world.groups[group].tabs.push(Tab { client, receiver, wanted, line: None, mutations: 0 });
+            world.groups[group].tabs.push(Tab {
+                client,
+                receiver,
+                wanted,
+                line: None,
+                mutations: 0,
+                sent: 0,
+            });
             world.groups[group].tabs.len() - 1
         }
         _ => return Ok(()),
@@ -107,7 +114,11 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             let writes = (world.scenario.transaction)(choices, &mut world.db);
             world.commit(writes);
         }
-        12..18 => world.mutate(choices, group),
+        12..15 => world.mutate(choices, group),
+        15..18 if tabs > 0 => match choices.below(4) {
+            0 => world.acknowledge(group, tab),
+            _ => world.push(group, tab),
+        },
         18..24 if !world.core.is_busy() => {
             world.core.begin_batch();
             if choices.percent(60) {
@@ -119,6 +130,7 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
         25 if !world.core.is_busy() => world.index(choices),
         26..28 => world.core.end_batch(),
         30..38 => come(world, choices, group)?,
+        38 if tabs > 0 && choices.clone().percent(40) => world.vanish(group, tab),
         38..42 if tabs > 0 => world.disconnect(group, tab),
         42..52 if tabs > 0 => want(world, choices, group, tab)?,
         52..58 => world.reply(choices, choices.clone().percent(10)),
@@ -152,6 +164,10 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
             // Where nothing may be lost nobody is away for long.
             world.now += if world.disk.is_some() && !world.cuts { time.min(300.0) } else { time };
             world.core.set_time(world.now);
+            if choices.clone().percent(40) {
+                world.core.tick();
+                world.notice_vanished();
+            }
             world.core.syncer().tick(world.now);
             if choices.clone().percent(30) {
                 let purged = world.core.syncer().purge(world.now);
@@ -161,9 +177,8 @@ pub fn act(world: &mut World, choices: &mut Choices) -> Result<(), Broken> {
         _ if tabs > 1 => {
             let other = world.groups[group].tabs[(tab + 1) % tabs].client.clone();
             let line = world.groups[group].tabs[tab].line.clone();
-            if let Some(id) = line.map(|line| line.id) {
-                let deleted = world.core.syncer().delete_clients(id, &[other], world.now);
-                deleted.map_err(|e| format!("a deletion was refused: {e}"))?;
+            if line.is_some() {
+                world.delete(group, tab, &[other]);
             }
         }
         _ => {}

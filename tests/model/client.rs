@@ -108,7 +108,7 @@ impl Receiver {
                 self.refused.extend(hashes.map(str::to_owned));
                 Ok(false)
             }
-            Some("deleteClients" | "pong") => Ok(false),
+            Some("connected" | "deleteClients" | "pong") => Ok(false),
             Some("error") => Err(format!("was told {}", body["kind"])),
             other => Err(format!("unexpected message {other:?}")),
         }

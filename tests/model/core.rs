@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use kelvin::auth::upkeep::Intervals;
 use kelvin::core::connections::Connections;
-use kelvin::core::effect::{Effect, Event, ReadingId};
+use kelvin::core::effect::{AppCall, Effect, Event, QuestionId, ReadingId};
+use kelvin::core::entrance::Entrance;
 use kelvin::core::host::Memory;
 use kelvin::core::limits::Limits;
-use kelvin::core::outbox::Outbox;
 use kelvin::core::recording::RecordQueue;
 use kelvin::core::send_buffer::SendBuffer;
+use kelvin::core::session::Sessions;
+use kelvin::core::settings::Settings;
 use kelvin::core::state::Parts;
 use kelvin::core::view_syncer::{Entry, ViewSyncer};
 use kelvin::groups::limits::GroupLimits;
@@ -20,7 +23,6 @@ use kelvin::groups::record_log::{LogName, Output};
 use kelvin::groups::shared::Shared;
 use kelvin::groups::syncer::Syncer;
 use kelvin::model::commit::Commit;
-use kelvin::model::ids::ConnectionId;
 use kelvin::model::purging::Purging;
 use kelvin::observe::exposition::prometheus;
 use kelvin::observe::metrics::Metrics;
@@ -28,6 +30,7 @@ use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::views::rows::Rows;
 
 mod readings;
+mod sessions;
 
 use self::readings::Thread;
 use super::choices::Choices;
@@ -35,7 +38,7 @@ use super::counts::Counts;
 use super::host::{Moment, ROOM, SimulatedHost, Sudden};
 use super::replica::Replica;
 use super::schema::Schema;
-use super::socket::{Line, SimulatedSocket, SimulatedSockets};
+use super::socket::{Line, SimulatedSockets};
 
 /// Zero of the clock, in milliseconds since 1970.
 const STARTED: f64 = 1_800_000_000_000.0;
@@ -51,6 +54,14 @@ pub const HYDRATION: &str = "a hydration";
 const FILLING: &str = "filling record logs";
 const SNAPSHOT: &str = "a snapshot";
 
+/// Both endpoints are there, and whoever is let in is looked at again a minute later.
+const SETTINGS: Settings = Settings {
+    has_queries: true,
+    has_mutations: true,
+    checks: Intervals { revalidate: Some(60_000.0), retransform: Some(60_000.0) },
+    slow_after: f64::INFINITY,
+};
+
 /// Looks at the clock within one slice, if somebody chooses.
 const SLICES: [usize; 8] = [0, 0, 0, 1, 2, 5, 20, 1_000];
 
@@ -63,8 +74,10 @@ pub struct Core {
     pub slices: Option<Choices>,
     /// Indexes that queries would read by.
     pub index_requests: Vec<IndexRequest>,
-    /// Its connections.
-    pub connections: Rc<Connections>,
+    /// Those who were let in.
+    pub entrance: Rc<Entrance>,
+    /// What the app is being asked.
+    pub calls: BTreeMap<QuestionId, AppCall>,
     /// What is being written down.
     writes: Vec<Output>,
     value: ViewSyncer,
@@ -98,21 +111,22 @@ impl Core {
         });
         let metrics = Arc::new(Metrics::new(0));
         let send_buffer = SendBuffer::new(sockets, limits.outboxes);
-        let connections = Rc::new(Connections::new(Rc::new(send_buffer)));
-        let value = ViewSyncer::new(Parts {
-            index: 0,
-            syncer,
-            connections: connections.clone(),
+        let entrance = Rc::new(Entrance {
+            connections: Rc::new(Connections::new(Rc::new(send_buffer))),
+            sessions: Sessions::default(),
+            settings: SETTINGS,
+            most_connections: limits.connections,
             host: host.clone(),
             metrics: metrics.clone(),
-            limits,
-            slow_after: f64::INFINITY,
+            inbound: Rc::default(),
         });
+        let value = ViewSyncer::new(Parts { index: 0, syncer, entrance: entrance.clone(), limits });
         Core {
             counts: Counts::default(),
             slices: None,
             index_requests: Vec::new(),
-            connections,
+            entrance,
+            calls: BTreeMap::new(),
             writes: Vec::new(),
             value,
             host,
@@ -203,15 +217,6 @@ impl Core {
         self.host.sockets.apart.set(apart);
     }
 
-    /// A connection is open.
-    pub fn open(&self, id: ConnectionId) -> Line {
-        let socket = Rc::new(SimulatedSocket::default());
-        let send_buffer = self.connections.send_buffer.clone();
-        let outbox = Outbox::new(id, socket.clone(), 51, self.metrics.clone(), send_buffer);
-        self.connections.insert(id, outbox.clone());
-        Line { id, outbox, socket }
-    }
-
     /// Writes what a socket takes.
     pub fn write(&mut self, line: &Line) {
         if line.write() {
@@ -295,7 +300,7 @@ impl Core {
                     self.value.handle(Event::Committed);
                 }
                 Effect::Rebegun(could) => self.rebegun = Some(could),
-                _ => {}
+                effect => self.ask(effect),
             }
         }
     }
@@ -355,6 +360,11 @@ impl Core {
     /// Whether there is something to go on with, beside the filling of the record log.
     pub fn is_ready(&self) -> bool {
         self.value.ready().iter().any(|(_, what)| *what != FILLING)
+    }
+
+    /// What it could go on with, for people.
+    pub fn doing(&self) -> Vec<&'static str> {
+        self.value.ready().into_iter().map(|(_, what)| what).collect()
     }
 
     /// Whether whoever runs it lets it go on.

@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use kelvin::core::host::{Commits, Host, Memory, Pressure};
+use kelvin::core::warning::Warning;
 use kelvin::groups::shedding::Excess;
 use kelvin::model::commit::Commit;
 use kelvin::model::version::StateVersion;
@@ -116,7 +118,5 @@ impl Host for SimulatedHost {
 
     fn give_memory_back(&self) {}
 
-    fn pushed(&self, _: &str) -> usize {
-        0
-    }
+    fn warn(&self, _: Warning, _: fmt::Arguments<'_>) {}
 }

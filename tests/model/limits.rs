@@ -1,6 +1,6 @@
 //! Limits so small that a run meets them.
 
-use kelvin::core::limits::{Limits, OutboxLimits, RecordLimits};
+use kelvin::core::limits::{Limits, OutboxLimits, PushLimits, RecordLimits};
 use kelvin::cvr::frame::MAX_PAYLOAD;
 use kelvin::cvr::parts::Sizes;
 use kelvin::groups::limits::GroupLimits;
@@ -33,6 +33,11 @@ pub fn of(seed: u64, life: Life) -> Limits {
             filling_bytes: *choices.pick(&[0, 200]),
             waiting_bytes: *choices.pick(&[200, 2_000]),
         },
+        pushes: PushLimits {
+            of_group: some(&mut choices, &[0, 300], roomy.pushes.of_group),
+            of_core: some(&mut choices, &[0, 600], roomy.pushes.of_core),
+        },
+        connections: if choices.percent(10) { 1 + choices.below(4) } else { roomy.connections },
         ..roomy
     }
 }

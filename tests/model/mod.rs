@@ -38,9 +38,13 @@ pub mod script;
 pub mod sheet;
 pub mod simulation;
 pub mod socket;
+#[allow(clippy::duplicate_mod)]
+#[path = "../support/spelled.rs"]
+pub mod spelled;
 pub mod steps;
 pub mod tables;
 pub mod tree;
+pub mod upstream;
 pub mod watch;
 pub mod wishes;
 pub mod world;

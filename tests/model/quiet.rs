@@ -21,15 +21,14 @@ impl World {
         self.core.set_time(self.now);
         for round in 0.. {
             if round == 200 {
-                return Err("the world does not come to rest".to_owned());
+                return Err(format!("the world does not come to rest: {}", self.unrest()));
             }
             let mut moved = self.owes();
             while self.owes() {
                 self.reply(&mut choices, false);
             }
-            for group in 0..self.groups.len() {
-                self.ask(group, false);
-            }
+            self.notice_vanished();
+            self.core.serve();
             self.core.batch();
             self.core.start_hydrations(false);
             for hydration in (0..self.core.hydrations()).rev() {
@@ -51,8 +50,8 @@ impl World {
             }
             // What the clock wakes.
             self.core.syncer().tick(self.now);
-            self.note_retried();
             if !self.core.syncer().has_work() {
+                self.note_views();
                 return Ok(());
             }
             if self.is_behind() {
@@ -63,20 +62,22 @@ impl World {
         Ok(())
     }
 
-    /// A query that could not be answered is tried again without the app being asked: it is what it was.
-    fn note_retried(&mut self) {
+    /// What is not at rest, for people.
+    fn unrest(&self) -> String {
         let syncer = self.core.look();
-        for group in &self.groups {
-            let Some(state) = syncer.groups.get(group.id.as_str()) else { continue };
-            for (hash, query) in &state.queries {
-                let Some(id) = query.pending else { continue };
-                let Some(view) = syncer.shared.views.get(id) else { continue };
-                let number: usize = hash[1..].parse().expect("a hash of the test");
-                if let Some(ast) = &self.scenario.queries[number][group.forms[number]] {
-                    self.asts.entry((id, view.generation)).or_insert_with(|| ast.clone());
-                }
-            }
-        }
+        let connections = syncer.groups.values().flat_map(|g| &g.connections);
+        let behind: Vec<String> = connections
+            .filter(|c| c.phase != Phase::Live)
+            .map(|c| format!("{} {:?} at {:?} is {:?}", c.client_id, c.id, c.cookie, c.phase))
+            .collect();
+        let known = self.groups.iter().flat_map(|g| &g.tabs).filter_map(|tab| tab.line.as_ref());
+        let known: Vec<_> = known.map(|line| (line.id, line.outbox.has_ended())).collect();
+        let waiting = |group: &kelvin::groups::group::Group| {
+            let queries = group.queries.iter().filter(|(_, query)| query.is_waiting());
+            queries.map(|(hash, query)| format!("{hash} {query:?}")).collect::<Vec<_>>()
+        };
+        let waiting: Vec<_> = syncer.groups.values().flat_map(|group| waiting(group)).collect();
+        format!("{behind:?}; waiting {waiting:?}; connected {known:?}; {:?}", self.core.doing())
     }
 
     fn is_behind(&self) -> bool {
@@ -100,17 +101,28 @@ impl World {
             let db = self.db.known_as(&group.schema);
             let mut rows: BTreeMap<(String, String), Value> = BTreeMap::new();
             let mut got = BTreeSet::new();
+            let is_there = |client: &String| state.connections.iter().any(|c| c.client_id == *client);
             for (hash, query) in &state.queries {
-                let wanted = state.clients.values().any(|c| c.desires.get(hash).is_some_and(|d| d.desired));
+                let mut wanting = state.clients.iter().filter(|(id, _)| is_there(id));
+                let wanted = wanting.any(|(_, c)| c.desires.get(hash).is_some_and(|d| d.desired));
                 let connected = !state.connections.is_empty();
-                if connected && wanted && !query.failed && !query.got {
+                if wanted && !query.failed && !query.got {
                     return Err(format!("{} {hash} never was got: {query:?}", group.id));
                 }
                 // What was refused before the server ended goes with the first step, when somebody is back.
                 if query.got && (connected || !query.failed) {
                     got.insert(hash.clone());
-                    let view = query.current.ok_or(format!("{hash} is got without a view"))?;
-                    rows.extend(self.rows_of(&db, view).map_err(|e| format!("{} {hash}: {e}", group.id))?);
+                    match query.current {
+                        Some(view) => {
+                            let of_view = self.rows_of(&db, view);
+                            rows.extend(of_view.map_err(|e| format!("{} {hash}: {e}", group.id))?);
+                        }
+                        None if connected => {
+                            return Err(format!("{} {hash} is got without a view", group.id));
+                        }
+                        // It was got before the server ended, and nobody has come back.
+                        None => {}
+                    }
                 }
             }
             for tab in group.tabs.iter().filter(|t| t.line.is_some()) {
@@ -131,6 +143,9 @@ impl World {
                     return Err(format!("{name} holds {held:#?}\nexpected {rows:#?}"));
                 }
                 self.check_records(group, tab)?;
+                if tab.sent > tab.mutations {
+                    return Err(format!("mutation {} of {name} was never run", tab.mutations + 1));
+                }
             }
         }
         Ok(())

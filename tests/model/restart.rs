@@ -84,6 +84,6 @@ impl World {
                 tab.receiver.disconnected();
             }
         }
-        self.drop_owed();
+        self.vanished.clear();
     }
 }

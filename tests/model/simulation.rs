@@ -81,6 +81,7 @@ pub fn run(seed: u64, steps: usize, life: Life) -> Result<Run, Failure> {
     // Not those decisions that the run is made of.
     world.core.slices = Some(Choices::new((seed ^ 0x5eed, usize::MAX)));
     world.dialects = Dialects::drawn(Choices::new((seed ^ 0xd1a1, usize::MAX)));
+    world.lateness = Some(Choices::new((seed ^ 0x1a7e, usize::MAX)));
     world.core.send_apart(seed.is_multiple_of(3));
     if crashes {
         world.cuts = choices.percent(70);

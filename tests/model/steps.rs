@@ -26,7 +26,14 @@ impl World {
         let wanted: BTreeSet<usize> = wanted.iter().copied().collect();
         let tabs = &mut self.groups[group].tabs;
         let tab = tabs.len();
-        tabs.push(Tab { client: format!("g{group}t{tab}"), receiver, wanted, line: None, mutations: 0 });
+        tabs.push(Tab {
+            client: format!("g{group}t{tab}"),
+            receiver,
+            wanted,
+            line: None,
+            mutations: 0,
+            sent: 0,
+        });
         self.connect(&mut Choices::new((0, 0)), group, tab).expect("connected");
         tab
     }

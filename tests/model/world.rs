@@ -5,19 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use kelvin::core::limits::Limits;
-use kelvin::groups::sink::Sink;
-use kelvin::groups::syncer::Arrival;
-use kelvin::model::ids::ConnectionId;
-use kelvin::protocol::cookie::Cookie;
-use kelvin::protocol::error::Kind;
-use kelvin::protocol::upstream::{InitConnection, QueryBody, QueryOp};
+use kelvin::protocol::upstream::{QueryBody, QueryOp};
 use kelvin::views::view::ViewId;
 use kelvin::zql::ast::Ast;
+use kelvin::zql::canonical;
 use serde_json::value::RawValue;
 
 mod app;
+mod connecting;
+mod receiving;
 
-use self::app::Owed;
 use super::cell::Cell;
 use super::choices::Choices;
 use super::client::{Receiver, Store};
@@ -29,7 +26,7 @@ use super::host::Moment;
 use super::replica::Replica;
 use super::scenario::Scenario;
 use super::schema::Schema;
-use super::socket::{Came, Line, SimulatedSocket};
+use super::socket::{Line, SimulatedSocket};
 use super::tables;
 use super::watch::Watch;
 
@@ -44,6 +41,8 @@ pub struct Tab {
     pub line: Option<Line>,
     /// Mutations that the app has run.
     pub mutations: u64,
+    /// The last that was sent on the present connection.
+    pub sent: u64,
 }
 
 /// One client group.
@@ -68,6 +67,14 @@ pub struct World {
     pub now: f64,
     /// What each view was made for, by number and generation.
     pub asts: Asts,
+    /// All forms of queries, by what a view's key has of them.
+    forms: Vec<(Vec<u8>, Rc<Ast>)>,
+    /// Draws how late others are; `None`: nobody is.
+    pub lateness: Option<Choices>,
+    /// Connections of tabs that are gone, and of which the server does not know it.
+    pub vanished: Vec<Line>,
+    /// How often the app failed.
+    pub failures: usize,
     pub dialects: Dialects,
     /// Looks at every tab whose cookie moves.
     pub watch: Option<Watch>,
@@ -85,8 +92,8 @@ pub struct World {
     pub crashes: usize,
     /// All that ever were.
     pub sockets: Vec<Rc<SimulatedSocket>>,
-    owed: Vec<Owed>,
     connections: u64,
+    tokens: u64,
     /// What happened, for people.
     pub log: Vec<String>,
 }
@@ -123,7 +130,9 @@ impl World {
             forms: vec![0; scenario.queries.len()],
         };
         let groups = (0..groups).map(group).collect();
-        let (asts, owed, log, sockets) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
+        let (asts, log, sockets) = (HashMap::new(), Vec::new(), Vec::new());
+        let forms = scenario.queries.iter().flatten().flatten().map(|ast| (canonical(ast), ast.clone()));
+        let forms = forms.collect();
         World {
             scenario,
             schema,
@@ -133,6 +142,10 @@ impl World {
             groups,
             now: 0.0,
             asts,
+            forms,
+            lateness: None,
+            vanished: Vec::new(),
+            failures: 0,
             dialects: Dialects::default(),
             watch: None,
             disk: None,
@@ -142,8 +155,8 @@ impl World {
             resets: 0,
             crashes: 0,
             sockets,
-            owed,
             connections: 0,
+            tokens: 0,
             log,
         }
     }
@@ -175,16 +188,22 @@ impl World {
     /// The app runs a mutation of some tab, which it refuses now and then: then nothing but its number and its
     /// result is written. Or somebody took note of a result, and it goes.
     pub fn mutate(&mut self, choices: &mut Choices, group: usize) {
+        if self.groups[group].tabs.is_empty() {
+            let writes = (self.scenario.transaction)(choices, &mut self.db);
+            return self.commit(writes);
+        }
+        let place = choices.below(self.groups[group].tabs.len());
+        self.mutate_as(choices, group, place);
+    }
+
+    /// The same for one tab.
+    fn mutate_as(&mut self, choices: &mut Choices, group: usize, place: usize) {
         let is_refused = choices.percent(40);
         let mut writes = match is_refused {
             false => (self.scenario.transaction)(choices, &mut self.db),
             true => Vec::new(),
         };
         let known = &mut self.groups[group];
-        if known.tabs.is_empty() {
-            return self.commit(writes);
-        }
-        let place = choices.below(known.tabs.len());
         let tab = &mut known.tabs[place];
         tab.mutations += 1;
         let (number, client) = (tab.mutations, tab.client.clone());
@@ -226,100 +245,6 @@ impl World {
         }
     }
 
-    /// A tab connects; it may be refused.
-    pub fn connect(&mut self, choices: &mut Choices, group: usize, tab: usize) -> Result<(), Broken> {
-        self.connections += 1;
-        let id = ConnectionId(self.connections);
-        let line = self.core.open(id);
-        if choices.clone().percent(30) {
-            line.socket.most.set(1 + choices.clone().below(100));
-        }
-        self.sockets.push(line.socket.clone());
-        let known = &mut self.groups[group];
-        let others: Vec<String> = known.tabs.iter().map(|t| t.client.clone()).collect();
-        let (group_id, believed) = (known.id.clone(), known.schema.of_clients());
-        let tab = &mut known.tabs[tab];
-        let base_cookie = match &tab.receiver.store.cookie {
-            None => None,
-            Some(text) => Some(Cookie::parse(text).ok_or(format!("cookie {text}"))?),
-        };
-        let schema = base_cookie.is_none().then_some(believed);
-        let stored = tab.receiver.store.desired.get(&tab.client).cloned().unwrap_or_default();
-        let init = InitConnection {
-            desired: changes(&stored, &tab.wanted),
-            client_schema: schema,
-            deleted: None,
-            push_url: None,
-            push_headers: BTreeMap::new(),
-            query_url: None,
-            query_headers: BTreeMap::new(),
-            active_clients: choices.percent(15).then_some(others),
-        };
-        let dialect = self.dialects.next();
-        let arrival = || Arrival {
-            id,
-            client_id: tab.client.clone(),
-            group_id: group_id.as_str().into(),
-            user: kelvin::groups::user::User { id: None, is_proved: false },
-            profile_id: None,
-            base_cookie,
-            dialect,
-            sink: line.outbox.clone(),
-        };
-        let (client, wanted) = (&tab.client, &tab.wanted);
-        self.log
-            .push(format!("{group_id}/{client}, {dialect:?}, comes at {base_cookie:?}, wants {wanted:?}"));
-        let mut syncer = self.core.syncer();
-        let asked = syncer.prospective(&group_id, &init.desired);
-        let accepted = syncer.check(&arrival(), &init).and_then(|()| syncer.init(arrival(), &init, self.now));
-        drop(syncer);
-        if let Err(error) = accepted {
-            self.log.push(format!("refused: {error}"));
-            let expected = match error.kind {
-                // A group that is not known, and a cookie that nobody issued.
-                Kind::ClientNotFound | Kind::InvalidConnectionRequestBaseCookie => base_cookie.is_some(),
-                _ => false,
-            };
-            // Such a client deletes what it has.
-            self.resets += usize::from(expected);
-            tab.receiver.store = Store::default();
-            return if expected { Ok(()) } else { Err(format!("refused: {error}")) };
-        }
-        tab.receiver.connected(dialect);
-        tab.line = Some(line);
-        if choices.percent(60) {
-            for named in asked {
-                self.answer(choices, group, None, &named);
-            }
-        }
-        self.ask(group, false);
-        Ok(())
-    }
-
-    /// The tab's socket goes; what it has not read is lost.
-    pub fn disconnect(&mut self, group: usize, tab: usize) {
-        let tab = &mut self.groups[group].tabs[tab];
-        if let Some(line) = tab.line.take() {
-            self.log.push(format!("{} leaves", tab.client));
-            tab.receiver.disconnected();
-            line.outbox.close();
-            self.core.connections.remove(line.id);
-            self.core.syncer().disconnect(line.id, self.now);
-            line.outbox.hang_up();
-        }
-    }
-
-    /// A connected tab wants other queries.
-    pub fn want(&mut self, group: usize, tab: usize, ops: Vec<QueryOp<'static>>) -> Result<(), Broken> {
-        let tab = &self.groups[group].tabs[tab];
-        let Some(id) = tab.line.as_ref().map(|line| line.id) else { return Ok(()) };
-        self.log.push(format!("{} wants {ops:?}", tab.client));
-        let changed = self.core.syncer().change_desired(id, &ops, self.now);
-        changed.map_err(|e| format!("a change was refused: {e}"))?;
-        self.ask(group, false);
-        Ok(())
-    }
-
     /// Does what is due for one group. False: for none, or not now.
     pub fn work(&mut self) -> bool {
         self.observe();
@@ -330,8 +255,25 @@ impl World {
         worked
     }
 
+    /// Notes what the views were made for that are new.
+    pub fn note_views(&mut self) {
+        let syncer = self.core.look();
+        let views = &syncer.shared.views;
+        let queries = syncer.groups.values().flat_map(|group| group.queries.values());
+        for id in queries.flat_map(|query| [query.current, query.pending]).flatten() {
+            let Some(view) = views.get(id) else { continue };
+            self.asts.entry((id, view.generation)).or_insert_with(|| {
+                // Before it is the epoch of the catalogue, behind it what the clients believe.
+                let key = &views.key(id)[8..];
+                let form = self.forms.iter().find(|(form, _)| key.starts_with(form));
+                form.expect("the app gave no such answer").1.clone()
+            });
+        }
+    }
+
     /// Notes what the cookies of all groups stand for, if somebody looks at the tabs.
     pub fn observe(&mut self) {
+        self.note_views();
         let Some(watch) = &mut self.watch else { return };
         let syncer = self.core.look();
         let views = &syncer.shared.views;
@@ -346,39 +288,12 @@ impl World {
             });
         }
     }
+}
 
-    /// A tab reads up to `count` messages.
-    pub fn receive(&mut self, number: usize, place: usize, count: usize) -> Result<(), Broken> {
-        self.observe();
-        let Some(line) = self.groups[number].tabs[place].line.clone() else { return Ok(()) };
-        self.core.write(&line);
-        let group = &mut self.groups[number];
-        let tab = &mut group.tabs[place];
-        for came in std::iter::from_fn(|| line.socket.next()).take(count) {
-            let Came::Frame(frame) = came else {
-                // It comes back by itself.
-                self.disconnect(number, place);
-                return Ok(());
-            };
-            let moved = tab.receiver.take(&frame).map_err(|e| format!("{}: {e}", tab.client))?;
-            if !moved {
-                continue;
-            }
-            let store = tab.receiver.store.clone();
-            if let Some(watch) = &mut self.watch {
-                let which = number % self.scenario.believed.len();
-                let looked = watch.check(&group.id, which, &store);
-                looked.map_err(|e| format!("{} at {:?}: {e}", tab.client, store.cookie))?;
-            }
-            self.log.push(format!("{} is at {:?}", tab.client, store.cookie));
-            let cookie = store.cookie.clone().expect("it moved");
-            let expected = group.history.entry(cookie).or_insert_with(|| store.clone());
-            if *expected != store {
-                return Err(format!("{} differs from others at {}", tab.client, store.difference(expected)));
-            }
-        }
-        Ok(())
-    }
+fn canonical(ast: &Ast) -> Vec<u8> {
+    let mut key = Vec::new();
+    canonical::write(ast, &mut key);
+    key
 }
 
 /// What a client sends to have `wanted` in the place of `stored`.

@@ -171,14 +171,14 @@ const SAID: &[(&str, &str, &str, &str)] = &[
     (
         "docs/decisions/008-overload.md",
         "16 MiB of a group; 64 MiB of a core",
-        "src/backend/push.rs",
-        "MAX_QUEUED: usize = 16 << 20",
+        "src/core/limits.rs",
+        "of_group: 16 << 20",
     ),
     (
         "docs/decisions/008-overload.md",
         "16 MiB of a group; 64 MiB of a core",
-        "src/server/pushes.rs",
-        "MAX_PUSHED: usize = 64 << 20",
+        "src/core/limits.rs",
+        "of_core: 64 << 20",
     ),
     (
         "docs/decisions/008-overload.md",

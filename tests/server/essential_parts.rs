@@ -61,7 +61,7 @@ fn a_task_of_a_core_ends_and_nothing_moves_any_more() {
             "the work of groups",
             "a core's clock",
             "pongs",
-            "checks that are repeated",
+            "looking after connections",
             "writing records",
             "filling record logs",
             "accepting connections",

@@ -1,70 +1,149 @@
 //! The app of a world: what it is asked, and what it answers, late or never.
 
-use kelvin::zql::custom_query::{Named, Transformed};
+use bytes::Bytes;
+use kelvin::backend::call::CallError;
+use kelvin::backend::turns::CallKind;
+use kelvin::core::effect::{AppCall, QuestionId};
+use serde_json::{Value, json};
 
 use super::World;
+use crate::model::cell::Cell;
 use crate::model::choices::Choices;
+use crate::model::database::Write;
+use crate::model::spelled::spelled;
 
-/// An answer that the app still owes.
-pub(super) struct Owed {
-    group: usize,
-    serial: u64,
-    queries: Vec<Named>,
+fn read(call: &AppCall) -> Value {
+    serde_json::from_slice(&call.body).expect("the app can read it")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
 }
 
 impl World {
-    /// The server asks the app for transformations: for those missing, or for all.
+    /// The queries of a group are asked for once more: for those missing, or for all.
     pub fn ask(&mut self, group: usize, all: bool) {
-        let (serial, queries) = self.core.syncer().transform(&self.groups[group].id, all);
-        if !queries.is_empty() {
-            self.owed.push(Owed { group, serial, queries });
+        if all {
+            self.renew(group);
         }
+        self.core.serve();
     }
 
     /// The app answers one request, or fails it.
     pub fn reply(&mut self, choices: &mut Choices, failing: bool) {
-        if self.owed.is_empty() {
+        let calls: Vec<QuestionId> = self.core.calls.keys().copied().collect();
+        if calls.is_empty() {
             return;
         }
-        let owed = self.owed.swap_remove(choices.below(self.owed.len()));
-        for named in owed.queries.iter().filter(|_| !failing) {
-            self.answer(choices, owed.group, Some(owed.serial), named);
+        let id = calls[choices.below(calls.len())];
+        match failing {
+            true => self.fail(id),
+            false => self.answer(choices, id),
         }
-        self.core.syncer().transform_failed(&self.groups[owed.group].id, owed.serial);
+        if !self.is_late() {
+            self.core.serve();
+        }
     }
 
-    /// The server that asked is gone.
-    pub fn drop_owed(&mut self) {
-        self.owed.clear();
-    }
-
+    /// Whether the app is being asked.
     pub fn owes(&self) -> bool {
-        !self.owed.is_empty()
+        !self.core.calls.is_empty()
     }
 
-    pub(super) fn answer(&mut self, choices: &mut Choices, group: usize, serial: Option<u64>, named: &Named) {
-        let number: usize = named.hash[1..].parse().expect("a hash of the test");
-        let group = &self.groups[group];
-        let form = &self.scenario.queries[number][group.forms[number]];
-        let ast = form.clone().filter(|_| !choices.percent(2));
-        self.log.push(format!(
-            "{} {} is {:?}",
-            group.id,
-            named.hash,
-            ast.as_ref().map(|_| group.forms[number])
-        ));
-        let answer = match &ast {
-            Some(ast) => Transformed::Ast(Box::new((**ast).clone())),
-            None => Transformed::Refused(serde_json::json!({"error": "app", "id": named.hash})),
+    fn fail(&mut self, id: QuestionId) {
+        self.failures += 1;
+        self.log.push(format!("the app fails {:?}", self.core.calls[&id].kind));
+        self.core.answer(id, Err(CallError::internal("internal", "the app is away")));
+    }
+
+    /// The app answers a request.
+    pub(super) fn answer(&mut self, choices: &mut Choices, id: QuestionId) {
+        let Some(call) = self.core.calls.remove(&id) else { return };
+        let answer = match call.kind {
+            CallKind::Transform => self.transform(choices, &call),
+            CallKind::Push => self.run_mutations(choices, &call),
+            CallKind::CleanUp => self.forget_results(&call),
         };
-        let mut syncer = self.core.syncer();
-        syncer.transformed(&group.id, &named.hash, serial, answer);
-        let query = syncer.groups.get(group.id.as_str()).and_then(|g| g.queries.get(&named.hash));
-        let view = query.and_then(|q| q.pending.or(q.current));
-        if let (Some(id), Some(ast)) = (view, ast)
-            && let Some(view) = syncer.shared.views.get(id)
-        {
-            self.asts.entry((id, view.generation)).or_insert(ast);
+        self.core.answer(id, Ok(Bytes::from(answer.to_string())));
+    }
+
+    /// The app lets somebody in, and says nothing of queries.
+    pub(super) fn answer_nothing(&mut self, id: QuestionId) {
+        let answer = json!({"kind": "QueryResponse", "userID": null, "queries": []});
+        self.core.answer(id, Ok(Bytes::from(answer.to_string())));
+    }
+
+    fn group_named(&self, name: &str) -> usize {
+        self.groups.iter().position(|group| group.id == name).expect("a group")
+    }
+
+    fn transform(&mut self, choices: &mut Choices, call: &AppCall) -> Value {
+        let group = self.group_named(&call.group);
+        let asked = read(call);
+        let mut queries = Vec::new();
+        for query in asked[1].as_array().expect("a list") {
+            let hash = text(&query["id"]);
+            let number: usize = hash[1..].parse().expect("a hash of the test");
+            let form = self.groups[group].forms[number];
+            let ast = self.scenario.queries[number][form].clone().filter(|_| !choices.percent(2));
+            self.log.push(format!("{} {hash} is {:?}", call.group, ast.as_ref().map(|_| form)));
+            queries.push(match ast {
+                Some(ast) => json!({"id": hash, "name": query["name"], "ast": spelled(&ast)}),
+                None => json!({"error": "app", "id": hash, "name": query["name"], "message": "no"}),
+            });
         }
+        match choices.percent(20) {
+            true => json!(["transformed", queries]),
+            false => json!({"kind": "QueryResponse", "userID": null, "queries": queries}),
+        }
+    }
+
+    /// Each mutation of a client is run once, and in order.
+    fn run_mutations(&mut self, choices: &mut Choices, call: &AppCall) -> Value {
+        let group = self.group_named(&call.group);
+        let mut out = Vec::new();
+        for mutation in read(call)["mutations"].as_array().expect("a list") {
+            let (client, id) = (text(&mutation["clientID"]), mutation["id"].as_u64().expect("a number"));
+            let tabs = &self.groups[group].tabs;
+            let tab = tabs.iter().position(|tab| tab.client == client).expect("a tab");
+            let result = match tabs[tab].mutations + 1 {
+                next if id == next => {
+                    self.mutate_as(choices, group, tab);
+                    json!({})
+                }
+                next if id < next => json!({"error": "alreadyProcessed", "details": "it was run"}),
+                _ => {
+                    self.failures += 1;
+                    json!({"error": "oooMutation", "details": "one before it is missing"})
+                }
+            };
+            out.push(json!({"id": {"clientID": client, "id": id}, "result": result}));
+        }
+        json!({"kind": "MutateResponse", "userID": null, "mutations": out})
+    }
+
+    /// Results that clients have taken note of go.
+    fn forget_results(&mut self, call: &AppCall) -> Value {
+        let body = read(call);
+        let of = &body["mutations"][0]["args"][0];
+        let is_noted = |client: &str, id: u64| match text(&of["type"]) {
+            "single" => {
+                text(&of["clientID"]) == client && id <= of["upToMutationID"].as_u64().expect("a number")
+            }
+            _ => of["clientIDs"].as_array().expect("a list").iter().any(|gone| text(gone) == client),
+        };
+        let group = Cell::Text(call.group.to_string());
+        let table = self.db.schema.find("test_0.mutations");
+        let rows = self.db.rows(table).filter(|row| row[0] == group).cloned();
+        let noted = rows.filter(|row| {
+            let client = row[1].json();
+            is_noted(text(&client), row[2].number().unwrap_or(0.0) as u64)
+        });
+        let writes: Vec<Write> = noted.map(|row| Write::Delete { table, row }).collect();
+        writes.iter().for_each(|write| self.db.apply(write));
+        if !writes.is_empty() {
+            self.commit(writes);
+        }
+        json!({"kind": "MutateResponse", "userID": null, "mutations": []})
     }
 }

@@ -3,9 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
-use futures_lite::future::poll_fn;
+use super::signal::WaitList;
 
 /// Most messages, and most bytes of them, that wait. Beyond either the socket is not read:
 /// the kernel holds the sender back. One message more may always come.
@@ -28,22 +27,16 @@ impl Inbound {
     }
 }
 
-/// The queue between the task that reads a socket and the one that handles its messages.
+/// The queue between whoever reads a socket and the task that handles its messages.
 pub struct Inbox {
     core: Rc<Inbound>,
     messages: RefCell<VecDeque<String>>,
     bytes: Cell<usize>,
     /// Bytes of a message that is not whole yet.
     partial: Cell<usize>,
-    closed: Cell<bool>,
-    sender: RefCell<Option<Waker>>,
-    receiver: RefCell<Option<Waker>>,
-}
-
-fn wake(waker: &RefCell<Option<Waker>>) {
-    if let Some(waker) = waker.borrow_mut().take() {
-        waker.wake();
-    }
+    /// Nobody handles messages any more.
+    stopped: Cell<bool>,
+    room: WaitList,
 }
 
 impl Inbox {
@@ -54,9 +47,8 @@ impl Inbox {
             messages: RefCell::default(),
             bytes: Cell::new(0),
             partial: Cell::new(0),
-            closed: Cell::new(false),
-            sender: RefCell::default(),
-            receiver: RefCell::default(),
+            stopped: Cell::new(false),
+            room: WaitList::default(),
         })
     }
 
@@ -81,46 +73,37 @@ impl Inbox {
 
     /// Waits until a message may be added.
     pub async fn until_room(&self) {
-        poll_fn(|cx| {
-            let full = self.messages.borrow().len() >= MAX_MESSAGES || self.bytes.get() >= MAX_BYTES;
-            if !full || self.closed.get() {
-                return Poll::Ready(());
-            }
-            *self.sender.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        let is_full = || self.messages.borrow().len() >= MAX_MESSAGES || self.bytes.get() >= MAX_BYTES;
+        self.room.until(|| !is_full() || self.stopped.get()).await;
     }
 
     /// Adds a message.
     pub fn push(&self, message: String) {
-        self.set_bytes(self.bytes.get() + message.len());
-        self.messages.borrow_mut().push_back(message);
-        wake(&self.receiver);
+        if !self.stopped.get() {
+            self.set_bytes(self.bytes.get() + message.len());
+            self.messages.borrow_mut().push_back(message);
+        }
     }
 
-    /// Waits for the next message; `None` when the connection is over.
-    pub async fn next(&self) -> Option<String> {
-        poll_fn(|cx| {
-            if let Some(message) = self.messages.borrow_mut().pop_front() {
-                self.set_bytes(self.bytes.get() - message.len());
-                wake(&self.sender);
-                return Poll::Ready(Some(message));
-            }
-            if self.closed.get() {
-                return Poll::Ready(None);
-            }
-            *self.receiver.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
+    /// Takes the next message, if there is one.
+    pub fn pop(&self) -> Option<String> {
+        let message = self.messages.borrow_mut().pop_front()?;
+        self.set_bytes(self.bytes.get() - message.len());
+        self.room.wake();
+        Some(message)
     }
 
-    /// Nobody handles messages any more.
-    pub fn close(&self) {
-        self.closed.set(true);
-        wake(&self.sender);
-        wake(&self.receiver);
+    /// Whether no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.borrow().is_empty()
+    }
+
+    /// No message is handled any more: those that wait go, and so does whatever comes.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.messages.borrow_mut().clear();
+        self.set_bytes(0);
+        self.room.wake();
     }
 }
 
@@ -135,7 +118,7 @@ impl Drop for Inbox {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::{Context, Wake};
+    use std::task::{Context, Wake, Waker};
 
     use futures_lite::future::{block_on, or};
 
@@ -160,14 +143,14 @@ mod tests {
             inbox.push(n.to_string());
         }
         assert!(!has_room(&inbox));
-        assert_eq!(block_on(inbox.next()).as_deref(), Some("0"));
+        assert_eq!(inbox.pop().as_deref(), Some("0"));
         assert!(has_room(&inbox));
-        while block_on(inbox.next()).as_deref() != Some("255") {}
+        while inbox.pop().as_deref() != Some("255") {}
         inbox.push("x".repeat(MAX_BYTES));
         assert!(!has_room(&inbox));
-        inbox.close();
-        assert!(block_on(inbox.next()).is_some());
-        assert!(block_on(inbox.next()).is_none());
+        inbox.stop();
+        inbox.push("too late".to_owned());
+        assert!(has_room(&inbox) && inbox.is_empty() && inbox.bytes() == 0, "it is in nobody's way");
     }
 
     #[test]
@@ -178,7 +161,7 @@ mod tests {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        assert!(block_on(inbox.next()).is_some());
+        assert!(inbox.pop().is_some());
         assert!(woken.0.load(Ordering::Relaxed), "the socket is not read any more");
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
     }
