@@ -6,6 +6,7 @@ mod model;
 mod support;
 
 mod core_outboxes;
+mod core_sessions;
 mod core_tasks;
 mod driving;
 mod exists_checklist;

@@ -140,13 +140,11 @@ fn the_poke_comes_before_the_acknowledgement() {
     let gone = further(&tab, &[of("x")]);
     tab.until("the other's query", |c| c.store.got.contains(&of("x").hash()));
     tab.send(json!(["deleteClients", {"clientIDs": [gone.id]}]));
-    let first = loop {
-        match tab.next(WAIT) {
-            Some(Event::Pong) => {}
-            other => break other,
-        }
-    };
-    let Some(Event::Poke(poke)) = first else { panic!("{first:?}") };
+    let first = tab.until_event("what comes first", |event| match event {
+        Event::Pong => None,
+        other => Some(other),
+    });
+    let Event::Poke(poke) = first else { panic!("{first:?}") };
     assert_eq!(poke.desired, [(gone.id.clone(), "del".into(), of("x").hash())]);
     assert!(matches!(tab.next(WAIT), Some(Event::DeleteClients(ids)) if ids == [gone.id.clone()]));
 }

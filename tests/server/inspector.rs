@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::app::{Answer, THREE, items, of, query};
-use crate::support::client::{Client, Event, WAIT};
+use crate::support::client::{Client, Event};
 use crate::support::stage::Stage;
 use serde_json::{Value, json};
 
@@ -14,17 +14,15 @@ const PASSWORD: (&str, &str) = ("ADMIN_PASSWORD", "secret");
 fn ask(tab: &mut Client, mut body: Value) -> (String, Value) {
     body["id"] = json!("r");
     tab.send(json!(["inspect", body]));
-    loop {
-        match tab.next(WAIT) {
-            Some(Event::Other(answer)) if answer[0] == "inspect" => {
-                let answer = &answer[1];
-                assert_eq!(answer["id"], "r");
-                return (answer["op"].as_str().expect("an operation").to_owned(), answer["value"].clone());
-            }
-            Some(Event::Other(_) | Event::Error(_)) | None => panic!("no answer to {body}"),
-            Some(_) => {}
+    tab.until_event("the answer", |event| match event {
+        Event::Other(answer) if answer[0] == "inspect" => {
+            let answer = &answer[1];
+            assert_eq!(answer["id"], "r");
+            Some((answer["op"].as_str().expect("an operation").to_owned(), answer["value"].clone()))
         }
-    }
+        Event::Other(_) | Event::Error(_) => panic!("no answer to {body}"),
+        _ => None,
+    })
 }
 
 fn let_in(tab: &mut Client) {

@@ -1,10 +1,10 @@
 //! A tab changed what it wants, its socket died before the answer, and what it wants in the end is
 //! not what the server believes (rule 21).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::app::{THREE, of};
-use crate::support::client::{Client, Event, WAIT};
+use crate::support::client::{Client, Event};
 use crate::support::stage::Stage;
 use serde_json::json;
 
@@ -30,13 +30,11 @@ fn wants(tab: &Client, id: &str, hash: &str) -> bool {
 
 /// Waits until the server closes the connection, without an error.
 fn until_sent_back(tab: &mut Client) {
-    loop {
-        match tab.next(WAIT) {
-            Some(Event::Closed(None, _)) => return,
-            Some(Event::Poke(_) | Event::Pong) => {}
-            other => panic!("{}: {other:?} instead of a close", tab.id),
-        }
-    }
+    tab.until_event("the close", |event| match event {
+        Event::Closed(None, _) => Some(()),
+        Event::Poke(_) | Event::Pong => None,
+        other => panic!("{other:?} instead of a close"),
+    });
 }
 
 /// Comes back as it is, with nothing to say.
@@ -58,7 +56,7 @@ fn a_query_that_was_taken_out_and_is_wanted_again_is_not_lost() {
     // It believes that the server knows that it wants both.
     come_back(&mut tab);
     tab.until("what the server knows", |c| !wants(c, &c.id, &x.hash()));
-    let before = std::time::Instant::now();
+    let before = Instant::now();
     until_sent_back(&mut tab);
     assert!(before.elapsed() > NOT_YET, "it has the time to take in what it was told");
     // Now it compares, and is not sent back again.
@@ -72,8 +70,8 @@ fn a_query_that_was_taken_out_and_is_wanted_again_is_not_lost() {
 
 /// Stays connected for longer than it took to be sent back.
 fn stays(tab: &mut Client) {
-    let end = std::time::Instant::now() + Duration::from_secs(8);
-    while std::time::Instant::now() < end {
+    let end = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < end {
         let event = tab.next(Duration::from_millis(200));
         assert!(!matches!(event, Some(Event::Closed(..) | Event::Error(_))), "{}: {event:?}", tab.id);
     }
@@ -125,7 +123,7 @@ fn a_client_that_others_took_for_gone_says_again_what_it_wants() {
     let mut away = stage.tab(std::slice::from_ref(&x));
     let mut there = away.sibling();
     there.connect(std::slice::from_ref(&x));
-    there.until_got(std::slice::from_ref(&x));
+    there.until("its wish", |c| wants(c, &c.id, &x.hash()));
     away.vanish();
     let mut third = there.sibling();
     third.init = json!({"activeClients": [third.id]});
@@ -177,7 +175,7 @@ fn who_comes_back_as_it_was_is_given_longer_each_time() {
         tab.store = before.clone();
         tab.store.disconnected();
         come_back(&mut tab);
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         until_sent_back(&mut tab);
         times.push(began.elapsed());
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::app::{THREE, items};
-use crate::support::client::{Client, Event, WAIT};
+use crate::support::client::{Client, Event};
 use crate::support::http;
 use crate::support::stage::Stage;
 use crate::support::tokens::Signer;
@@ -66,14 +66,11 @@ fn statz(port: u16, password: &str) -> u16 {
 
 fn authenticate(tab: &mut Client, password: &str) -> bool {
     tab.send(json!(["inspect", {"op": "authenticate", "id": "r", "value": password}]));
-    loop {
-        match tab.next(WAIT) {
-            Some(Event::Other(answer)) if answer[0] == "inspect" => return answer[1]["value"] == json!(true),
-            Some(Event::Error(error)) => panic!("{error}"),
-            Some(_) => {}
-            None => panic!("no answer"),
-        }
-    }
+    tab.until_event("the answer", |event| match event {
+        Event::Other(answer) if answer[0] == "inspect" => Some(answer[1]["value"] == json!(true)),
+        Event::Error(error) => panic!("{error}"),
+        _ => None,
+    })
 }
 
 #[test]

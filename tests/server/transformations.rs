@@ -2,7 +2,7 @@
 //! none (`docs/spec/view-syncer.md` §8).
 
 use crate::support::app::{Answer, Query, THREE, items, of, query};
-use crate::support::client::{Client, Event, WAIT};
+use crate::support::client::{Client, Event};
 use crate::support::stage::Stage;
 use serde_json::{Value, json};
 
@@ -91,19 +91,18 @@ fn a_refusal_is_told_to_those_who_want_the_query() {
     // First the error, then the poke without the query.
     let mut told = false;
     let del = ("del".to_owned(), refused.hash());
-    loop {
-        match tab.next(WAIT) {
-            Some(Event::TransformError(errors)) => {
-                let expected = json!({"error": "app", "id": refused.hash(), "name": "refused",
-                                      "message": "not for you", "details": {"code": 7}});
-                assert_eq!(errors, [expected]);
-                assert!(!std::mem::replace(&mut told, true), "it is told once");
-            }
-            Some(Event::Poke(poke)) if poke.got.contains(&del) => break,
-            Some(Event::Poke(_) | Event::Pong) => {}
-            other => panic!("{other:?}"),
+    tab.until_event("the poke without it", |event| match event {
+        Event::TransformError(errors) => {
+            let expected = json!({"error": "app", "id": refused.hash(), "name": "refused",
+                                  "message": "not for you", "details": {"code": 7}});
+            assert_eq!(errors, [expected]);
+            assert!(!std::mem::replace(&mut told, true), "it is told once");
+            None
         }
-    }
+        Event::Poke(poke) => poke.got.contains(&del).then_some(()),
+        Event::Pong => None,
+        other => panic!("{other:?}"),
+    });
     assert!(told, "the poke came first");
     tab.until_got(&[of("x")]);
     assert!(tab.store.desired[&tab.id].contains(&refused.hash()), "it is still wanted");

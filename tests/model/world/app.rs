@@ -50,14 +50,15 @@ impl World {
         !self.core.calls.is_empty()
     }
 
-    fn fail(&mut self, id: QuestionId) {
+    /// The app is away.
+    pub fn fail(&mut self, id: QuestionId) {
         self.failures += 1;
         self.log.push(format!("the app fails {:?}", self.core.calls[&id].kind));
         self.core.answer(id, Err(CallError::internal("internal", "the app is away")));
     }
 
     /// The app answers a request.
-    pub(super) fn answer(&mut self, choices: &mut Choices, id: QuestionId) {
+    pub fn answer(&mut self, choices: &mut Choices, id: QuestionId) {
         let Some(call) = self.core.calls.remove(&id) else { return };
         let answer = match call.kind {
             CallKind::Transform => self.transform(choices, &call),
@@ -68,7 +69,7 @@ impl World {
     }
 
     /// The app lets somebody in, and says nothing of queries.
-    pub(super) fn answer_nothing(&mut self, id: QuestionId) {
+    pub fn answer_nothing(&mut self, id: QuestionId) {
         let answer = json!({"kind": "QueryResponse", "userID": null, "queries": []});
         self.core.answer(id, Ok(Bytes::from(answer.to_string())));
     }

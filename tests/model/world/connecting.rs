@@ -49,8 +49,8 @@ impl World {
         self.lateness.as_mut().is_some_and(|choices| choices.percent(40))
     }
 
-    /// A tab connects. False: it is not let in, and told so.
-    fn arrive(&mut self, choices: &mut Choices, group: usize, tab: usize) -> bool {
+    /// A tab connects, and is not heard of yet. False: it is not let in, and told so.
+    pub fn arrive(&mut self, choices: &mut Choices, group: usize, tab: usize) -> bool {
         self.connections += 1;
         let known = &mut self.groups[group];
         let others: Vec<String> = known.tabs.iter().map(|t| t.client.clone()).collect();
