@@ -118,7 +118,8 @@ impl Entrance {
     fn try_admit(&self, arrived: Arrived, serving: Option<&State>) -> Result<Rc<Session>, Refused> {
         let Arrived { id, from, request, outbox, token, context, first, timestamp } = arrived;
         let token = token.map_err(|error| Refused::With(error, Some(CLOSE_AUTH)))?;
-        let context = Rc::new(context);
+        let shown = token.as_ref().map(|token| token.expose().to_owned());
+        let context = Rc::new(Context { token: shown, ..context });
         let base_cookie = base_cookie(&request);
         let session = Rc::new(Session {
             id,
