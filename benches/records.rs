@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kelvin::cvr::frame::{Chain, MAX_PAYLOAD, head};
-use kelvin::cvr::record::{GroupRecord, Header, NamedIdentity, Record, Start};
+use kelvin::cvr::record::{GroupRecord, Header, NamedIdentity, Record, StartRecord};
 use kelvin::groups::restore::Restoration;
 use kelvin::model::ids::RecordId;
 use kelvin::model::key;
@@ -71,7 +71,7 @@ fn write(path: &Path, schema: &Schema, views: usize, members: usize, keys: usize
     for view in 0..views {
         let identities = vec![identity.clone()];
         let key = view.to_le_bytes().to_vec();
-        append(Record::Start(Start { id: id(view), key, floor: FIRST, stale: None, identities }));
+        append(Record::Start(StartRecord { id: id(view), key, floor: FIRST, stale: None, identities }));
         for first in (0..members).step_by(CHUNK) {
             let rows = (first..members.min(first + CHUNK)).map(|i| row((view * members + i * 7919) % keys));
             append(Record::Members(id(view), rows.collect()));

@@ -20,7 +20,7 @@ use kelvin::model::version::StateVersion;
 use kelvin::views::changed::Changed;
 use kelvin::views::pace::NoPace;
 use kelvin::views::routing::Routing;
-use kelvin::views::state::State;
+use kelvin::views::state::ViewState;
 use kelvin::views::view::ViewId;
 use kelvin::zql::ast::{Ast, Literal};
 use model::build::{Build, Constant, and, exists, from, test};
@@ -290,7 +290,7 @@ fn hold(keeper: &mut Keeper, id: ViewId, members: usize) {
     let layout = keeper.view(id).layout.clone();
     let view = keeper.views.get_mut(id).expect("the view");
     let mut state = match view.state.is_empty() {
-        true => State::new(1, layout.flat()),
+        true => ViewState::new(1, layout.flat()),
         false => std::mem::take(&mut view.state),
     };
     let mut bytes = Vec::new();

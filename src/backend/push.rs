@@ -20,7 +20,7 @@ use crate::protocol::upstream::Push;
 
 /// Mutations of one connection on their way.
 #[derive(Debug)]
-pub struct Batch {
+pub struct PushBatch {
     /// Sender.
     pub connection: ConnectionId,
     /// What it brings along; captured when the mutations came.
@@ -32,9 +32,9 @@ pub struct Batch {
     bytes: usize,
 }
 
-impl Batch {
+impl PushBatch {
     /// Makes a batch of one message.
-    pub fn new(connection: ConnectionId, context: Rc<Context>, push: &Push) -> Batch {
+    pub fn new(connection: ConnectionId, context: Rc<Context>, push: &Push) -> PushBatch {
         let mut envelope = json!({
             "clientGroupID": push.group_id,
             "pushVersion": push.push_version,
@@ -45,7 +45,7 @@ impl Batch {
             envelope["schemaVersion"] = json!(version);
         }
         let mutations: Vec<Box<str>> = push.mutations.iter().map(|m| m.raw.get().into()).collect();
-        Batch {
+        PushBatch {
             connection,
             context,
             envelope,
@@ -69,16 +69,16 @@ impl Batch {
 /// The pushes of one group.
 #[derive(Debug, Default)]
 pub struct Queue {
-    waiting: VecDeque<Batch>,
+    waiting: VecDeque<PushBatch>,
     bytes: usize,
 }
 
 impl Queue {
     /// Adds mutations; joins them to the last waiting ones of the connection, if those are of
     /// the same identity. Joined to earlier ones they would overtake.
-    pub fn push(&mut self, batch: Batch) {
+    pub fn push(&mut self, batch: PushBatch) {
         self.bytes += batch.bytes;
-        let same = |waiting: &&mut Batch| {
+        let same = |waiting: &&mut PushBatch| {
             waiting.context == batch.context
                 && waiting.envelope["pushVersion"] == batch.envelope["pushVersion"]
                 && waiting.envelope["schemaVersion"] == batch.envelope["schemaVersion"]
@@ -95,7 +95,7 @@ impl Queue {
     }
 
     /// The next request, in order of arrival.
-    pub fn pop(&mut self) -> Option<Batch> {
+    pub fn pop(&mut self) -> Option<PushBatch> {
         let batch = self.waiting.pop_front()?;
         self.bytes -= batch.bytes;
         Some(batch)
@@ -109,7 +109,7 @@ impl Queue {
 
 /// What the app said of a request.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct PushOutcome {
     /// User that the app says the request is of.
     pub user_id: Option<Option<String>>,
     /// Errors to tell, by client.
@@ -177,7 +177,7 @@ const RESULT_ERRORS: [&str; 3] = ["app", "oooMutation", "alreadyProcessed"];
 
 /// Reads an answer to a request with these mutations. One that is not understood is an error:
 /// its mutations would be waited for without an end.
-pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<Outcome, CallError> {
+pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<PushOutcome, CallError> {
     // A list of values in the right order would be taken for the object.
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(malformed("it is no object"));
@@ -186,7 +186,7 @@ pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<Outcome, CallError
     let user_id = answer.user()?;
     let failed = answer.kind.as_deref() == Some("PushFailed");
     if !failed && let Some(mutations) = &answer.mutations {
-        return Ok(Outcome { user_id, errors: too_early(mutations)? });
+        return Ok(PushOutcome { user_id, errors: too_early(mutations)? });
     }
     let listed = answer.mutation_ids.map(|l| l.into_iter().map(|m| (m.client_id, m.id)).collect::<Vec<_>>());
     let (error, listed) = match (failed, listed) {
@@ -202,7 +202,7 @@ pub fn response(body: &[u8], ids: &[(String, u64)]) -> Result<Outcome, CallError
             (legacy_failure(&error, body)?, listed.unwrap_or_else(|| ids.to_vec()))
         }
     };
-    Ok(Outcome { user_id: None, errors: per_client(&error, &listed) })
+    Ok(PushOutcome { user_id: None, errors: per_client(&error, &listed) })
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, CallError> {
@@ -296,12 +296,12 @@ mod tests {
     use crate::protocol::parse::parse;
     use crate::protocol::upstream::Upstream;
 
-    fn batch(connection: u64, id: u64) -> Batch {
+    fn batch(connection: u64, id: u64) -> PushBatch {
         let text = format!(
             r#"["push",{{"clientGroupID":"g","mutations":[{{"type":"custom","id":{id},"clientID":"c{connection}","name":"m","args":[1.0],"timestamp":1}}],"pushVersion":1,"timestamp":1,"requestID":"r{id}"}}]"#
         );
         let Ok(Upstream::Push(push)) = parse(&text) else { panic!() };
-        Batch::new(ConnectionId(connection), Rc::default(), &push)
+        PushBatch::new(ConnectionId(connection), Rc::default(), &push)
     }
 
     #[test]

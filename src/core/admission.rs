@@ -14,7 +14,7 @@ use super::overload::{no_memory, overloaded};
 use super::recording::{self, RecordQueue};
 use super::session::Session;
 use super::signal::Signal;
-use super::state::State;
+use super::state::CoreState;
 use super::warning::Warning;
 use crate::auth::token::Token;
 use crate::backend::context::Context;
@@ -65,7 +65,7 @@ impl From<ProtocolError> for Refused {
 
 impl Entrance {
     /// Why nobody is let in now, or not this one. `serving`: the core, once the replica can be read.
-    pub fn refusal(&self, request: &ConnectRequest, serving: Option<&State>) -> Option<ProtocolError> {
+    pub fn refusal(&self, request: &ConnectRequest, serving: Option<&CoreState>) -> Option<ProtocolError> {
         if serving.is_some_and(|state| state.record_queue() == RecordQueue::Failed) {
             return Some(recording::refusal());
         }
@@ -95,7 +95,7 @@ impl Entrance {
     }
 
     /// Lets somebody in: says `connected`. Or says why not.
-    pub fn admit(&self, arrived: Arrived, serving: Option<&State>) -> Option<Rc<Session>> {
+    pub fn admit(&self, arrived: Arrived, serving: Option<&CoreState>) -> Option<Rc<Session>> {
         let (id, request, outbox) = (arrived.id, arrived.request.clone(), arrived.outbox.clone());
         let refused = match self.try_admit(arrived, serving) {
             Ok(session) => return Some(session),
@@ -115,7 +115,7 @@ impl Entrance {
         None
     }
 
-    fn try_admit(&self, arrived: Arrived, serving: Option<&State>) -> Result<Rc<Session>, Refused> {
+    fn try_admit(&self, arrived: Arrived, serving: Option<&CoreState>) -> Result<Rc<Session>, Refused> {
         let Arrived { id, from, request, outbox, token, context, first, timestamp } = arrived;
         let token = token.map_err(|error| Refused::With(error, Some(CLOSE_AUTH)))?;
         let shown = token.as_ref().map(|token| token.expose().to_owned());
@@ -163,7 +163,7 @@ impl Entrance {
     /// Closes an older connection of the same client, without an error: that tab must not stop.
     /// It may still be without a group, or the app may be being asked about it. `false`: this one is
     /// the older, and was only longer about its token.
-    fn replace_previous(&self, session: &Session, serving: Option<&State>) -> bool {
+    fn replace_previous(&self, session: &Session, serving: Option<&CoreState>) -> bool {
         match self.connections.take_over(session.tab(), session.id) {
             Taken::First => true,
             Taken::From(previous) => {
@@ -177,7 +177,7 @@ impl Entrance {
 }
 
 /// Its group goes on without a connection.
-pub(super) fn disconnect(state: &State, id: ConnectionId) {
+pub(super) fn disconnect(state: &CoreState, id: ConnectionId) {
     let now = state.now();
     state.with(|s| s.disconnect(id, now));
 }

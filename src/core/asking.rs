@@ -7,14 +7,14 @@ use bytes::Bytes;
 use super::effect::{AppCall, Effect};
 use super::replies::QuestionId;
 use super::session::Session;
-use super::state::State;
+use super::state::CoreState;
 use crate::auth::token::Token;
 use crate::backend::call::CallError;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::inspect::Request;
 
 /// Calls the app. Whoever drops it does not want the answer any more.
-pub async fn call(state: &State, call: AppCall) -> Result<Bytes, CallError> {
+pub async fn call(state: &CoreState, call: AppCall) -> Result<Bytes, CallError> {
     let open = state.calls.open();
     state.effect(Effect::Call(open.id, Box::new(call)));
     let mut unwanted = Unwanted { state, id: Some(open.id) };
@@ -25,7 +25,7 @@ pub async fn call(state: &State, call: AppCall) -> Result<Bytes, CallError> {
 
 /// A call that nobody waits for any more, unless it was answered.
 struct Unwanted<'s> {
-    state: &'s State,
+    state: &'s CoreState,
     id: Option<QuestionId>,
 }
 
@@ -39,7 +39,7 @@ impl Drop for Unwanted<'_> {
 
 /// Has a token judged.
 pub async fn judge(
-    state: &State,
+    state: &CoreState,
     token: &str,
     user_id: Option<&str>,
 ) -> Result<Option<Token>, ProtocolError> {
@@ -50,7 +50,7 @@ pub async fn judge(
 }
 
 /// Has a request of the inspector answered, or begun to be.
-pub async fn inspect(state: &State, session: &Rc<Session>, request_id: String, request: Request) {
+pub async fn inspect(state: &CoreState, session: &Rc<Session>, request_id: String, request: Request) {
     let open = state.inspections.open();
     state.effect(Effect::Inspect { id: open.id, session: session.clone(), request_id, request });
     open.next().await;

@@ -13,7 +13,7 @@ use super::effect::Effect;
 use super::host::Commits;
 use super::reading::{give_up, prepare, read};
 use super::slices::Slices;
-use super::state::State;
+use super::state::CoreState;
 use crate::groups::reading::{Found, Reading};
 use crate::groups::syncer::Syncer;
 use crate::model::batch::Batch;
@@ -25,11 +25,11 @@ use crate::replica::reader::{ReadError, Reader};
 use crate::testing::faults::{self, Fault};
 use crate::views::changed::Changed;
 use crate::views::routing::Routing;
-use crate::views::task::{self, Done, Outcome};
+use crate::views::task::{self, Done, ViewOutcome};
 use crate::views::view::ViewId;
 
 /// Runs batches for as long as commits come.
-pub async fn run(state: Rc<State>) {
+pub async fn run(state: Rc<CoreState>) {
     loop {
         state.signals.batch.wait().await;
         let _held = state.version_lock.lock().await;
@@ -40,7 +40,7 @@ pub async fn run(state: Rc<State>) {
 }
 
 /// Brings all views to the newest snapshot. The caller holds the version lock.
-pub async fn advance(state: &State) -> Result<(), ReadError> {
+pub async fn advance(state: &CoreState) -> Result<(), ReadError> {
     let done = try_advance(state).await;
     state.torn.set(done.is_err());
     match done {
@@ -50,7 +50,7 @@ pub async fn advance(state: &State) -> Result<(), ReadError> {
     done
 }
 
-async fn try_advance(state: &State) -> Result<(), ReadError> {
+async fn try_advance(state: &CoreState) -> Result<(), ReadError> {
     let began = state.now();
     let (reader, from) = state.with(|s| (s.shared.reader.clone(), s.shared.version));
     let spare = begin(state, &reader)?;
@@ -84,7 +84,7 @@ async fn try_advance(state: &State) -> Result<(), ReadError> {
 
 /// Begins the live snapshot anew, and one for views that are read within the batch if there are
 /// any: both at one version.
-fn begin(state: &State, live: &Reader) -> Result<Option<Reader>, ReadError> {
+fn begin(state: &CoreState, live: &Reader) -> Result<Option<Reader>, ReadError> {
     let mut version = live.begin()?;
     if !state.with(|s| s.shared.views.has_inline()) {
         return Ok(None);
@@ -102,7 +102,7 @@ fn begin(state: &State, live: &Reader) -> Result<Option<Reader>, ReadError> {
 
 /// Reads the views anew that cannot wait for a hydration, since they would be overtaken there.
 async fn read_inline(
-    state: &State,
+    state: &CoreState,
     spare: Reader,
     brought: &mut Brought,
     (from, to): (StateVersion, StateVersion),
@@ -131,12 +131,12 @@ async fn read_inline(
 }
 
 /// Lets what took too long to look at take effect, so that it can be read instead.
-fn settle_interrupted(state: &State, brought: &mut Brought, from: StateVersion) {
+fn settle_interrupted(state: &CoreState, brought: &mut Brought, from: StateVersion) {
     let is_inline =
         |done: &mut Done| done.is_interrupted() && state.with(|s| s.shared.views.is_inline(done.view));
     for done in brought.done.extract_if(.., is_inline) {
         let view = done.view;
-        if let Outcome::Stale(reason) = state.with(|s| done.settle(&mut s.shared.views, from)) {
+        if let ViewOutcome::Stale(reason) = state.with(|s| done.settle(&mut s.shared.views, from)) {
             brought.stale.push((view, reason));
         }
     }
@@ -144,7 +144,7 @@ fn settle_interrupted(state: &State, brought: &mut Brought, from: StateVersion) 
 
 /// Takes the commits up to the snapshot; those that are still on their way are awaited. The
 /// caller holds the version lock, so nobody else waits for a commit.
-async fn take(state: &State, from: StateVersion, to: StateVersion) -> Commits {
+async fn take(state: &CoreState, from: StateVersion, to: StateVersion) -> Commits {
     loop {
         if let Some(taken) = state.host.take_commits(from, to) {
             return taken;
@@ -165,7 +165,7 @@ fn fold<'c>(taken: &'c Commits, catalogue: &Catalogue, to: StateVersion, metrics
 
 /// Brings the views that a batch touches to its end, or `only` one. Nothing takes effect yet.
 async fn bring(
-    state: &State,
+    state: &CoreState,
     reader: &Reader,
     batch: &Batch<'_>,
     only: Option<ViewId>,
@@ -220,20 +220,20 @@ impl Brought {
             let view = done.view;
             let outcome = done.settle(&mut syncer.shared.views, from);
             match &outcome {
-                Outcome::Stale(reason) => {
+                ViewOutcome::Stale(reason) => {
                     metrics.iter().for_each(|metrics| metrics.view_fell_back(*reason));
                 }
-                Outcome::Failed(why) => {
+                ViewOutcome::Failed(why) => {
                     crate::warn!("the queries of a view are refused until it can be kept again: {why}");
                 }
-                Outcome::Same | Outcome::Touched => {}
+                ViewOutcome::Same | ViewOutcome::Touched => {}
             }
             syncer.brought_forward(view, outcome);
         }
         for (view, reason) in self.stale {
             syncer.shared.views.make_stale(view, from, reason);
             metrics.iter().for_each(|metrics| metrics.view_fell_back(reason));
-            syncer.brought_forward(view, Outcome::Stale(reason));
+            syncer.brought_forward(view, ViewOutcome::Stale(reason));
         }
         self.lost.into_iter().for_each(|view| syncer.lose_view(view, now));
         let read: Vec<ViewId> = self.read.iter().map(|(reading, _)| reading.request.view).collect();
@@ -260,7 +260,7 @@ impl Brought {
 }
 
 /// Brings one view, hydrated at `at`, to the core's version. The caller holds the version lock.
-pub async fn bring_forward(state: &State, id: ViewId, at: StateVersion) {
+pub async fn bring_forward(state: &CoreState, id: ViewId, at: StateVersion) {
     let commits = state.recent.borrow().since(at);
     let (reader, catalogue, end) =
         state.with(|s| (s.shared.reader.clone(), s.shared.catalogue.clone(), s.shared.version));

@@ -8,13 +8,13 @@ use futures_lite::FutureExt;
 use super::asking;
 use super::effect::AppCall;
 use super::session::Session;
-use super::state::State;
+use super::state::CoreState;
 use super::warning::Warning;
 use crate::backend::clean_up::{CleanUp, CleanUps, Forget};
 use crate::backend::turns::CallKind;
 
 /// Has the app asked, now or when what is under way is done.
-pub fn clean_up(state: &Rc<State>, session: &Session, forget: Forget) {
+pub fn clean_up(state: &Rc<CoreState>, session: &Session, forget: Forget) {
     if !state.entrance.settings.has_mutations {
         return;
     }
@@ -35,7 +35,7 @@ pub fn clean_up(state: &Rc<State>, session: &Session, forget: Forget) {
 }
 
 /// Sends a group's requests, one at a time. Failures are only logged.
-async fn clean_up_all(state: &State, group: &Rc<str>) {
+async fn clean_up_all(state: &CoreState, group: &Rc<str>) {
     while let Some(next) = state.clean_ups.next(group, CleanUps::take) {
         let body = next.body(group, state.unix_milliseconds());
         let call = AppCall { kind: CallKind::CleanUp, group: group.clone(), context: next.context, body };

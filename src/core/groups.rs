@@ -6,12 +6,12 @@ use futures_lite::future::yield_now;
 
 use super::recording::RecordQueue;
 use super::slices::Slices;
-use super::state::State;
+use super::state::CoreState;
 use crate::testing::faults::{self, Fault};
 use crate::testing::met::{Limit, met};
 
 /// Does what is due for groups, between batches.
-pub async fn work(state: Rc<State>) {
+pub async fn work(state: Rc<CoreState>) {
     loop {
         state.signals.work.wait().await;
         // A batch that failed half way is tried again, and says when groups may go on. To ask for work meanwhile would
@@ -34,7 +34,7 @@ pub async fn work(state: Rc<State>) {
     }
 }
 
-fn work_for_a_slice(state: &State) {
+fn work_for_a_slice(state: &CoreState) {
     let work = || {
         let now = state.now();
         state.with(|syncer| syncer.next_due().map(|group| syncer.work(&group, now)))
@@ -43,7 +43,7 @@ fn work_for_a_slice(state: &State) {
 }
 
 /// Gives up what nobody needs any more.
-async fn sweep(state: &State) {
+async fn sweep(state: &CoreState) {
     let slices = Slices::of(state);
     while state.with(|s| s.shared.views.sweep()) {
         slices.rest_if_over().await;
@@ -51,7 +51,7 @@ async fn sweep(state: &State) {
 }
 
 /// Fills the files of the record log, in slices beside everything else.
-pub async fn fill_records(state: Rc<State>) {
+pub async fn fill_records(state: Rc<CoreState>) {
     loop {
         state.signals.fill.wait().await;
         let mut more = true;

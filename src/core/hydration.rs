@@ -16,7 +16,7 @@ use super::overload;
 use super::reading::{discard, fail, give_up, prepare, read};
 use super::recording::RecordQueue;
 use super::slices::Slices;
-use super::state::State;
+use super::state::CoreState;
 use super::version_lock::Held;
 use crate::groups::reading::{Begun, HydrationRequest};
 use crate::model::version::StateVersion;
@@ -27,14 +27,14 @@ use crate::zql::explain::explain;
 use crate::zql::plan::Plan;
 
 /// Starts as many of the waiting hydrations as may run, whenever that may have become more.
-pub async fn start_waiting(state: Rc<State>) {
+pub async fn start_waiting(state: Rc<CoreState>) {
     loop {
         state.signals.hydrate.wait().await;
         start_some(&state).await;
     }
 }
 
-async fn start_some(state: &Rc<State>) {
+async fn start_some(state: &Rc<CoreState>) {
     let slices = Slices::of(state);
     loop {
         let is_tight = state.host.memory().pressure >= Pressure::Tight;
@@ -62,7 +62,7 @@ async fn start_some(state: &Rc<State>) {
 
 /// Counts the hydration as over however it ends, and has the next one started; not from here,
 /// or each short one would start the next on top of its own stack.
-struct Running(Rc<State>, HydrationId, HydrationRequest);
+struct Running(Rc<CoreState>, HydrationId, HydrationRequest);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -71,7 +71,7 @@ impl Drop for Running {
     }
 }
 
-async fn run(state: &Rc<State>, id: HydrationId, request: HydrationRequest) {
+async fn run(state: &Rc<CoreState>, id: HydrationId, request: HydrationRequest) {
     let began = state.now();
     if overload::refuse(state, request) {
         return;
@@ -129,7 +129,7 @@ fn steps(reader: &Reader, plan: &Plan, driver: usize) -> String {
 /// lives is of use only if the view was at that snapshot once. A view that would be
 /// overtaken for ever keeps the version lock until it has joined.
 async fn begin(
-    state: &State,
+    state: &CoreState,
     id: HydrationId,
     request: HydrationRequest,
 ) -> Result<Option<(Begun, Reader, Option<Held<'_>>)>, ReadError> {
@@ -159,7 +159,7 @@ async fn begin(
 }
 
 /// Gives the rows of a view that lives to those who wait for them.
-async fn give_frames(state: &State, begun: Begun) {
+async fn give_frames(state: &CoreState, begun: Begun) {
     let _held = state.version_lock.lock().await;
     if let Err(error) = reach(state, begun.reading.at).await {
         return give_up(state, begun, &error);
@@ -172,7 +172,7 @@ async fn give_frames(state: &State, begun: Begun) {
 }
 
 /// Brings the view to the core's version and lets it join.
-async fn join(state: &State, begun: Begun, held: Option<Held<'_>>) {
+async fn join(state: &CoreState, begun: Begun, held: Option<Held<'_>>) {
     let Some((reading, found)) = prepare(state, begun).await else { return };
     let (request, at) = (reading.request, reading.at);
     let _held = match held {
@@ -193,7 +193,7 @@ async fn join(state: &State, begun: Begun, held: Option<Held<'_>>) {
 }
 
 /// Brings the core to a hydration's version: it may have seen a newer snapshot.
-async fn reach(state: &State, at: StateVersion) -> Result<(), ReadError> {
+async fn reach(state: &CoreState, at: StateVersion) -> Result<(), ReadError> {
     while state.version() < at {
         advance(state).await?;
     }

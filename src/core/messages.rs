@@ -10,7 +10,7 @@ use super::asking::{inspect, judge};
 use super::clean_ups::clean_up;
 use super::pushing::push;
 use super::session::{Session, panicked};
-use super::state::State;
+use super::state::CoreState;
 use super::transforms::{ask, give, transform_missing};
 use super::warning::Warning;
 use crate::auth::token::succeed;
@@ -26,7 +26,7 @@ use crate::zql::limits::Limits;
 use crate::zql::parser::{self, ParseError, Strictness};
 
 /// Has the messages of a connection handled that wait, unless somebody does it already.
-pub fn handle_waiting(state: &Rc<State>, session: &Rc<Session>) {
+pub fn handle_waiting(state: &Rc<CoreState>, session: &Rc<Session>) {
     if session.inbox.is_empty() || session.is_handled.replace(true) {
         return;
     }
@@ -38,7 +38,7 @@ pub fn handle_waiting(state: &Rc<State>, session: &Rc<Session>) {
     });
 }
 
-async fn handle_all(state: &Rc<State>, session: &Rc<Session>) {
+async fn handle_all(state: &Rc<CoreState>, session: &Rc<Session>) {
     while let Some(message) = session.inbox.pop() {
         let handling = Box::pin(async {
             panics::here("a message");
@@ -56,7 +56,7 @@ async fn handle_all(state: &Rc<State>, session: &Rc<Session>) {
 }
 
 /// Handles one message. An error ends the connection.
-async fn handle(state: &Rc<State>, session: &Rc<Session>, message: &str) -> Result<(), ProtocolError> {
+async fn handle(state: &Rc<CoreState>, session: &Rc<Session>, message: &str) -> Result<(), ProtocolError> {
     let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
     match parsed {
         // Of a connection that has gone, only the mutations count.
@@ -104,7 +104,7 @@ async fn handle(state: &Rc<State>, session: &Rc<Session>, message: &str) -> Resu
 }
 
 /// Whether the connection is still the one that its group knows.
-fn is_current(state: &State, session: &Session) -> bool {
+fn is_current(state: &CoreState, session: &Session) -> bool {
     state.look().group_of(session.id).is_some()
 }
 
@@ -123,7 +123,11 @@ fn check_asts(ops: &[QueryOp]) -> Result<(), ProtocolError> {
 
 /// What can be said of the message that came with the request before anything is asked or done. Before the
 /// replica can be read that is less.
-pub fn check_first(session: &Session, message: &str, serving: Option<&State>) -> Result<(), ProtocolError> {
+pub fn check_first(
+    session: &Session,
+    message: &str,
+    serving: Option<&CoreState>,
+) -> Result<(), ProtocolError> {
     let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
     let Upstream::InitConnection(body) = parsed else { return Ok(()) };
     check_asts(&body.desired)?;
@@ -131,7 +135,7 @@ pub fn check_first(session: &Session, message: &str, serving: Option<&State>) ->
 }
 
 async fn init(
-    state: &Rc<State>,
+    state: &Rc<CoreState>,
     session: &Rc<Session>,
     body: &InitConnection<'_>,
 ) -> Result<(), ProtocolError> {
@@ -188,7 +192,7 @@ fn arrival(session: &Session) -> Arrival {
 
 /// Takes another token (view-syncer §11.5). The app has to see it before the connection counts
 /// as let in again.
-async fn update_auth(state: &Rc<State>, session: &Rc<Session>, auth: &str) -> Result<(), ProtocolError> {
+async fn update_auth(state: &Rc<CoreState>, session: &Rc<Session>, auth: &str) -> Result<(), ProtocolError> {
     let next = judge(state, auth, session.request.user_id.as_deref()).await?;
     // Somebody may have taken its place while keys were fetched.
     if !is_current(state, session) {

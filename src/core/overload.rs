@@ -4,7 +4,7 @@
 //! from one to the next, so that they do not come back together.
 
 use super::host::Pressure;
-use super::state::State;
+use super::state::CoreState;
 use crate::groups::reading::HydrationRequest;
 use crate::protocol::error::ProtocolError;
 use crate::replica::reader::ReadError;
@@ -32,7 +32,7 @@ pub fn too_much_inbound() -> ProtocolError {
 }
 
 /// Whether there is no memory for a view that nobody has yet. Those who wait for it are sent away.
-pub(super) fn refuse(state: &State, request: HydrationRequest) -> bool {
+pub(super) fn refuse(state: &CoreState, request: HydrationRequest) -> bool {
     if state.host.memory().pressure < Pressure::Full {
         return false;
     }
@@ -44,7 +44,11 @@ pub(super) fn refuse(state: &State, request: HydrationRequest) -> bool {
 
 /// Whether a hydration has to end: what it reads is more than one view may have, or than
 /// there is memory for.
-pub(super) fn check(state: &State, request: HydrationRequest, assembly: &Assembly) -> Result<(), ReadError> {
+pub(super) fn check(
+    state: &CoreState,
+    request: HydrationRequest,
+    assembly: &Assembly,
+) -> Result<(), ReadError> {
     let most = state.host.memory().of_view;
     if assembly.bytes() > most {
         return Err(ReadError::Unsupported(format!(
@@ -60,7 +64,7 @@ pub(super) fn check(state: &State, request: HydrationRequest, assembly: &Assembl
 }
 
 /// Whether all who wait for a view have as much already as one group may have.
-pub(super) fn check_groups(state: &State, request: HydrationRequest) -> Result<(), ReadError> {
+pub(super) fn check_groups(state: &CoreState, request: HydrationRequest) -> Result<(), ReadError> {
     let most = state.host.memory().of_group;
     if state.with(|s| s.is_read_for_large_groups(request, most)) {
         return Err(ReadError::Unsupported(format!(

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::limits::PushLimits;
 use super::queues::Queues;
 use super::signal::WaitList;
-use crate::backend::push::{Batch, Queue};
+use crate::backend::push::{PushBatch, Queue};
 use crate::testing::met::{Limit, met};
 
 /// Mutations that wait for the app.
@@ -47,7 +47,7 @@ impl Pushes {
     }
 
     /// Queues mutations. True: nobody brings those of the group to the app yet.
-    pub fn add(&self, group: &Rc<str>, batch: Batch) -> bool {
+    pub fn add(&self, group: &Rc<str>, batch: PushBatch) -> bool {
         self.queues.add(group, |queue| {
             let before = queue.bytes();
             queue.push(batch);
@@ -56,7 +56,7 @@ impl Pushes {
     }
 
     /// The next request of a group; `None`: there is nothing of it any more.
-    pub fn next(&self, group: &str) -> Option<Batch> {
+    pub fn next(&self, group: &str) -> Option<PushBatch> {
         let next = self.queues.next(group, |queue| {
             let before = queue.bytes();
             let batch = queue.pop();

@@ -8,11 +8,11 @@ use futures_lite::FutureExt;
 use super::asking;
 use super::effect::AppCall;
 use super::session::Session;
-use super::state::State;
+use super::state::CoreState;
 use super::transforms::{nanoseconds, warn_of_endpoint};
 use super::warning::Warning;
 use crate::backend::call::CallError;
-use crate::backend::push::{self, Batch};
+use crate::backend::push::{self, PushBatch};
 use crate::backend::turns::CallKind;
 use crate::groups::sink::Sink;
 use crate::protocol::error::{Kind, ProtocolError};
@@ -20,7 +20,11 @@ use crate::protocol::upstream::Push;
 use crate::testing::panics;
 
 /// Queues mutations for the app.
-pub async fn push(state: &Rc<State>, session: &Rc<Session>, body: &Push<'_>) -> Result<(), ProtocolError> {
+pub async fn push(
+    state: &Rc<CoreState>,
+    session: &Rc<Session>,
+    body: &Push<'_>,
+) -> Result<(), ProtocolError> {
     if body.group_id != session.request.group_id {
         return Err(ProtocolError::new(
             Kind::InvalidPush,
@@ -41,7 +45,7 @@ pub async fn push(state: &Rc<State>, session: &Rc<Session>, body: &Push<'_>) -> 
     }
     let group: Rc<str> = session.request.group_id.as_str().into();
     state.pushes.until_room(&group, || state.limits.get().pushes).await;
-    let batch = Batch::new(session.id, session.push_context.borrow().clone(), body);
+    let batch = PushBatch::new(session.id, session.push_context.borrow().clone(), body);
     if state.pushes.add(&group, batch) {
         let shared = state.clone();
         state.spawn("mutations", async move {
@@ -63,7 +67,7 @@ fn push_lost() -> ProtocolError {
 }
 
 /// Sends a group's queue, one request at a time.
-async fn drain(state: &State, group: &Rc<str>) {
+async fn drain(state: &CoreState, group: &Rc<str>) {
     while let Some(batch) = state.pushes.next(group) {
         panics::here("a push");
         let began = state.now();
@@ -84,9 +88,9 @@ async fn drain(state: &State, group: &Rc<str>) {
 
 /// What the clients of these mutations are told.
 fn errors(
-    state: &State,
-    batch: &Batch,
-    outcome: Result<push::Outcome, CallError>,
+    state: &CoreState,
+    batch: &PushBatch,
+    outcome: Result<push::PushOutcome, CallError>,
 ) -> Vec<(String, ProtocolError)> {
     match outcome {
         Err(error) => push::per_client(&error, &batch.ids),
@@ -106,7 +110,7 @@ fn errors(
 
 /// The app has let in the connection that sent these mutations, if it still has the token that
 /// it had then.
-fn let_in(state: &State, batch: &Batch) {
+fn let_in(state: &CoreState, batch: &PushBatch) {
     if let Some(session) = sender(state, batch) {
         session.validated_at.set(Some(state.now()));
     }
@@ -114,18 +118,18 @@ fn let_in(state: &State, batch: &Batch) {
 
 /// The connection that sent these mutations, if it is there and has the token that it had then: of who is
 /// there now the app has said nothing otherwise.
-fn sender(state: &State, batch: &Batch) -> Option<Rc<Session>> {
+fn sender(state: &CoreState, batch: &PushBatch) -> Option<Rc<Session>> {
     let session = state.entrance.sessions.get(batch.connection);
     session.filter(|s| s.initialised.get() && *s.push_context.borrow() == batch.context)
 }
 
-fn is_other_user(state: &State, batch: &Batch, outcome: &push::Outcome) -> bool {
+fn is_other_user(state: &CoreState, batch: &PushBatch, outcome: &push::PushOutcome) -> bool {
     let Some(said) = &outcome.user_id else { return false };
     sender(state, batch).is_some_and(|session| session.request.user_id != *said)
 }
 
 /// Tells the current connection of a client; nobody if it has none.
-fn tell(state: &State, group: &str, client: &str, error: &ProtocolError) {
+fn tell(state: &CoreState, group: &str, client: &str, error: &ProtocolError) {
     let connection = state.look().connection_of(group, client);
     if let Some(outbox) = connection.and_then(|id| state.connections.get(id)) {
         crate::info!(client = client, group = group, kind = error.kind.name(); "a push failed: {}", error.message);

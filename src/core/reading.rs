@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::effect::{Effect, Reported};
 use super::overload;
 use super::slices::Slices;
-use super::state::State;
+use super::state::CoreState;
 use super::warning::Warning;
 use crate::groups::reading::{Begun, Found, HydrationRequest, Reading};
 use crate::replica::reader::{ReadError, Reader};
@@ -17,13 +17,13 @@ use crate::testing::met::{Limit, met};
 use crate::views::difference::difference;
 use crate::views::encoded::Part;
 use crate::views::scan::Witnesses;
-use crate::views::state::State as ViewState;
+use crate::views::state::ViewState;
 use crate::views::witnesses::witnesses;
 use crate::zql::plan::Plan;
 
 /// Has the view read, and takes what is found. The reader comes back if it can be used again.
 pub async fn read(
-    state: &State,
+    state: &CoreState,
     begun: &mut Begun,
     reader: Reader,
 ) -> (Option<Reader>, Result<(), ReadError>) {
@@ -62,7 +62,7 @@ pub async fn read(
 
 /// Where encoded parts go while the reading goes on.
 struct Outlet<'s> {
-    state: &'s State,
+    state: &'s CoreState,
     reading: &'s Reading,
     /// Whether the hydration keeps them; `None`: not decided yet.
     keeps: Option<bool>,
@@ -88,7 +88,7 @@ impl Outlet<'_> {
 
 /// Makes a state out of what was read, and finds how it differs from the one before. `None`:
 /// nobody wants it any more.
-pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)> {
+pub async fn prepare(state: &CoreState, mut begun: Begun) -> Option<(Reading, Found)> {
     let request = begun.reading.request;
     let mut slices = Slices::of(state);
     let most = state.limits.get().settled_slots;
@@ -118,7 +118,7 @@ pub async fn prepare(state: &State, mut begun: Begun) -> Option<(Reading, Found)
 
 /// Ends a hydration that could not read its view. What the view held before goes back to it.
 pub fn fail(
-    state: &State,
+    state: &CoreState,
     request: HydrationRequest,
     plan: Option<&Arc<Plan>>,
     prior: Option<ViewState>,
@@ -135,14 +135,14 @@ pub fn fail(
 }
 
 /// Ends a reading that cannot go on, or that nobody wants any more.
-pub fn give_up(state: &State, begun: Begun, error: &ReadError) {
+pub fn give_up(state: &CoreState, begun: Begun, error: &ReadError) {
     let request = begun.reading.request;
     state.with(|s| s.shared.views.discard_assembly(request.view, begun.assembly));
     fail(state, request, Some(&begun.plan), begun.prior, error);
 }
 
 /// Gives up what was found: it is not wanted any more, or cannot be used.
-pub fn discard(state: &State, request: HydrationRequest, found: Found, error: &ReadError) {
+pub fn discard(state: &CoreState, request: HydrationRequest, found: Found, error: &ReadError) {
     state.with(|s| s.shared.views.discard(request.view, &found.plan, found.state));
     fail(state, request, Some(&found.plan), found.prior.map(|(prior, _)| prior), error);
 }

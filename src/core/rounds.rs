@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::shedding::shed;
-use super::state::State;
+use super::state::CoreState;
 use super::upkeep::look_after;
 use crate::groups::execution::SPELLED;
 
@@ -27,7 +27,7 @@ pub struct Rounds {
 
 impl Rounds {
     /// A round.
-    pub(super) fn tick(&self, state: &Rc<State>, clock_zero: f64) {
+    pub(super) fn tick(&self, state: &Rc<CoreState>, clock_zero: f64) {
         let now = state.now();
         state.answers.borrow_mut().forget(now);
         state.entrance.sessions.end_late(now);
@@ -52,7 +52,7 @@ impl Rounds {
     }
 
     /// Once the hydrations of a peak are done and their encoded views are gone.
-    fn give_back_after_a_peak(&self, state: &State) {
+    fn give_back_after_a_peak(&self, state: &CoreState) {
         let is_busy = state.hydrations.running() > 0 || !state.look().shared.encoded.is_empty();
         self.calm.set(if is_busy { 0 } else { self.calm.get() + 1 });
         self.peak.set(self.peak.get() || is_busy);
@@ -62,7 +62,7 @@ impl Rounds {
         }
     }
 
-    fn warn_of_spelled(&self, state: &State, now: f64) {
+    fn warn_of_spelled(&self, state: &CoreState, now: f64) {
         if self.warned.get().is_some_and(|at| now - at < WARN_OF_SPELLED) {
             return;
         }

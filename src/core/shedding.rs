@@ -2,10 +2,10 @@
 
 use super::host::Pressure;
 use super::overload::no_memory;
-use super::state::State;
+use super::state::CoreState;
 
 /// Gives up what is cheapest to lose.
-pub fn shed(state: &State, now: f64) {
+pub fn shed(state: &CoreState, now: f64) {
     let pressure = state.host.memory().pressure;
     state.connections.send_buffer.set_tight(pressure >= Pressure::Tight);
     // What was given up before is still on its way out.

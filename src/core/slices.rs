@@ -2,19 +2,19 @@
 
 use futures_lite::future::yield_now;
 
-use super::state::State;
+use super::state::CoreState;
 use crate::views::pace::Pace;
 
 /// Rests whenever a slice is over. A slice begins when the task goes on.
 pub struct Slices<'s> {
-    state: &'s State,
+    state: &'s CoreState,
     rows_per_look: u32,
     asked: u32,
 }
 
 impl Slices<'_> {
     /// Of the slices that the host gives, whose clock is looked at after some rows.
-    pub fn of(state: &State) -> Slices<'_> {
+    pub fn of(state: &CoreState) -> Slices<'_> {
         Slices { state, rows_per_look: state.limits.get().rows_per_look, asked: 0 }
     }
 

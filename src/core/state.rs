@@ -62,7 +62,7 @@ pub struct Parts {
 }
 
 /// The state of a core. Tasks hold no borrow of it while they rest.
-pub struct State {
+pub struct CoreState {
     /// Number of the core, for the log.
     pub index: usize,
     /// Whoever runs it.
@@ -112,10 +112,10 @@ pub struct State {
     broken: Cell<bool>,
 }
 
-impl State {
+impl CoreState {
     /// Of a core that has groups and nothing else.
-    pub fn new(parts: Parts) -> State {
-        State {
+    pub fn new(parts: Parts) -> CoreState {
+        CoreState {
             index: parts.index,
             host: parts.entrance.host.clone(),
             metrics: parts.entrance.metrics.clone(),
@@ -338,7 +338,7 @@ impl State {
 
 /// A call into the groups.
 pub struct Call<'s> {
-    state: &'s State,
+    state: &'s CoreState,
     /// `None`: it is over.
     syncer: Option<RefMut<'s, Syncer>>,
     /// Something else has panicked, and is being put in order by this call.

@@ -10,7 +10,7 @@ use super::asking;
 use super::effect::AppCall;
 use super::session::{Session, panicked};
 use super::slices::Slices;
-use super::state::State;
+use super::state::CoreState;
 use super::warning::Warning;
 use crate::backend::call::CallError;
 use crate::backend::transform::{self, Transformation};
@@ -23,7 +23,7 @@ use crate::zql::limits::Limits;
 /// Asks the app for transformations and checks whom it says it answered. `None`: the token that
 /// it was asked with was replaced meanwhile, and its answer, whatever it is, counts for nothing.
 pub async fn ask(
-    state: &State,
+    state: &CoreState,
     session: &Session,
     queries: &[Named],
 ) -> Result<Option<Transformation>, ProtocolError> {
@@ -66,7 +66,7 @@ pub fn nanoseconds(milliseconds: f64) -> u64 {
 }
 
 /// Warns of an endpoint that does not do its part. That it refuses somebody is between the two of them.
-pub fn warn_of_endpoint(state: &State, warning: Warning, error: &CallError) {
+pub fn warn_of_endpoint(state: &CoreState, warning: Warning, error: &CallError) {
     let what = if warning == Warning::Query { "query" } else { "mutate" };
     if !matches!(error.status, Some(401 | 403)) {
         state.host.warn(warning, format_args!("the app's {what} endpoint fails: {}", error.message));
@@ -76,7 +76,7 @@ pub fn warn_of_endpoint(state: &State, warning: Warning, error: &CallError) {
 /// Has the group's queries transformed that were not yet, or all of them, in the background.
 /// One request of a connection is under way at a time: what it wants meanwhile is asked for
 /// together, however many messages say so.
-pub fn transform_missing(state: &Rc<State>, session: &Rc<Session>, all: bool) {
+pub fn transform_missing(state: &Rc<CoreState>, session: &Rc<Session>, all: bool) {
     let again = session.ask_again.get().unwrap_or(false);
     session.ask_again.set(Some(all || again));
     if session.asking.replace(true) {
@@ -105,7 +105,7 @@ pub fn transform_missing(state: &Rc<State>, session: &Rc<Session>, all: bool) {
 
 /// Others of the group may want what could not be asked for with the credentials of one: the next
 /// of them asks.
-pub fn pass_on(state: &Rc<State>, group: &str) {
+pub fn pass_on(state: &Rc<CoreState>, group: &str) {
     let waiting = state.look().unanswered(group);
     let sessions = waiting.into_iter().filter_map(|id| state.entrance.sessions.get(id));
     if let Some(session) = sessions.into_iter().find(|session| !session.outbox.has_ended()) {
@@ -115,7 +115,11 @@ pub fn pass_on(state: &Rc<State>, group: &str) {
 
 /// Has queries transformed. An error is the app's refusal of the whole request. A connection with
 /// a token that the app has not seen shows it, even if there is nothing to transform.
-pub async fn transform_once(state: &Rc<State>, session: &Session, all: bool) -> Result<(), ProtocolError> {
+pub async fn transform_once(
+    state: &Rc<CoreState>,
+    session: &Session,
+    all: bool,
+) -> Result<(), ProtocolError> {
     let group = &session.request.group_id;
     let (serial, mut queries) = state.with(|s| s.transform(group, all));
     if !all {
@@ -149,7 +153,7 @@ pub async fn transform_once(state: &Rc<State>, session: &Session, all: bool) -> 
 }
 
 /// Hands an answer to the group, in slices: each query is planned and may have to be read.
-pub async fn give(state: &State, group: &str, serial: Option<u64>, answer: Transformation) {
+pub async fn give(state: &CoreState, group: &str, serial: Option<u64>, answer: Transformation) {
     let slices = Slices::of(state);
     for (hash, query) in answer.queries {
         state.with(|s| s.transformed(group, &hash, serial, query));

@@ -12,7 +12,7 @@ use futures_lite::FutureExt;
 use super::checked::{Checked, Checking};
 use super::session::Session;
 use super::slices::Slices;
-use super::state::State;
+use super::state::CoreState;
 use super::transforms::{ask, pass_on, transform_once};
 use crate::auth::upkeep::Validated;
 use crate::model::ids::ConnectionId;
@@ -24,7 +24,7 @@ use crate::views::pace::Pace;
 const ROUND: f64 = 1_000.0;
 
 /// Has connections looked at, if that is due.
-pub fn look_after(state: &Rc<State>) {
+pub fn look_after(state: &Rc<CoreState>) {
     let (settings, upkeeps, now) = (&state.entrance.settings, &state.upkeeps, state.now());
     let is_off = settings.checks.revalidate.is_none() && settings.checks.retransform.is_none();
     if !settings.has_queries || is_off || now - upkeeps.looked_at.get() < ROUND || upkeeps.looking.get() {
@@ -39,7 +39,7 @@ pub fn look_after(state: &Rc<State>) {
     });
 }
 
-async fn look(state: &Rc<State>) {
+async fn look(state: &Rc<CoreState>) {
     panics::here("looking after connections");
     let mut slices = Slices::of(state);
     for session in state.entrance.sessions.all().into_iter().filter(|s| s.initialised.get()) {
@@ -81,7 +81,7 @@ fn find(sessions: &[Rc<Session>], id: ConnectionId) -> Option<&Rc<Session>> {
 }
 
 impl Checked {
-    fn is_due(&self, state: &State, sessions: &[Rc<Session>]) -> bool {
+    fn is_due(&self, state: &CoreState, sessions: &[Rc<Session>]) -> bool {
         let (intervals, now) = (state.entrance.settings.checks, state.now());
         let open = validated(sessions);
         let mut upkeep = self.upkeep.borrow_mut();
@@ -89,7 +89,7 @@ impl Checked {
         retransform || !upkeep.revalidations(&open, intervals, now).is_empty()
     }
 
-    async fn check(&self, state: &Rc<State>, sessions: &[Rc<Session>]) {
+    async fn check(&self, state: &Rc<CoreState>, sessions: &[Rc<Session>]) {
         let intervals = state.entrance.settings.checks;
         let due = self.upkeep.borrow().revalidations(&validated(sessions), intervals, state.now());
         for session in due.into_iter().filter_map(|id| find(sessions, id)) {

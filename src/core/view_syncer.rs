@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::recording::{self, RecordQueue};
 use super::rounds::Rounds;
 use super::session::Session;
-use super::state::{Call, Parts, State};
+use super::state::{Call, CoreState, Parts};
 use super::tasks::{TaskId, Tasks};
 use super::{batch, groups, hydration, messages};
 use crate::groups::reading::Reading;
@@ -28,7 +28,7 @@ use crate::views::view::ViewId;
 
 /// One core: its groups and its views, and what is under way for them.
 pub struct ViewSyncer {
-    state: Rc<State>,
+    state: Rc<CoreState>,
     tasks: Tasks,
     /// What time brings.
     rounds: Rounds,
@@ -37,7 +37,7 @@ pub struct ViewSyncer {
 impl ViewSyncer {
     /// A core that has groups and nothing else.
     pub fn new(parts: Parts) -> ViewSyncer {
-        let state = Rc::new(State::new(parts));
+        let state = Rc::new(CoreState::new(parts));
         let mut core =
             ViewSyncer { state: state.clone(), tasks: Tasks::default(), rounds: Rounds::default() };
         core.spawn("batches", batch::run(state.clone()));
@@ -275,7 +275,7 @@ impl ViewSyncer {
 }
 
 /// A call into the groups from outside: what it changes is recorded.
-pub struct Entry<'s>(Option<Call<'s>>, &'s State);
+pub struct Entry<'s>(Option<Call<'s>>, &'s CoreState);
 
 impl Deref for Entry<'_> {
     type Target = Syncer;
@@ -298,18 +298,18 @@ impl Drop for Entry<'_> {
     }
 }
 
-async fn take_catalogue(state: Rc<State>, catalogue: Arc<Catalogue>) {
+async fn take_catalogue(state: Rc<CoreState>, catalogue: Arc<Catalogue>) {
     let _held = state.version_lock.lock().await;
     state.with(|s| s.take_catalogue(&catalogue));
 }
 
 /// Moves all read transactions of the core to the newest snapshot, if none is in use.
-async fn rebegin(state: Rc<State>) {
+async fn rebegin(state: Rc<CoreState>) {
     let could = try_rebegin(&state).await;
     state.effect(Effect::Rebegun(could));
 }
 
-async fn try_rebegin(state: &State) -> bool {
+async fn try_rebegin(state: &CoreState) -> bool {
     if state.hydrations.running() > 0 {
         return false;
     }

@@ -108,7 +108,9 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cvr::record::{Batch, GroupRecord, Header, Record, RecordedDelta, RecordedRow, Start};
+    use crate::cvr::record::{
+        BatchRecord, GroupRecord, Header, Record, RecordedDelta, RecordedRow, StartRecord,
+    };
     use crate::cvr::recovered::Recovered;
     use crate::model::version::StateVersion;
 
@@ -134,7 +136,7 @@ mod tests {
     fn view(view: u64, members: usize) -> Vec<Record> {
         let identities = vec![("issue".to_owned(), vec!["id".to_owned()])];
         let key = view.to_le_bytes().to_vec();
-        let mut out = vec![Record::Start(Start {
+        let mut out = vec![Record::Start(StartRecord {
             id: id(view),
             key,
             floor: StateVersion(10),
@@ -159,7 +161,11 @@ mod tests {
             edited: vec![],
         };
         let deltas = (1..=3).map(|view| (id(view), delta(view))).collect();
-        replay.apply(Record::Batch(Batch { previous: StateVersion(10), end: StateVersion(11), deltas }));
+        replay.apply(Record::Batch(BatchRecord {
+            previous: StateVersion(10),
+            end: StateVersion(11),
+            deltas,
+        }));
         replay.finish()
     }
 

@@ -6,7 +6,7 @@
 //! they are about.
 
 use super::frame::{MAX_PAYLOAD, TooLarge};
-use crate::cvr::record::{Batch, LeftRecord, Record, RecordedDelta, RecordedRow};
+use crate::cvr::record::{BatchRecord, LeftRecord, Record, RecordedDelta, RecordedRow};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 
@@ -62,9 +62,9 @@ pub fn split(record: Record, sizes: Sizes) -> Result<Vec<Record>, TooLarge> {
             Ok(parts.map(|rows| Record::Left(LeftRecord { rows, ..left.clone() })).collect())
         }
         Record::Batch(batch) => {
-            let Batch { previous, end, deltas } = batch;
+            let BatchRecord { previous, end, deltas } = batch;
             let parts = cut_deltas(deltas, sizes)?.into_iter().map(Record::Deltas);
-            let counts = Record::Batch(Batch { previous, end, deltas: Vec::new() });
+            let counts = Record::Batch(BatchRecord { previous, end, deltas: Vec::new() });
             Ok(parts.chain([counts]).collect())
         }
         _ => Err(TooLarge),
@@ -72,7 +72,7 @@ pub fn split(record: Record, sizes: Sizes) -> Result<Vec<Record>, TooLarge> {
 }
 
 /// Views of which a batch has a row that is too large for any part.
-pub fn too_large(batch: &Batch, most: usize) -> Vec<RecordId> {
+pub fn too_large(batch: &BatchRecord, most: usize) -> Vec<RecordId> {
     let is_large = |delta: &RecordedDelta| rows_of(delta).any(|row| PART + DELTA + size(row) > most);
     let mut views: Vec<RecordId> =
         batch.deltas.iter().filter(|(_, delta)| is_large(delta)).map(|(id, _)| *id).collect();
@@ -221,7 +221,7 @@ mod tests {
         ) {
             let sizes = Sizes { part, most };
             let deltas: Vec<_> = deltas.into_iter().map(|(view, delta)| (id(view), delta)).collect();
-            let batch = Batch { previous: StateVersion(9), end: StateVersion(12), deltas: deltas.clone() };
+            let batch = BatchRecord { previous: StateVersion(9), end: StateVersion(12), deltas: deltas.clone() };
             let refused = too_large(&batch, most);
             let Ok(parts) = split(Record::Batch(batch), sizes) else {
                 prop_assert!(!refused.is_empty());

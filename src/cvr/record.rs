@@ -34,7 +34,7 @@ pub enum Record {
     Schema(u64, String),
     /// A view is recorded from here on. Of one that is known already all is written again: what was
     /// known goes on until that is complete.
-    Start(Start),
+    Start(StartRecord),
     /// The rows of a view are of these identities from here on.
     Identities(RecordId, Vec<NamedIdentity>),
     /// A delta from before: journal only.
@@ -47,7 +47,7 @@ pub enum Record {
     /// only once that record is there: of a batch all or nothing takes effect.
     Deltas(Vec<(RecordId, RecordedDelta)>),
     /// A batch took effect, here for the views that it changed.
-    Batch(Batch),
+    Batch(BatchRecord),
     /// A view is right at this version and not after it, until it is read anew.
     Stale(RecordId, StateVersion),
     /// It was read anew, and is at the head again.
@@ -81,7 +81,7 @@ pub struct Header {
 
 /// A view whose members follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
+pub struct StartRecord {
     /// Which life.
     pub id: RecordId,
     /// What it asks, as bytes that are the same in every process (rule 11).
@@ -96,7 +96,7 @@ pub struct Start {
 
 /// A batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub struct BatchRecord {
     /// Version before it.
     pub previous: StateVersion,
     /// Version that it ended with.
@@ -295,7 +295,7 @@ mod tests {
         };
         let nobody = GroupRecord { user: Some(None), ..group.clone() };
         let unknown = GroupRecord { user: None, ..group.clone() };
-        let start = Start {
+        let start = StartRecord {
             id,
             key: vec![1, 2],
             floor: StateVersion(9),
@@ -318,7 +318,7 @@ mod tests {
             Record::Members(id, vec![(0, vec![].into())]),
             Record::Complete(id, 1),
             Record::Deltas(vec![(id, delta(8)), (id, delta(9))]),
-            Record::Batch(Batch {
+            Record::Batch(BatchRecord {
                 previous: StateVersion(7),
                 end: StateVersion(8),
                 deltas: vec![(id, delta(8))],

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cvr::record::{Batch, LeftRecord, NamedIdentity, Record, RecordedDelta, RecordedRow, Start};
+use crate::cvr::record::{
+    BatchRecord, LeftRecord, NamedIdentity, Record, RecordedDelta, RecordedRow, StartRecord,
+};
 use crate::model::codec::{Input, Malformed, bytes, number};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
@@ -106,7 +108,7 @@ impl Record {
         let record = match input.byte()? {
             kind::HEADER => Record::Header(read_json(input)?),
             kind::SCHEMA => Record::Schema(input.number()?, input.text()?.to_owned()),
-            kind::START => Record::Start(Start {
+            kind::START => Record::Start(StartRecord {
                 id: read_id(input)?,
                 key: input.bytes()?.to_vec(),
                 floor: StateVersion(input.number()?),
@@ -120,7 +122,7 @@ impl Record {
             kind::DELTAS => Record::Deltas(read_deltas(input)?),
             kind::BATCH => {
                 let (previous, end) = (StateVersion(input.number()?), StateVersion(input.number()?));
-                Record::Batch(Batch { previous, end, deltas: read_deltas(input)? })
+                Record::Batch(BatchRecord { previous, end, deltas: read_deltas(input)? })
             }
             kind::STALE => Record::Stale(read_id(input)?, StateVersion(input.number()?)),
             kind::REJOIN => Record::Rejoin(read_id(input)?, read_list(input, read_delta)?),

@@ -138,7 +138,7 @@ pub struct Left {
 
 /// A group as it was.
 #[derive(Debug, Clone)]
-pub struct Group {
+pub struct RecoveredGroup {
     /// As it was written last, with what was found out since: cookie, version, floor, seals.
     pub record: GroupRecord,
     /// Views that it left of late.
@@ -157,7 +157,7 @@ pub struct Recovered {
     /// Views that are complete.
     pub generations: Vec<Generation>,
     /// Groups.
-    pub groups: Vec<Group>,
+    pub groups: Vec<RecoveredGroup>,
     /// Client schemas by number; JSON.
     pub schemas: HashMap<u64, String>,
     /// Views that were left out because they would have taken too much memory.

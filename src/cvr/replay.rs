@@ -11,11 +11,11 @@ use hashbrown::HashSet;
 
 use super::known::{Content, Known};
 use super::names::{Names, Row};
-use super::recovered::{Delta, Group, Journal, Left, Recovered};
+use super::recovered::{Delta, Journal, Left, Recovered, RecoveredGroup};
 use super::sealing::{forget_left, seal};
 use crate::cvr::record::{
-    Batch, GroupRecord, Header, LeftRecord, Log, NOTHING, NamedIdentity, Record, RecordedDelta, RecordedRow,
-    Start, cookie,
+    BatchRecord, GroupRecord, Header, LeftRecord, Log, NOTHING, NamedIdentity, Record, RecordedDelta,
+    RecordedRow, StartRecord, cookie,
 };
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
@@ -37,7 +37,7 @@ pub struct Replay {
     /// Identities of a view's rows: places in the list of all.
     pub(super) lists: HashMap<RecordId, Vec<u16>>,
     pub(super) left_out: HashSet<RecordId>,
-    pub(super) groups: BTreeMap<String, (Group, Log)>,
+    pub(super) groups: BTreeMap<String, (RecoveredGroup, Log)>,
     replica: u64,
     /// Of a batch, or of a view that was read anew, whose own record has not come yet.
     pub(super) coming: Vec<(RecordId, Delta)>,
@@ -117,7 +117,7 @@ impl Replay {
         self.keep_within_limit();
     }
 
-    fn start(&mut self, start: Start) {
+    fn start(&mut self, start: StartRecord) {
         if self.left_out.contains(&start.id) {
             return;
         }
@@ -184,7 +184,7 @@ impl Replay {
         }
     }
 
-    fn batch(&mut self, batch: &Batch) {
+    fn batch(&mut self, batch: &BatchRecord) {
         if self.heads.get(&self.log) != Some(&batch.previous) {
             self.lose(batch.previous);
         }
@@ -244,7 +244,7 @@ impl Replay {
                 }
             }
         }
-        let mut group = Group { record, left };
+        let mut group = RecoveredGroup { record, left };
         forget_left(&mut group, MAX_LEFT);
         self.groups.insert(group.record.id.clone(), (group, self.log));
     }
@@ -331,7 +331,7 @@ mod tests {
     fn start(stale: Option<u64>) -> Record {
         let identities = vec![("issue".to_owned(), vec!["id".to_owned()])];
         let stale = stale.map(StateVersion);
-        Record::Start(Start { id: ID, key: vec![1], floor: StateVersion(10), stale, identities })
+        Record::Start(StartRecord { id: ID, key: vec![1], floor: StateVersion(10), stale, identities })
     }
 
     fn members(rows: &[u8]) -> Record {
@@ -368,7 +368,7 @@ mod tests {
             members(&[1, 2]),
             Record::Complete(ID, 2),
             group(),
-            Record::Batch(Batch {
+            Record::Batch(BatchRecord {
                 previous: StateVersion(10),
                 end: StateVersion(11),
                 deltas: vec![(ID, delta)],
@@ -393,7 +393,8 @@ mod tests {
         let header = Record::Header(Header { replica: 1, epoch: 1, core: 0, sequence: 2, head: 20 });
         let entered = vec![(0, [6].into())];
         let delta = RecordedDelta { end: StateVersion(21), entered, left: vec![], edited: vec![] };
-        let batch = Batch { previous: StateVersion(20), end: StateVersion(21), deltas: vec![(ID, delta)] };
+        let batch =
+            BatchRecord { previous: StateVersion(20), end: StateVersion(21), deltas: vec![(ID, delta)] };
         // It was read anew in what is lost: nobody knows which rows groups were told of then.
         let lost = [Record::Stale(ID, StateVersion(11)), header];
         assert_eq!(read_back(lost.clone().into_iter().chain([Record::Batch(batch.clone())])), None);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::record::{Log, cookie};
-use super::recovered::Group;
+use super::recovered::RecoveredGroup;
 use crate::cvr::record::GroupRecord;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
@@ -46,7 +46,7 @@ pub(super) fn seal(
 }
 
 /// Forgets the views left longest ago beyond so many rows.
-pub(super) fn forget_left(group: &mut Group, most: usize) {
+pub(super) fn forget_left(group: &mut RecoveredGroup, most: usize) {
     while group.left.iter().map(|left| left.rows.len()).sum::<usize>() > most {
         let Some(dropped) = group.left.pop_front() else { break };
         let until = (dropped.until.major, dropped.until.config);

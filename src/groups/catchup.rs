@@ -61,12 +61,12 @@ pub struct CatchUp {
     rows: VecDeque<RowId>,
     started: bool,
     /// Rows that a hydration has written, or still writes.
-    stream: Option<Stream>,
+    stream: Option<StreamedView>,
 }
 
 /// Rows of one view, as they are at one version, that a hydration writes into the poke.
 #[derive(Debug, Clone, Copy)]
-pub struct Stream {
+pub struct StreamedView {
     /// The view; the group waits for it.
     pub view: ViewId,
     /// Its life.
@@ -122,7 +122,12 @@ impl CatchUp {
 
     /// The catch-up of a connection at its group's cookie, which has no rows: a hydration writes
     /// those of a view while it reads them. The poke has been started already.
-    pub fn of_stream(connection: &Connection, cookie: Cookie, poke_id: &str, stream: Stream) -> CatchUp {
+    pub fn of_stream(
+        connection: &Connection,
+        cookie: Cookie,
+        poke_id: &str,
+        stream: StreamedView,
+    ) -> CatchUp {
         CatchUp {
             connection: connection.id,
             place: Place::first(connection.dialect),
@@ -165,7 +170,7 @@ impl CatchUp {
         frames
     }
 
-    fn fate(stream: &Stream, group: &Group, shared: &Shared) -> Fate {
+    fn fate(stream: &StreamedView, group: &Group, shared: &Shared) -> Fate {
         let alive = shared.views.get(stream.view).is_some_and(|v| v.generation == stream.generation);
         if !alive {
             return Fate::Void;
@@ -276,7 +281,7 @@ impl CatchUp {
     /// Whether everything that happened since the state reached is still known.
     fn can_go_on(&self, group: &Group, shared: &Shared) -> bool {
         let Some(reached) = self.reached else { return true };
-        let streamed = |s: Stream| shared.views.get(s.view).is_some_and(|v| v.journal.reaches(s.at));
+        let streamed = |s: StreamedView| shared.views.get(s.view).is_some_and(|v| v.journal.reaches(s.at));
         // The rows so far are those of the cookie reached. Desires, queries and results are written at the end, all that
         // changed since the tab's own cookie.
         let since = match self.base {
@@ -385,7 +390,7 @@ fn touched(
     shared: &Shared,
     cookie: Cookie,
     version: StateVersion,
-    stream: Option<Stream>,
+    stream: Option<StreamedView>,
 ) -> Vec<RowId> {
     let mut rows = Vec::new();
     let since = version.max(StateVersion(cookie.major));

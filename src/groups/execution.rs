@@ -13,7 +13,7 @@ use crate::model::ids::{ConnectionId, TableId};
 use crate::protocol::downstream::refusal;
 use crate::testing::faults::{self, Fault};
 use crate::views::registry::Source;
-use crate::views::task::Outcome;
+use crate::views::task::ViewOutcome;
 use crate::views::view::ViewId;
 use crate::zql::ast::Ast;
 use crate::zql::custom_query::Named;
@@ -196,13 +196,13 @@ impl Syncer {
     }
 
     /// Makes known what a batch did to a view.
-    pub fn brought_forward(&mut self, view: ViewId, outcome: Outcome) {
+    pub fn brought_forward(&mut self, view: ViewId, outcome: ViewOutcome) {
         match outcome {
-            Outcome::Same => {}
+            ViewOutcome::Same => {}
             // Its groups have a step to take.
-            Outcome::Touched => self.wake_interested(view),
-            Outcome::Stale(_) => self.request_hydration(view),
-            Outcome::Failed(error) => self.view_failed(view, &error),
+            ViewOutcome::Touched => self.wake_interested(view),
+            ViewOutcome::Stale(_) => self.request_hydration(view),
+            ViewOutcome::Failed(error) => self.view_failed(view, &error),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::record_log::{Filling, Writing};
 use super::recovered_views::RecoveredView;
 use super::row_naming::RowNaming;
 use super::syncer::Syncer;
-use crate::cvr::record::{LeftRecord, Record, RecordedDelta, RecordedRow, Start};
+use crate::cvr::record::{LeftRecord, Record, RecordedDelta, RecordedRow, StartRecord};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 use crate::testing::met::{Limit, met};
@@ -64,7 +64,8 @@ impl Syncer {
         let journal: Vec<RecordedDelta> =
             view.journal.since(StateVersion::ZERO).map(|delta| naming.delta(delta)).collect();
         drop(rows);
-        let start = Start { id: record, key: key.to_vec(), floor: view.journal.floor(), stale, identities };
+        let start =
+            StartRecord { id: record, key: key.to_vec(), floor: view.journal.floor(), stale, identities };
         let record_log = &mut shared.record_log;
         let written = record_log.append(Record::Start(start)).and_then(|()| {
             let mut journal = journal.into_iter().map(|delta| Record::Journal(record, delta));
@@ -246,7 +247,8 @@ impl Syncer {
         let named: Vec<RowId> = journal.since(StateVersion::ZERO).flat_map(Delta::rows).collect();
         let naming = RowNaming::of_rows(&named, &rows);
         let identities = naming.identities(&shared.catalogue);
-        let start = Start { id, key: key.to_vec(), floor: journal.floor(), stale: Some(*at), identities };
+        let start =
+            StartRecord { id, key: key.to_vec(), floor: journal.floor(), stale: Some(*at), identities };
         let mut records = vec![Record::Start(start)];
         records
             .extend(journal.since(StateVersion::ZERO).map(|delta| Record::Journal(id, naming.delta(delta))));

@@ -14,7 +14,7 @@ use crate::views::assemble::Assembly;
 use crate::views::encoded::EncodedView;
 use crate::views::journal::Delta;
 use crate::views::scan::{Job, Witnesses};
-use crate::views::state::State;
+use crate::views::state::ViewState;
 use crate::views::view::{Layout, Status, View, ViewId};
 use crate::zql::plan::Plan;
 
@@ -56,7 +56,7 @@ pub struct Begun {
     /// Makes the state out of what is found.
     pub assembly: Assembly,
     /// What the view held, if it is read anew. The caller gives it back with the result.
-    pub prior: Option<State>,
+    pub prior: Option<ViewState>,
     /// Plan of the view.
     pub plan: Arc<Plan>,
     /// The condition that its root was read from, once that is known.
@@ -84,12 +84,12 @@ impl Begun {
 /// What a hydration found.
 pub struct Found {
     /// The view's state.
-    pub state: State,
+    pub state: ViewState,
     /// Its rows in encoded form.
     pub encoded: EncodedView,
     /// What it held before and how that differs, if it was read anew; no delta: in more than
     /// can be told.
-    pub prior: Option<(State, Option<Delta>)>,
+    pub prior: Option<(ViewState, Option<Delta>)>,
     /// Plan of the view.
     pub plan: Arc<Plan>,
 }
@@ -324,7 +324,7 @@ impl Syncer {
     pub fn hydration_failed(
         &mut self,
         request: HydrationRequest,
-        prior: Option<(&Arc<Plan>, State)>,
+        prior: Option<(&Arc<Plan>, ViewState)>,
         message: &str,
     ) {
         if let Some((plan, prior)) = prior {

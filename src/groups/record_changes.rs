@@ -9,7 +9,7 @@ use super::record_log::{Filling, LogName, Output, Writing};
 use super::row_naming::RowNaming;
 use super::shared::Shared;
 use super::syncer::Syncer;
-use crate::cvr::record::{Batch, Record};
+use crate::cvr::record::{BatchRecord, Record};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 use crate::testing::faults::{self, Fault};
@@ -137,7 +137,7 @@ impl Syncer {
             shared.record_log.append_small(Record::Stale(*record, from));
         }
         let deltas = deltas.into_iter().map(|((id, _), delta)| (id, delta)).collect();
-        let gone = shared.record_log.append_batch(Batch { previous: from, end, deltas });
+        let gone = shared.record_log.append_batch(BatchRecord { previous: from, end, deltas });
         unlisted.into_iter().for_each(|(view, record)| self.record_as_another(view, record));
         for record in gone {
             let mut views = self.shared.record_log.views.iter();

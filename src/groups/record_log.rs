@@ -14,7 +14,7 @@ use super::group::Group;
 use super::schema::Resolved;
 use crate::cvr::frame::{self, Chain, MAX_PAYLOAD, TooLarge};
 use crate::cvr::parts::{self, Sizes};
-use crate::cvr::record::{Batch, Header, Record};
+use crate::cvr::record::{BatchRecord, Header, Record};
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
 use crate::testing::met::{Limit, met};
@@ -247,7 +247,7 @@ impl RecordLog {
 
     /// Appends a batch. Returns the views of which it could not say what happened: they are said to be gone
     /// before it, since it vouches for all others.
-    pub(super) fn append_batch(&mut self, mut batch: Batch) -> Vec<RecordId> {
+    pub(super) fn append_batch(&mut self, mut batch: BatchRecord) -> Vec<RecordId> {
         let gone = parts::too_large(&batch, self.sizes.most);
         gone.iter().for_each(|id| self.append_small(Record::Gone(*id)));
         batch.deltas.retain(|(id, _)| !gone.contains(id));

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::syncer::Syncer;
 use crate::cvr::names::{Names, Row};
 use crate::cvr::record::NamedIdentity;
-use crate::cvr::recovered::{Generation, Group as RecordedGroup, Recovered};
+use crate::cvr::recovered::{Generation, Recovered, RecoveredGroup};
 use crate::model::catalogue::Catalogue;
 use crate::model::ids::RecordId;
 use crate::model::version::StateVersion;
@@ -35,7 +35,7 @@ const GIVEN_UP: usize = 10_000;
 pub struct Restoration {
     numbers: Numbers,
     generations: std::vec::IntoIter<Generation>,
-    groups: std::vec::IntoIter<RecordedGroup>,
+    groups: std::vec::IntoIter<RecoveredGroup>,
     schemas: std::collections::HashMap<u64, String>,
     /// Groups and views that do not fit the tables any more.
     pub misfits: usize,
@@ -119,8 +119,8 @@ impl Restoration {
 
     /// One whose client schema does not fit the tables any more is kept as well: its clients are told
     /// so, and are served again once it fits. `None`: its schema is not known, or it has no cookies left.
-    fn group(&mut self, recorded: RecordedGroup, shared: &mut Shared, now: f64) -> Option<Group> {
-        let RecordedGroup { record, left } = recorded;
+    fn group(&mut self, recorded: RecoveredGroup, shared: &mut Shared, now: f64) -> Option<Group> {
+        let RecoveredGroup { record, left } = recorded;
         let schema = self.schema(record.schema, shared)?;
         let mut group = group_record::restore(record, schema, now, shared.clock_zero);
         // No cookie of another process is issued any more.

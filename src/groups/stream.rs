@@ -5,7 +5,7 @@
 //! is a catch-up (rule 22): what happened to the rows since the hydration's snapshot follows when
 //! the view has joined, and only then the end with the cookie.
 
-use super::catchup::{CatchUp, Stream};
+use super::catchup::{CatchUp, StreamedView};
 use super::group::Group;
 use super::reading::{HydrationRequest, Reading};
 use super::syncer::*;
@@ -65,7 +65,7 @@ impl Syncer {
         }
         connection.phase = Phase::CatchingUp;
         connection.sink.send(&[poke_start(&reading.poke_id, Some(&cookie.to_string()))]);
-        let stream = Stream { view, generation, at: reading.at, reading: true };
+        let stream = StreamedView { view, generation, at: reading.at, reading: true };
         let catchup = CatchUp::of_stream(connection, cookie, &reading.poke_id, stream);
         self.catchups.insert(connection.id, catchup);
         self.streams.insert(generation, connection.id);

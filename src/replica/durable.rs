@@ -24,7 +24,7 @@ use crate::testing::panics;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The sync thread, and what it waits for.
-pub struct Syncer {
+pub struct SyncThread {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,14 +63,14 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
     shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-impl Syncer {
+impl SyncThread {
     /// Starts the thread. `notify` gets a message whenever the durable position grew; a
     /// failure is sent once and ends the thread.
     pub fn start(
         path: &Path,
         gauges: Arc<Gauges>,
         notify: Sender<Result<(), Error>>,
-    ) -> Result<Syncer, Error> {
+    ) -> Result<SyncThread, Error> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
         let log = file::beside(path, "-wal");
         let worker = shared.clone();
@@ -78,7 +78,7 @@ impl Syncer {
             .name("replica-sync".into())
             .spawn(move || run(&log, &worker, &gauges, &notify))
             .map_err(|source| Error::Io { doing: "starting a thread for", path: path.to_owned(), source })?;
-        Ok(Syncer { shared, thread: Some(thread) })
+        Ok(SyncThread { shared, thread: Some(thread) })
     }
 
     /// How the writer reports commits.
@@ -96,7 +96,7 @@ impl Syncer {
     }
 }
 
-impl Drop for Syncer {
+impl Drop for SyncThread {
     fn drop(&mut self) {
         lock(&self.shared).stopped = true;
         self.shared.changed.notify_one();

@@ -13,7 +13,7 @@ use kelvin_io::channel::{Receiver, Sender};
 use kelvin_io::executor;
 
 use super::error::Error;
-use super::events::{Events, Start};
+use super::events::{Events, ReplicaReady};
 use super::feed::{Feed, WriterGone};
 use super::file;
 use super::gauges::Gauges;
@@ -67,14 +67,14 @@ impl Engine {
         let (path, of_upstream) = (settings.file.clone(), metadata.catalogue.clone());
         let with_live_indexes = move || file::with_live_indexes(&path, &of_upstream);
         let catalogue = Arc::new(executor::blocking(with_live_indexes).await?);
-        let start = writer::Start {
+        let start = writer::WriterParts {
             catalogue: catalogue.clone(),
             version: metadata.state_version,
             position: metadata.position,
         };
         let (path, numbers, commits) = (settings.file.clone(), gauges.clone(), events.commits());
         let threads = executor::blocking(move || Threads::start(&path, start, &numbers, commits)).await?;
-        events.ready(Start {
+        events.ready(ReplicaReady {
             catalogue,
             version: metadata.state_version,
             replica_version: metadata.replica_version,

@@ -22,7 +22,7 @@ pub trait Events {
     /// Numbers that can be read at any time from now on; first of all, and once.
     fn gauges(&self, gauges: Arc<Gauges>);
     /// The replica can be read. Once per run, before the first commit.
-    fn ready(&self, start: Start);
+    fn ready(&self, start: ReplicaReady);
     /// What takes commits once readers can see them: in order, without gaps from [`Start::version`]
     /// on, on the writer's thread. Asked for once per run.
     fn commits(&self) -> Commits;
@@ -37,7 +37,7 @@ pub trait Events {
 
 /// The replica as it is when reading may begin.
 #[derive(Debug, Clone)]
-pub struct Start {
+pub struct ReplicaReady {
     /// Its tables.
     pub catalogue: Arc<Catalogue>,
     /// Its state.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
 use super::gauges::Gauges;
-use super::work::{Batch, Op, Reached, Work};
+use super::work::{Op, Operations, Reached, Work};
 use crate::model::version::StateVersion;
 
 /// What a source is given by its engine.
@@ -41,7 +41,7 @@ impl Feed {
 
     /// Hands operations to the writer. Waits while it has enough to do: a source that reads no further
     /// meanwhile is all the back-pressure that there is.
-    pub async fn hand_on(&self, batch: Batch) -> Result<(), WriterGone> {
+    pub async fn hand_on(&self, batch: Operations) -> Result<(), WriterGone> {
         self.queue.send(Work::Changes(batch)).await.map_err(|_| WriterGone)
     }
 
@@ -66,7 +66,7 @@ impl Feed {
     /// The connection is over: whatever is incomplete is undone.
     pub(super) async fn disconnected(&self) {
         self.gauges.lag.connected(false, Instant::now());
-        let abort = Batch { ops: vec![Op::Abort], arrived: None };
+        let abort = Operations { ops: vec![Op::Abort], arrived: None };
         // The writer is gone: then there is nothing to undo.
         let _ = self.hand_on(abort).await;
     }

@@ -17,7 +17,7 @@ const SIDECARS: [&str; 4] = ["-wal", "-shm", "-wal2", "-journal"];
 
 /// What is at the replica's path.
 #[derive(Debug)]
-pub enum Found {
+pub enum FoundFile {
     /// Nothing.
     Nothing,
     /// A file that Kelvin did not make.
@@ -36,15 +36,15 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Looks at the file without changing it, except that SQLite recovers its log.
-pub fn inspect(path: &Path) -> Result<Found, Error> {
+pub fn inspect(path: &Path) -> Result<FoundFile, Error> {
     match fs::metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(FoundFile::Nothing),
         Err(source) => return Err(Error::Io { doing: "looking for", path: path.to_owned(), source }),
-        Ok(meta) if meta.is_file() && meta.len() == 0 => return Ok(Found::Nothing),
+        Ok(meta) if meta.is_file() && meta.len() == 0 => return Ok(FoundFile::Nothing),
         Ok(_) => {}
     }
     if application_id(path)? != Some(APPLICATION_ID) {
-        return Ok(Found::Foreign);
+        return Ok(FoundFile::Foreign);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let read = Connection::open_with_flags(path, flags)
@@ -52,11 +52,11 @@ pub fn inspect(path: &Path) -> Result<Found, Error> {
         .and_then(|connection| metadata::read(&connection));
     match read {
         Ok(Some(metadata)) => match metadata.resync {
-            Some(reason) => Ok(Found::Unusable(reason)),
-            None => Ok(Found::Replica(Box::new(metadata))),
+            Some(reason) => Ok(FoundFile::Unusable(reason)),
+            None => Ok(FoundFile::Replica(Box::new(metadata))),
         },
-        Ok(None) => Ok(Found::Unusable("the replica was written by another version of Kelvin".into())),
-        Err(e) if e.is_corruption() => Ok(Found::Unusable(format!("the replica is damaged: {e}"))),
+        Ok(None) => Ok(FoundFile::Unusable("the replica was written by another version of Kelvin".into())),
+        Err(e) if e.is_corruption() => Ok(FoundFile::Unusable(format!("the replica is damaged: {e}"))),
         Err(e) => Err(e),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kelvin_io::channel::{Receiver, bounded};
 
 use super::checkpoint::{Checkpointer, Gate};
-use super::durable::Syncer;
+use super::durable::SyncThread;
 use super::error::Error;
 use super::gauges::Gauges;
 use super::writer::{self, Commits, Writer};
@@ -17,20 +17,20 @@ pub(super) struct Threads {
     pub checkpointer: Checkpointer,
     /// A message for every sync; the first failure is the last one.
     pub synced: Receiver<Result<(), Error>>,
-    syncer: Syncer,
+    syncer: SyncThread,
 }
 
 impl Threads {
     /// Starts them on a replica. Blocks shortly.
     pub fn start(
         path: &Path,
-        start: writer::Start,
+        start: writer::WriterParts,
         gauges: &Arc<Gauges>,
         commits: Commits,
     ) -> Result<Threads, Error> {
         let gate = Arc::new(Gate::default());
         let (notify, synced) = bounded(1);
-        let syncer = Syncer::start(path, gauges.clone(), notify)?;
+        let syncer = SyncThread::start(path, gauges.clone(), notify)?;
         let writer = Writer::start(path, start, gauges.clone(), gate.clone(), syncer.written(), commits)?;
         let checkpointer = Checkpointer::start(path, gate)?;
         Ok(Threads { writer, checkpointer, synced, syncer })

@@ -79,7 +79,7 @@ pub enum Op {
 
 /// Ops that came together.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct Operations {
     /// In order.
     pub ops: Vec<Op>,
     /// When the last bytes of it were received, if they came from upstream.
@@ -90,7 +90,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub enum Work {
     /// Changes from the source.
-    Changes(Batch),
+    Changes(Operations),
     /// Queries would read by an index that is not there. Not before what else waits is done.
     Index(IndexRequest),
     /// No more comes of what is open: complete transactions are committed, the rest is undone, and then it is told

@@ -21,7 +21,7 @@ use super::error::{Doing, Error};
 use super::gauges::Gauges;
 use super::live_indexes::{self, IndexRequest};
 use super::metadata::{SET_SEEN, SET_STATE, now_millis};
-use super::work::{Batch, Op, Reached, Work};
+use super::work::{Op, Operations, Reached, Work};
 use crate::model::catalogue::Catalogue;
 use crate::model::commit::Commit;
 use crate::model::version::StateVersion;
@@ -71,7 +71,7 @@ pub enum Output {
 }
 
 /// What the writer needs to begin.
-pub struct Start {
+pub struct WriterParts {
     /// Schema of the file.
     pub catalogue: Arc<Catalogue>,
     /// Last transaction in the file.
@@ -93,7 +93,7 @@ impl Writer {
     /// Opens the file and starts the thread. Blocks shortly.
     pub fn start(
         path: &Path,
-        start: Start,
+        start: WriterParts,
         gauges: Arc<Gauges>,
         gate: Arc<Gate>,
         written: Written,
@@ -190,7 +190,7 @@ struct Session<'c> {
 impl<'c> Session<'c> {
     fn new(
         connection: &'c Connection,
-        start: Start,
+        start: WriterParts,
         gauges: Arc<Gauges>,
         gate: Arc<Gate>,
         written: Written,
@@ -227,7 +227,7 @@ impl<'c> Session<'c> {
         while let Ok(work) = queue.recv_blocking() {
             panics::here(THREAD);
             match work {
-                Work::Changes(Batch { ops, arrived }) => {
+                Work::Changes(Operations { ops, arrived }) => {
                     self.arrived = arrived;
                     ops.into_iter().try_for_each(|op| self.apply(op))?;
                 }

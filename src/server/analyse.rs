@@ -36,7 +36,7 @@ const MAX_RUNNING: usize = 1;
 
 /// What was read.
 #[derive(Default)]
-struct Found {
+struct Analysed {
     /// Rows that statements gave, by node.
     read: Vec<u64>,
     /// Rows that a client would be sent.
@@ -117,7 +117,7 @@ async fn read(
     serving: &Serving,
     job: Job,
     wanted: &Analyze,
-) -> (Option<Reader>, Result<(Found, usize), ReadError>) {
+) -> (Option<Reader>, Result<(Analysed, usize), ReadError>) {
     let stop = Arc::new(AtomicBool::new(false));
     let begun = serving.take_reader().and_then(|mut reader| {
         reader.stop_when(stop.clone())?;
@@ -133,7 +133,7 @@ async fn read(
         sleep(LIMIT).await;
         raised.store(true, Ordering::Relaxed);
     });
-    let mut found = Found { read: vec![0; job.plan.nodes.len()], ..Found::default() };
+    let mut found = Analysed { read: vec![0; job.plan.nodes.len()], ..Analysed::default() };
     let messages = match serving.reading_threads.read(reader, job) {
         Ok(messages) => messages,
         Err(error) => return (None, Err(error)),
@@ -166,7 +166,7 @@ async fn read(
     out
 }
 
-impl Found {
+impl Analysed {
     fn take(&mut self, chunk: &Chunk, wanted: &Analyze) -> Result<(), ReadError> {
         chunk.rows.iter().for_each(|row| self.read[row.node as usize] += 1);
         let encoded: Vec<usize> =
@@ -194,7 +194,7 @@ struct Report<'r> {
     plan: &'r Plan,
     catalogue: &'r Catalogue,
     driver: usize,
-    found: &'r Found,
+    found: &'r Analysed,
 }
 
 impl Report<'_> {

@@ -55,7 +55,7 @@ use crate::model::version::StateVersion;
 use crate::observe::metrics::Metrics;
 use crate::protocol::connect::ConnectRequest;
 use crate::protocol::error::ProtocolError;
-use crate::replica::events::Start;
+use crate::replica::events::ReplicaReady;
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::reader::{ReadError, Reader};
 use crate::server::commit_queue::CommitReceiver;
@@ -72,7 +72,7 @@ const SCRATCH: usize = 64 << 10;
 /// What the replication manager tells a core.
 pub enum Control {
     /// The replica can be read.
-    Start(Start),
+    Start(ReplicaReady),
     /// The replica has one more index; this is its catalogue now.
     Indexed(Arc<Catalogue>),
     /// Begin the read transactions anew; answer whether that was possible (rule 25).
@@ -235,7 +235,7 @@ impl Core {
     }
 
     /// Opens the replica and begins to serve.
-    pub async fn start(self: &Rc<Self>, start: Start) -> Result<(), ReadError> {
+    pub async fn start(self: &Rc<Self>, start: ReplicaReady) -> Result<(), ReadError> {
         let mut reader = Reader::open(&self.replica_path())?;
         reader.limit(LIVE_BUDGET)?;
         reader.keep_pages()?;

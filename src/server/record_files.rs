@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::handover::owner;
 use crate::cvr::frame::Frames;
 use crate::cvr::record::Record;
-use crate::cvr::recovered::{Generation, Group, Recovered};
+use crate::cvr::recovered::{Generation, Recovered, RecoveredGroup};
 use crate::cvr::replay::Replay;
 use crate::model::ids::RecordId;
 
@@ -133,11 +133,11 @@ pub fn remove(directory: &Path, is_over: impl Fn(u64, usize, u64) -> bool) -> io
 fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
     let Recovered { replica, head, names, generations, groups, schemas, left_out } = recovered;
     let generations: BTreeMap<RecordId, Generation> = generations.into_iter().map(|i| (i.id, i)).collect();
-    let mut by_core: Vec<Vec<Group>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut by_core: Vec<Vec<RecoveredGroup>> = (0..cores).map(|_| Vec::new()).collect();
     for group in groups {
         by_core[owner(&group.record.id, cores)].push(group);
     }
-    let of_core = |(core, mut groups): (usize, Vec<Group>)| {
+    let of_core = |(core, mut groups): (usize, Vec<RecoveredGroup>)| {
         let mut views = HashMap::new();
         for group in &mut groups {
             adopt(core, group, &generations, &mut views);
@@ -159,7 +159,7 @@ fn split(recovered: Recovered, cores: usize) -> Vec<Recovered> {
 /// could go on with it.
 fn adopt(
     core: usize,
-    group: &mut Group,
+    group: &mut RecoveredGroup,
     generations: &BTreeMap<RecordId, Generation>,
     views: &mut HashMap<RecordId, Generation>,
 ) {
@@ -218,7 +218,7 @@ mod tests {
     use crate::cvr::record::GroupRecord;
     use crate::model::version::StateVersion;
 
-    fn group(id: &str, views: &[(u64, u64)]) -> Group {
+    fn group(id: &str, views: &[(u64, u64)]) -> RecoveredGroup {
         let record = GroupRecord {
             id: id.into(),
             cookie: (1, 1),
@@ -226,7 +226,7 @@ mod tests {
             views: views.iter().map(|(e, n)| (*e, *n, (0, 0))).collect(),
             ..GroupRecord::default()
         };
-        Group { record, left: Default::default() }
+        RecoveredGroup { record, left: Default::default() }
     }
 
     fn view(epoch: u64, number: u64) -> Generation {
@@ -253,7 +253,7 @@ mod tests {
         let of_core = |core, n| RecordId::of_core(3, core, n).number;
         let ids = [(3, of_core(0, 1)), (3, of_core(1, 1)), (3, of_core(2, 1))];
         for cores in [1, 2, 5] {
-            let groups: Vec<Group> =
+            let groups: Vec<RecoveredGroup> =
                 (0..20).map(|n| group(&format!("g{n}"), &[ids[n % 3], ids[(n + 1) % 3]])).collect();
             let recovered = Recovered {
                 generations: ids.iter().map(|(e, n)| view(*e, *n)).collect(),

@@ -20,7 +20,7 @@ use crate::model::commit::Commit;
 use crate::observe::log::{self, Level};
 use crate::observe::metrics::Metrics;
 use crate::replica::applied::Applied;
-use crate::replica::events::{Events, Start};
+use crate::replica::events::{Events, ReplicaReady};
 use crate::replica::gauges::Gauges;
 use crate::replica::live_indexes::IndexRequest;
 use crate::replica::verdict::End;
@@ -176,7 +176,7 @@ impl Events for Broadcaster {
         self.status.set_gauges(gauges);
     }
 
-    fn ready(&self, start: Start) {
+    fn ready(&self, start: ReplicaReady) {
         crate::info!(
             tables = start.catalogue.tables().len(), watermark = start.version.to_lexi(), epoch = start.epoch;
             "the replica is ready"

@@ -13,7 +13,7 @@ use crate::model::commit::{Row, RowKey};
 use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::model::version::StateVersion;
-use crate::replica::work::{Absent, Batch, Before, Op};
+use crate::replica::work::{Absent, Before, Op, Operations};
 
 /// Why a stream cannot be decoded any further. What came before is in the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Decoder {
     /// Names of relations that it has described and that are not in the catalogue.
     unknown: HashMap<u32, String>,
     message_prefix: String,
-    batch: Batch,
+    batch: Operations,
     /// Where in the batch the open transaction begins.
     begin_at: Option<usize>,
     version: Option<StateVersion>,
@@ -70,7 +70,7 @@ impl Decoder {
             known: HashMap::new(),
             unknown: HashMap::new(),
             message_prefix,
-            batch: Batch::default(),
+            batch: Operations::default(),
             begin_at: None,
             version: None,
             schema_hint: false,
@@ -83,7 +83,7 @@ impl Decoder {
     }
 
     /// Takes what has been decoded.
-    pub fn take(&mut self) -> Batch {
+    pub fn take(&mut self) -> Operations {
         self.begin_at = None;
         std::mem::take(&mut self.batch)
     }

@@ -16,7 +16,7 @@ use super::watch::{Difference, compare};
 use super::{check, replicas, slot};
 use crate::model::logging::Level;
 use crate::replica::events::Events;
-use crate::replica::file::{self, Found};
+use crate::replica::file::{self, FoundFile};
 use crate::replica::gauges::Gauges;
 use crate::replica::metadata::{self, Metadata};
 
@@ -129,10 +129,10 @@ enum Existing {
 async fn look_at_file(settings: &Settings, events: &Rc<dyn Events>) -> Result<Existing, Error> {
     let path = settings.replica_file.clone();
     match executor::blocking(move || file::inspect(&path)).await? {
-        Found::Nothing => Ok(Existing::None),
-        Found::Unusable(reason) => Ok(Existing::Unusable(reason)),
-        Found::Replica(metadata) => Ok(Existing::Replica(metadata)),
-        Found::Foreign => {
+        FoundFile::Nothing => Ok(Existing::None),
+        FoundFile::Unusable(reason) => Ok(Existing::Unusable(reason)),
+        FoundFile::Replica(metadata) => Ok(Existing::Replica(metadata)),
+        FoundFile::Foreign => {
             let path = settings.replica_file.clone();
             let aside = executor::blocking(move || file::set_aside(&path)).await?;
             events.log(

@@ -15,7 +15,7 @@ use super::decode::{Decoder, Stop};
 use crate::model::version::StateVersion;
 use crate::replica::feed::{Feed, WriterGone};
 use crate::replica::gauges::Gauges;
-use crate::replica::work::Batch;
+use crate::replica::work::Operations;
 
 /// How often the position of an idle stream is recorded when upstream does not ask for
 /// it. Each time is a small transaction of the replica.
@@ -134,7 +134,7 @@ impl Stream<'_> {
         if self.decoder.is_empty() {
             return Ok(());
         }
-        let batch = Batch { arrived: Some(arrived), ..self.decoder.take() };
+        let batch = Operations { arrived: Some(arrived), ..self.decoder.take() };
         self.feed.hand_on(batch).await
     }
 }

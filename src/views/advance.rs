@@ -13,7 +13,7 @@ use super::changed::{Changed, ChangedRows};
 use super::journal::Delta;
 use super::pace::Pace;
 use super::rows::{RowId, RowMap, RowSet, Rows};
-use super::state::{Slot, State};
+use super::state::{Slot, ViewState};
 use super::view::{Layout, identity_bytes};
 use crate::model::commit::Row;
 use crate::model::version::StateVersion;
@@ -36,7 +36,7 @@ pub struct ScopeChange {
 /// What became of a view.
 pub struct Advanced {
     /// What it holds now.
-    pub state: State,
+    pub state: ViewState,
     /// What happened.
     pub delta: Delta,
     /// Keys that came and went, in order.
@@ -65,7 +65,7 @@ pub struct Advance<'a, 'c, P> {
     pub(super) rows: Rc<RefCell<Rows>>,
     pub(super) reader: &'a Reader,
     pub(super) pace: &'a mut P,
-    pub(super) state: State,
+    pub(super) state: ViewState,
     /// Whether the rows looked at were members before; holds a reference to each.
     was: RowMap<bool>,
     /// Of these, those that changed visibly.
@@ -82,7 +82,7 @@ impl<'a, 'c, P: Pace> Advance<'a, 'c, P> {
         (plan, layout): (&'a Plan, &'a Layout),
         rows: Rc<RefCell<Rows>>,
         reader: &'a Reader,
-        state: State,
+        state: ViewState,
         pace: &'a mut P,
     ) -> Self {
         let (was, edited) = (RowMap::default(), RowSet::default());

@@ -8,7 +8,7 @@ use super::deferred_drop::DeferredDrop;
 use super::encoded::{EncodedView, Part};
 use super::rows::{RowId, RowSet, Rows};
 use super::scan::{Chunk, FoundRow};
-use super::state::{Slot, State};
+use super::state::{Slot, ViewState};
 use super::view::{Layout, ViewId};
 use crate::model::version::StateVersion;
 use crate::protocol::row_part::RowPart;
@@ -23,7 +23,7 @@ pub struct Assembly {
     rows: Rc<RefCell<Rows>>,
     layout: Rc<Layout>,
     plan: Arc<Plan>,
-    state: State,
+    state: ViewState,
     /// By node: the slots by number of their keys, until they are settled.
     open: Vec<Vec<(Box<[u8]>, Slot)>>,
     /// Parts with the rows; whoever drives this may take some (rule 22).
@@ -37,7 +37,7 @@ pub struct Assembly {
 impl Assembly {
     /// Of a view.
     pub fn new(rows: Rc<RefCell<Rows>>, layout: Rc<Layout>, plan: Arc<Plan>) -> Assembly {
-        let state = State::new(plan.nodes.len(), layout.flat());
+        let state = ViewState::new(plan.nodes.len(), layout.flat());
         let open = plan.nodes.iter().map(|_| Vec::new()).collect();
         let (parts, edited) = (Vec::new(), RowSet::default());
         Assembly { rows, layout, plan, state, open, parts, count: 0, size: 0, edited }
@@ -133,14 +133,14 @@ impl Assembly {
 
     /// The state, the parts that were not taken, and the rows that are marked as edited. All
     /// must have been settled. The caller owns the references that the state holds.
-    pub fn finish(mut self, at: StateVersion, poke_id: &str) -> (State, EncodedView, RowSet) {
+    pub fn finish(mut self, at: StateVersion, poke_id: &str) -> (ViewState, EncodedView, RowSet) {
         let encoded = self.take_parts(at, poke_id);
         (std::mem::take(&mut self.state), encoded, std::mem::take(&mut self.edited))
     }
 
     /// What is left of it if it is given up: with keys that were heeded, and without.
     pub(super) fn give_up(mut self, view: ViewId) -> [DeferredDrop; 2] {
-        let mut rest = State::new(self.open.len(), None);
+        let mut rest = ViewState::new(self.open.len(), None);
         for (node, slots) in self.open.iter_mut().enumerate() {
             rest.nodes[node].extend(slots.drain(..));
         }

@@ -7,7 +7,7 @@ use hashbrown::DefaultHashBuilder;
 use super::entries::IdentityId;
 use super::rows::{RowSet, RowSetIter, Rows};
 use super::sharded::IntoIter;
-use super::state::{Slot, Slots, State};
+use super::state::{Slot, Slots, ViewState};
 use super::subscription_index::{SubscriptionIndex, Target};
 use super::view::ViewId;
 use crate::zql::plan::Plan;
@@ -27,7 +27,7 @@ pub(super) struct DeferredDrop {
 
 impl DeferredDrop {
     /// Of a state that a view had. `listening`: its keys are registered in the subscription index.
-    pub fn new(view: ViewId, plan: Arc<Plan>, state: State, listening: bool) -> DeferredDrop {
+    pub fn new(view: ViewId, plan: Arc<Plan>, state: ViewState, listening: bool) -> DeferredDrop {
         let (flat, members, nodes) = state.into_parts();
         // The others hold no reference of their own.
         let members = if flat.is_some() { members } else { RowSet::default() }.into_iter();

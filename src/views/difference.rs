@@ -3,15 +3,15 @@
 use super::journal::Delta;
 use super::pace::Pace;
 use super::rows::RowSet;
-use super::state::State;
+use super::state::ViewState;
 use crate::model::version::StateVersion;
 use crate::testing::met::{Limit, met};
 
 /// What came, went and changed. `edited`: rows whose contents changed, if they stay. `None`:
 /// more than `most`, which is what a journal keeps.
 pub async fn difference(
-    before: &State,
-    after: &State,
+    before: &ViewState,
+    after: &ViewState,
     edited: &RowSet,
     (end, most): (StateVersion, usize),
     pace: &mut impl Pace,
@@ -49,8 +49,8 @@ mod tests {
     use crate::views::pace::NoPace;
     use crate::views::rows::RowId;
 
-    fn state(ids: &[u32]) -> State {
-        let mut state = State::new(1, None);
+    fn state(ids: &[u32]) -> ViewState {
+        let mut state = ViewState::new(1, None);
         for id in ids {
             state.enter(RowId(*id));
         }

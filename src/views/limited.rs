@@ -20,7 +20,7 @@ use crate::zql::plan::{Kind, MAX_WITNESSES};
 use crate::zql::sql::{Statements, json_array};
 
 /// A row that was read.
-struct Found {
+struct FoundRow {
     identity: Box<[u8]>,
     row: Row,
 }
@@ -211,7 +211,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
     }
 
     /// Reads the rows of a node under one key, in its order.
-    async fn read_key(&mut self, node: usize, key: &[u8]) -> Result<Vec<Found>, ReadError> {
+    async fn read_key(&mut self, node: usize, key: &[u8]) -> Result<Vec<FoundRow>, ReadError> {
         let values = key::values(key);
         let (statement, variable) = match &self.plan.nodes[node].statements {
             // What takes long from this side is left to a hydration, which tries out others.
@@ -298,7 +298,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
     }
 
     /// Puts a row of a key that came into scope into its slot, after those before it.
-    fn place(&mut self, node: usize, key: &[u8], found: &Found) -> Result<(), ReadError> {
+    fn place(&mut self, node: usize, key: &[u8], found: &FoundRow) -> Result<(), ReadError> {
         if !self.state.nodes[node].contains_key(key) {
             // Equal to SQLite, not to us.
             return Err(ReadError::Unsupported(UNEQUAL.to_owned()));
@@ -322,7 +322,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
         node: usize,
         statement: &Statement,
         variable: &[Value],
-    ) -> Result<Vec<Found>, ReadError> {
+    ) -> Result<Vec<FoundRow>, ReadError> {
         let plan = &self.plan.nodes[node];
         let mut prepared = self.reader.prepare(&statement.text)?;
         let mut rows = prepared.query(parameters(variable, &statement.constants))?;
@@ -332,7 +332,7 @@ impl<'c, P: Pace> Advance<'_, 'c, P> {
             let Some(identity) = identity_bytes(&plan.key, &row) else {
                 return Err(ReadError::Unsupported("a row's key is null".to_owned()));
             };
-            out.push(Found { identity: identity.into(), row });
+            out.push(FoundRow { identity: identity.into(), row });
             if self.pace.due() {
                 self.pace.rest().await;
             }

@@ -15,7 +15,7 @@ use super::journal::Journal;
 use super::limits::ViewLimits;
 use super::rows::Rows;
 use super::shapes::Shapes;
-use super::state::State;
+use super::state::ViewState;
 use super::subscription_index::SubscriptionIndex;
 use super::view::{Layout, Status, View, ViewId};
 use crate::model::catalogue::Catalogue;
@@ -132,7 +132,7 @@ impl Views {
             layout,
             at: StateVersion::ZERO,
             status: Status::New,
-            state: State::default(),
+            state: ViewState::default(),
             size: 0,
             journal: self.journal(StateVersion::ZERO),
             shapes: Rc::from([]),
@@ -275,7 +275,7 @@ impl Views {
     }
 
     /// Gives a state up: one that a view had, whose keys are registered.
-    pub fn discard(&mut self, id: ViewId, plan: &Arc<Plan>, state: State) {
+    pub fn discard(&mut self, id: ViewId, plan: &Arc<Plan>, state: ViewState) {
         self.give_up(DeferredDrop::new(id, plan.clone(), state, true));
     }
 

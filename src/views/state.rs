@@ -102,7 +102,7 @@ pub type Slots = ShardedMap<Box<[u8]>, Slot>;
 
 /// What a view holds at one version. Each row at each node holds one reference to its number.
 #[derive(Debug, Clone, Default)]
-pub struct State {
+pub struct ViewState {
     /// Rows sent, each once.
     members: RowSet,
     /// Rows that more than one node holds, with how many more.
@@ -115,11 +115,11 @@ pub struct State {
     pub flat_rows: usize,
 }
 
-impl State {
+impl ViewState {
     /// Of a view with so many nodes. `flat`: the identity of the root's rows if no other
     /// node sends rows of it.
-    pub fn new(nodes: usize, flat: Option<IdentityId>) -> State {
-        let mut state = State { nodes: vec![Slots::default(); nodes], flat, ..State::default() };
+    pub fn new(nodes: usize, flat: Option<IdentityId>) -> ViewState {
+        let mut state = ViewState { nodes: vec![Slots::default(); nodes], flat, ..ViewState::default() };
         if let Some(root) = state.nodes.first_mut() {
             root.insert(Box::default(), Slot { parents: 1, ..Slot::default() });
         }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_row_is_sent_until_the_last_node_gives_it_up() {
-        let mut state = State::new(2, None);
+        let mut state = ViewState::new(2, None);
         assert!(state.enter(RowId(7)) && !state.enter(RowId(7)) && !state.enter(RowId(7)));
         assert!(!state.leave(RowId(7)) && !state.leave(RowId(7)));
         assert!(state.contains(RowId(7)));

@@ -34,7 +34,7 @@ pub enum Target {
 type Bucket = SmallVec<[Target; 1]>;
 
 /// SubscriptionIndex in certain columns of one table.
-struct Group {
+struct ByColumns {
     columns: Box<[ColumnIndex]>,
     by_values: ShardedMap<u64, Bucket>,
 }
@@ -105,7 +105,7 @@ impl Range {
 
 #[derive(Default)]
 struct OfTable {
-    groups: Vec<Group>,
+    groups: Vec<ByColumns>,
     ranges: Vec<Range>,
     /// Without any value that could be looked up.
     short: Vec<Target>,
@@ -229,7 +229,7 @@ impl SubscriptionIndex {
         let at = match groups.iter().position(|g| *g.columns == *columns) {
             Some(at) => at,
             None => {
-                groups.push(Group { columns: columns.into(), by_values: ShardedMap::default() });
+                groups.push(ByColumns { columns: columns.into(), by_values: ShardedMap::default() });
                 groups.len() - 1
             }
         };

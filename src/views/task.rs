@@ -12,7 +12,7 @@ use super::journal::Delta;
 use super::pace::Pace;
 use super::registry::Views;
 use super::rows::Rows;
-use super::state::State;
+use super::state::ViewState;
 use super::view::{Layout, ViewId};
 use crate::model::reason::Reason;
 use crate::model::version::StateVersion;
@@ -29,7 +29,7 @@ pub struct Task {
     plan: Arc<Plan>,
     layout: Rc<Layout>,
     rows: Rc<RefCell<Rows>>,
-    state: State,
+    state: ViewState,
     candidates: Candidates,
 }
 
@@ -48,7 +48,7 @@ pub struct Done {
 
 /// What became of a view.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ViewOutcome {
     /// Nothing that anybody has to hear of.
     Same,
     /// Rows came, went or changed.
@@ -111,10 +111,10 @@ impl Done {
     }
 
     /// Puts the view back. It was right at `from`, the version before the batch.
-    pub fn settle(self, views: &mut Views, from: StateVersion) -> Outcome {
+    pub fn settle(self, views: &mut Views, from: StateVersion) -> ViewOutcome {
         let touched = views.put_state(self.view, self.generation, &self.plan, self.advanced);
         let Some(view) = views.get_mut(self.view).filter(|v| v.generation == self.generation) else {
-            return Outcome::Same;
+            return ViewOutcome::Same;
         };
         view.cost.looked_at += self.looked_at as u64;
         view.cost.nanoseconds += self.nanoseconds;
@@ -123,11 +123,11 @@ impl Done {
             // What it holds and what is told of it agree; only is it not the query's answer.
             Some(ReadError::Interrupted) => {
                 views.make_stale(self.view, from, Reason::Budget);
-                Outcome::Stale(Reason::Budget)
+                ViewOutcome::Stale(Reason::Budget)
             }
-            Some(error) => Outcome::Failed(error.to_string()),
-            None if touched => Outcome::Touched,
-            None => Outcome::Same,
+            Some(error) => ViewOutcome::Failed(error.to_string()),
+            None if touched => ViewOutcome::Touched,
+            None => ViewOutcome::Same,
         }
     }
 }

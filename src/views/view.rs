@@ -7,7 +7,7 @@ use super::cost::Cost;
 use super::entries::IdentityId;
 use super::journal::Journal;
 use super::rows::{RowId, Rows};
-use super::state::{Slots, State};
+use super::state::{Slots, ViewState};
 use crate::model::catalogue::ColumnIndex;
 use crate::model::commit::Row;
 use crate::model::ids::RecordId;
@@ -91,7 +91,7 @@ pub struct View {
     /// Whether it can be had.
     pub status: Status,
     /// What it holds. Empty while a batch brings it forward, or a hydration reads it anew.
-    pub state: State,
+    pub state: ViewState,
     /// Rows that it sends.
     pub size: usize,
     /// What happened of late.

@@ -5,11 +5,16 @@ use std::cell::RefCell;
 use super::pace::Pace;
 use super::rows::Rows;
 use super::scan::Witnesses;
-use super::state::State;
+use super::state::ViewState;
 use crate::zql::plan::{Kind, Plan};
 
 /// Witnesses of a state, by node and correlation key.
-pub async fn witnesses(state: &State, plan: &Plan, rows: &RefCell<Rows>, pace: &mut impl Pace) -> Witnesses {
+pub async fn witnesses(
+    state: &ViewState,
+    plan: &Plan,
+    rows: &RefCell<Rows>,
+    pace: &mut impl Pace,
+) -> Witnesses {
     let mut out = Witnesses::new();
     for (node, slots) in state.nodes.iter().enumerate() {
         if plan.nodes[node].kind != Kind::Witness {

@@ -16,9 +16,9 @@ use kelvin::model::logging::Level;
 use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;
 use kelvin::replica::engine::{Engine, Settings};
-use kelvin::replica::events::{Events, Start};
+use kelvin::replica::events::{Events, ReplicaReady};
 use kelvin::replica::feed::Feed;
-use kelvin::replica::file::{Found, inspect};
+use kelvin::replica::file::{FoundFile, inspect};
 use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::load;
@@ -26,7 +26,7 @@ use kelvin::replica::metadata::Metadata;
 use kelvin::replica::source::{ChangeSource, Ended};
 use kelvin::replica::verdict::{EXIT_CONFIGURATION, EXIT_REPLICA, End, Verdict};
 use kelvin::replica::wal::Limits;
-use kelvin::replica::work::{Absent, Batch, Before, Op, Reached};
+use kelvin::replica::work::{Absent, Before, Op, Operations, Reached};
 use kelvin::replica::writer::Commits;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
@@ -96,7 +96,7 @@ impl Events for Heard {
 
     fn gauges(&self, _: Arc<Gauges>) {}
 
-    fn ready(&self, start: Start) {
+    fn ready(&self, start: ReplicaReady) {
         assert_eq!((start.version, start.epoch), (FIRST, 5));
     }
 
@@ -135,7 +135,7 @@ impl ChangeSource for Script {
         let Some(turn) = self.turns.borrow_mut().pop_front() else { return pending().await };
         feed.connected();
         for ops in turn.batches {
-            if feed.hand_on(Batch { ops, arrived: None }).await.is_err() {
+            if feed.hand_on(Operations { ops, arrived: None }).await.is_err() {
                 return Ended::Lost("the writer has stopped".to_owned());
             }
         }
@@ -228,7 +228,7 @@ fn what_a_lost_connection_left_incomplete_comes_again_and_counts_once() {
         assert_eq!(ids(&scratch.replica()), "abc");
         assert!(outcome.log[0].contains("connecting again") && outcome.log[0].contains("the wire was cut"));
         let found = inspect(&scratch.replica()).expect("a file");
-        assert!(matches!(&found, Found::Unusable(why) if why == "it has seen enough"), "{found:?}");
+        assert!(matches!(&found, FoundFile::Unusable(why) if why == "it has seen enough"), "{found:?}");
     });
 }
 
@@ -243,7 +243,7 @@ fn without_leave_to_sync_anew_the_replica_stays_and_the_process_ends() {
         assert_eq!(exit_code, EXIT_CONFIGURATION);
         assert!(message.contains("the log does not reach back") && message.contains("ZERO_AUTO_RESET"));
         let found = inspect(&scratch.replica()).expect("a file");
-        assert!(matches!(found, Found::Replica(_)), "{found:?}");
+        assert!(matches!(found, FoundFile::Replica(_)), "{found:?}");
     });
 }
 

@@ -1,7 +1,7 @@
 //! The record log.
 
 use kelvin::cvr::frame::{Chain, Frames, MAX_PAYLOAD, head};
-use kelvin::cvr::record::{Batch, Header, LeftRecord, Record, RecordedDelta, Start};
+use kelvin::cvr::record::{BatchRecord, Header, LeftRecord, Record, RecordedDelta, StartRecord};
 use kelvin::cvr::replay::Replay;
 use kelvin::model::ids::RecordId;
 use kelvin::model::version::StateVersion;
@@ -30,7 +30,7 @@ fn records() -> Vec<Record> {
     vec![
         Record::Header(Header { replica: 1, epoch: 1, core: 0, sequence: 1, head: 4 }),
         Record::Schema(1, r#"{"tables":{}}"#.to_owned()),
-        Record::Start(Start {
+        Record::Start(StartRecord {
             id: ID,
             key: vec![1, 2, 3],
             floor: StateVersion(3),
@@ -40,7 +40,7 @@ fn records() -> Vec<Record> {
         Record::Journal(ID, delta(4)),
         Record::Members(ID, vec![(0, vec![1].into()), (0, vec![2].into())]),
         Record::Complete(ID, 2),
-        Record::Batch(Batch {
+        Record::Batch(BatchRecord {
             previous: StateVersion(4),
             end: StateVersion(5),
             deltas: vec![(ID, delta(5))],

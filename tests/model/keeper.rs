@@ -24,8 +24,8 @@ use kelvin::views::registry::{Source, Views};
 use kelvin::views::routing::Routing;
 use kelvin::views::rows::{RowId, RowSet, Rows};
 use kelvin::views::scan::{Chunk, Job, Witnesses, scan};
-use kelvin::views::state::State;
-use kelvin::views::task::{self, Outcome, Tasks};
+use kelvin::views::state::ViewState;
+use kelvin::views::task::{self, Tasks, ViewOutcome};
 use kelvin::views::view::{View, ViewId};
 use kelvin::views::witnesses::witnesses;
 use kelvin::zql::ast::Ast;
@@ -128,9 +128,9 @@ impl Keeper {
             let view = task.view;
             let done = block_on(task.perform(&changed, &self.reader, &mut NoPace));
             match done.settle(&mut self.views, from) {
-                Outcome::Same | Outcome::Touched => {}
-                Outcome::Stale(_) => self.anew(view, from),
-                Outcome::Failed(error) => panic!("{error}"),
+                ViewOutcome::Same | ViewOutcome::Touched => {}
+                ViewOutcome::Stale(_) => self.anew(view, from),
+                ViewOutcome::Failed(error) => panic!("{error}"),
             }
         }
         for (view, reason) in tasks.stale {
@@ -151,7 +151,7 @@ impl Keeper {
         self.views.rejoin(id, prior, state, delta, self.version);
     }
 
-    fn read(&mut self, id: ViewId, since: Option<StateVersion>, witnesses: Witnesses) -> (State, RowSet) {
+    fn read(&mut self, id: ViewId, since: Option<StateVersion>, witnesses: Witnesses) -> (ViewState, RowSet) {
         let view = self.view(id);
         let (layout, plan) = (view.layout.clone(), view.plan.clone());
         let nodes = layout.identities.iter().copied().zip(layout.encoders.iter().cloned()).collect();

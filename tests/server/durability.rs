@@ -9,7 +9,7 @@ use crate::support::postgres::{Cluster, Database};
 use crate::support::replicator::{Replicator, Scratch};
 use crate::support::tables;
 use kelvin::model::version::StateVersion;
-use kelvin::replica::file::{Found, inspect};
+use kelvin::replica::file::{FoundFile, inspect};
 use kelvin_io::executor;
 use kelvin_io::postgres::{Target, connect};
 
@@ -76,7 +76,7 @@ fn cut(from: &Path, to: &Path, synced: u64, rest: Rest) {
 
 fn position(path: &Path) -> StateVersion {
     match inspect(path).unwrap() {
-        Found::Replica(metadata) => metadata.position,
+        FoundFile::Replica(metadata) => metadata.position,
         other => panic!("{other:?}"),
     }
 }

@@ -14,7 +14,7 @@ use kelvin::model::catalogue::Catalogue;
 use kelvin::model::commit::{Commit, TableChange};
 use kelvin::model::logging::Level;
 use kelvin::model::version::StateVersion;
-use kelvin::replica::events::{Events, Start};
+use kelvin::replica::events::{Events, ReplicaReady};
 use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::verdict::End;
@@ -95,7 +95,7 @@ impl Default for Wishes {
 pub struct Record {
     pub progress: Vec<String>,
     pub log: Vec<String>,
-    pub start: Option<Start>,
+    pub start: Option<ReplicaReady>,
     pub gauges: Option<Arc<Gauges>>,
     pub commits: Vec<Arc<Commit>>,
     /// Catalogues with further indexes.
@@ -137,7 +137,7 @@ impl Events for RecordLog {
         self.0.borrow_mut().gauges = Some(gauges);
     }
 
-    fn ready(&self, start: Start) {
+    fn ready(&self, start: ReplicaReady) {
         let mut record = self.0.borrow_mut();
         let connection = tables::open(&record.replica);
         if !record.forget {
@@ -181,7 +181,7 @@ impl Events for RecordLog {
 }
 
 /// Rows of a table of the replica by key. Empty for a table without key.
-fn keyed(connection: &rusqlite::Connection, start: &Start, name: &str) -> BTreeMap<String, String> {
+fn keyed(connection: &rusqlite::Connection, start: &ReplicaReady, name: &str) -> BTreeMap<String, String> {
     let table = start.catalogue.table(name).expect("the table exists");
     if table.row_key.is_empty() {
         return BTreeMap::new();
@@ -313,7 +313,7 @@ impl Replicator {
     }
 
     /// Waits until the replica can be read.
-    pub async fn ready(&mut self) -> Start {
+    pub async fn ready(&mut self) -> ReplicaReady {
         self.until("the replica is ready", |r| r.start.is_some()).await;
         self.record.borrow().start.clone().expect("it is ready")
     }

@@ -20,7 +20,7 @@ pub mod streamer;
 
 /// Options that are documented together.
 #[derive(Debug)]
-pub struct Group {
+pub struct Section {
     /// Heading in `--help` and in the docs.
     pub title: &'static str,
     /// The options, most important first.
@@ -28,18 +28,18 @@ pub struct Group {
 }
 
 /// All groups, in the order of `--help`.
-pub static GROUPS: &[Group] = &[
-    Group { title: "Databases", options: databases::OPTIONS },
-    Group { title: "App, publications, shard", options: app::OPTIONS },
-    Group { title: "The app's own endpoints", options: api::OPTIONS },
-    Group { title: "Authentication and administration", options: auth::OPTIONS },
-    Group { title: "Ports and sockets", options: network::OPTIONS },
-    Group { title: "Replica and replication", options: replica::OPTIONS },
-    Group { title: "Cores and queries", options: engine::OPTIONS },
-    Group { title: "Logs and identity", options: observability::OPTIONS },
-    Group { title: "Several nodes", options: streamer::OPTIONS },
-    Group { title: "Backup", options: backup::OPTIONS },
-    Group { title: "Names of older releases", options: legacy::OPTIONS },
+pub static GROUPS: &[Section] = &[
+    Section { title: "Databases", options: databases::OPTIONS },
+    Section { title: "App, publications, shard", options: app::OPTIONS },
+    Section { title: "The app's own endpoints", options: api::OPTIONS },
+    Section { title: "Authentication and administration", options: auth::OPTIONS },
+    Section { title: "Ports and sockets", options: network::OPTIONS },
+    Section { title: "Replica and replication", options: replica::OPTIONS },
+    Section { title: "Cores and queries", options: engine::OPTIONS },
+    Section { title: "Logs and identity", options: observability::OPTIONS },
+    Section { title: "Several nodes", options: streamer::OPTIONS },
+    Section { title: "Backup", options: backup::OPTIONS },
+    Section { title: "Names of older releases", options: legacy::OPTIONS },
 ];
 
 /// Every option, in table order.

@@ -10,7 +10,7 @@ use crate::views::advance::{Advanced, ScopeChange};
 use crate::views::assemble::Assembly;
 use crate::views::journal::{Delta, Journal};
 use crate::views::rows::RowId;
-use crate::views::state::{Slot as Held, State};
+use crate::views::state::{Slot as Held, ViewState};
 use crate::views::subscription_index::{Listening, Target};
 use crate::views::view::{Status, View, ViewId};
 use crate::zql::plan::Plan;
@@ -31,7 +31,7 @@ impl Views {
 
     /// A view has been read at `at`: from now on it hears of changes. The keys of its state
     /// are registered already.
-    pub fn hydrated(&mut self, id: ViewId, state: State, at: StateVersion) {
+    pub fn hydrated(&mut self, id: ViewId, state: ViewState, at: StateVersion) {
         let journal = self.journal(at);
         let Some(view) = self.get_mut(id) else { return };
         view.journal = journal;
@@ -62,7 +62,7 @@ impl Views {
     ) {
         let Some(view) = self.get_mut(id) else { return };
         // Where in the tree they were is not known, nor needed: they only have to be given back.
-        let mut state = State::new(view.plan.nodes.len(), None);
+        let mut state = ViewState::new(view.plan.nodes.len(), None);
         let mut slot = Held { parents: 1, ..Held::default() };
         for id in members {
             state.enter(id);
@@ -92,7 +92,7 @@ impl Views {
     }
 
     /// Takes the state out of a view that is to be read anew.
-    pub fn take_prior(&mut self, id: ViewId) -> State {
+    pub fn take_prior(&mut self, id: ViewId) -> ViewState {
         let view = self.get_mut(id).filter(|view| view.is_stale());
         view.map(|view| std::mem::take(&mut view.state)).unwrap_or_default()
     }
@@ -102,8 +102,8 @@ impl Views {
     pub fn rejoin(
         &mut self,
         id: ViewId,
-        prior: State,
-        state: State,
+        prior: ViewState,
+        state: ViewState,
         delta: Option<Delta>,
         at: StateVersion,
     ) -> bool {
@@ -137,7 +137,7 @@ impl Views {
     }
 
     /// Gives a view that could not be read anew back what it held. Its queries are refused.
-    pub fn put_prior(&mut self, id: ViewId, generation: u64, plan: &Arc<Plan>, prior: State) {
+    pub fn put_prior(&mut self, id: ViewId, generation: u64, plan: &Arc<Plan>, prior: ViewState) {
         match self.get_mut(id).filter(|view| view.generation == generation) {
             Some(view) => {
                 view.state = prior;
@@ -166,7 +166,7 @@ impl Views {
     }
 
     /// Takes the state of a live view out, to be brought forward.
-    pub fn take_state(&mut self, id: ViewId) -> Option<State> {
+    pub fn take_state(&mut self, id: ViewId) -> Option<ViewState> {
         self.get_mut(id).filter(|view| view.is_live()).map(|view| std::mem::take(&mut view.state))
     }
 
