@@ -44,8 +44,8 @@ fn check_limit(stage: &Stage, words: &str, began: Instant) {
 fn a_query_endpoint_that_fails_is_warned_of_now_and_then() {
     let stage = Stage::new(&[]);
     let began = Instant::now();
-    stage.app.script_query((0..30).map(|_| Answer::Status(400, "no")));
-    (0..30).for_each(|_| drop(refused(&stage, "TransformFailed")));
+    stage.app.script_query((0..8).map(|_| Answer::Status(400, "no")));
+    (0..8).for_each(|_| drop(refused(&stage, "TransformFailed")));
     until_warned(&stage, "the app's query endpoint fails");
     check_limit(&stage, "the app's query endpoint fails", began);
 }
