@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::connections::Taken;
@@ -12,7 +13,7 @@ use super::messages;
 use super::outbox::Outbox;
 use super::overload::{no_memory, overloaded};
 use super::recording::{self, RecordQueue};
-use super::session::Session;
+use super::session::{Session, panicked};
 use super::signal::Signal;
 use super::state::CoreState;
 use super::warning::Warning;
@@ -151,7 +152,9 @@ impl Entrance {
         request.protocol_version().map_err(|why| ProtocolError::new(Kind::VersionNotSupported, why))?;
         base_cookie?;
         if let Some(first) = &first {
-            messages::check_first(&session, first, serving)?;
+            // It is the client's: whatever it does, others go on.
+            let check = AssertUnwindSafe(|| messages::check_first(&session, first, serving));
+            catch_unwind(check).unwrap_or_else(|_| Err(panicked()))?;
         }
         self.connections.insert(id, session.outbox.clone());
         session.outbox.welcome(&downstream::connected(&request.wsid, timestamp));

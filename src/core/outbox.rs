@@ -118,9 +118,10 @@ impl Outbox {
         self.send(&[text_frame(json)]);
     }
 
-    /// Sends `connected`. An error after it may have to wait.
+    /// Sends `connected`, the first of all messages. An error after it may have to wait.
     pub fn welcome(&self, json: &[u8]) {
-        self.message(json);
+        // It tells nothing that is recorded; and if it were held, an error would drop it.
+        self.deliver(&[text_frame(json)]);
         self.settling.begin(self.send_buffer.now());
     }
 

@@ -222,6 +222,29 @@ fn an_error_is_not_told_in_the_middle_of_a_poke_whose_rest_was_dropped() {
 }
 
 #[test]
+fn a_tab_that_is_refused_while_a_record_is_written_was_told_that_it_is_connected() {
+    let mut world = world();
+    world.start_recording(Disk::new(true));
+    world.settled();
+    world.replicate("item a n=2");
+    while world.work() {}
+    // The record is on its way to the disk, and what is told meanwhile waits for it.
+    world.record();
+    let second = away(&mut world, &[ITEMS]);
+    assert!(world.arrive(&mut choices(), 0, second));
+    world.core.serve();
+    let id = asked(&world, CallKind::Transform)[0];
+    world.fail(id);
+    world.core.serve();
+    // A stock client that is told an error first does not know what it is an answer to.
+    world.receive(0, second, usize::MAX).unwrap();
+    while world.written() {}
+    world.receive(0, second, usize::MAX).unwrap();
+    world.settled();
+    world.end().unwrap();
+}
+
+#[test]
 fn mutations_of_a_tab_that_left_are_brought_to_the_app_in_order() {
     let mut world = world();
     let tab = line(&world, 0);

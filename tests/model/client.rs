@@ -64,6 +64,8 @@ pub struct Receiver {
     pub refused: Vec<String>,
     /// How often it was told to forget what it had.
     pub clears: usize,
+    /// It was let in, and has to be told so before anything else.
+    pub awaits_connected: bool,
 }
 
 type Violation = String;
@@ -71,7 +73,16 @@ type Violation = String;
 impl Receiver {
     pub fn new(schema: Schema, store: Store) -> Receiver {
         let dialect = Dialect::Text;
-        Receiver { schema, dialect, store, open: None, pokes: 0, refused: Vec::new(), clears: 0 }
+        Receiver {
+            schema,
+            dialect,
+            store,
+            open: None,
+            pokes: 0,
+            refused: Vec::new(),
+            clears: 0,
+            awaits_connected: false,
+        }
     }
 
     /// There is a new connection.
@@ -99,6 +110,9 @@ impl Receiver {
         }
         let message: Value = serde_json::from_slice(payload).map_err(|e| format!("not JSON: {e}"))?;
         let body = &message[1];
+        if self.awaits_connected && message[0] != "connected" {
+            return Err(format!("{message} before connected"));
+        }
         match message[0].as_str() {
             Some("pokeStart") => self.start(body).map(|()| false),
             Some("pokePart") => self.part(body).map(|()| false),
@@ -108,7 +122,12 @@ impl Receiver {
                 self.refused.extend(hashes.map(str::to_owned));
                 Ok(false)
             }
-            Some("connected" | "deleteClients" | "pong") => Ok(false),
+            Some("connected") if !self.awaits_connected => Err("connected once more".to_owned()),
+            Some("connected") => {
+                self.awaits_connected = false;
+                Ok(false)
+            }
+            Some("deleteClients" | "pong") => Ok(false),
             Some("error") => Err(format!("was told {}", body["kind"])),
             other => Err(format!("unexpected message {other:?}")),
         }

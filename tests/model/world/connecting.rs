@@ -83,6 +83,7 @@ impl World {
         }
         self.sockets.push(line.socket.clone());
         tab.receiver.connected(dialect);
+        tab.receiver.awaits_connected = is_in;
         tab.sent = tab.mutations;
         tab.line = Some(line);
         is_in

@@ -33,6 +33,9 @@ impl World {
                 return Ok(());
             };
             if let Some(kind) = error_kind(&frame) {
+                if tab.receiver.awaits_connected {
+                    return Err(format!("{} was told {kind} before connected", tab.client));
+                }
                 return self.told(number, place, &kind);
             }
             let moved = tab.receiver.take(&frame).map_err(|e| format!("{}: {e}", tab.client))?;
