@@ -182,6 +182,8 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: 
     group.cookie = cookie(record.cookie);
     group.version = StateVersion(record.version);
     group.floor = cookie(record.floor);
+    // That is not recorded by itself; where something was forgotten the floor was raised with it.
+    group.desires_since = group.floor;
     group.set_clock(record.clock);
     group.idle_since = Some(now);
     // Who was connected at the end was there until now: nobody can say when the end was.

@@ -106,6 +106,25 @@ fn runs(first: u64, seeds: u64, steps: usize, life: Life) -> Total {
     total.into_inner().expect("whole")
 }
 
+/// Runs that once came to something else than they should.
+const FAILED_ONCE: [(Life, u64, usize); 6] = [
+    (Life::Whole, 605, 200),
+    (Life::Whole, 772, 200),
+    (Life::Whole, 843, 200),
+    (Life::Ends, 27, 300),
+    (Life::Tiny, 231, 300),
+    (Life::Tiny, 547, 500),
+];
+
+#[test]
+fn runs_that_failed_once_do_not_fail_again() {
+    for (life, seed, steps) in FAILED_ONCE {
+        if let Err(failure) = run(seed, steps, life) {
+            panic!("{life:?} {seed}: {}", failure.message);
+        }
+    }
+}
+
 #[test]
 fn tabs_hold_what_plain_sql_says_after_every_step() {
     for (seed, steps) in KEPT {
