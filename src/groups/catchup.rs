@@ -122,12 +122,7 @@ impl CatchUp {
 
     /// The catch-up of a connection at its group's cookie, which has no rows: a hydration writes
     /// those of a view while it reads them. The poke has been started already.
-    pub fn of_stream(
-        connection: &Connection,
-        cookie: Cookie,
-        poke_id: &str,
-        stream: StreamedView,
-    ) -> CatchUp {
+    pub fn of_stream(connection: &Connection, cookie: Cookie, poke_id: &str, view: StreamedView) -> CatchUp {
         CatchUp {
             connection: connection.id,
             place: Place::first(connection.dialect),
@@ -137,7 +132,7 @@ impl CatchUp {
             version: StateVersion(cookie.major),
             rows: VecDeque::new(),
             started: true,
-            stream: Some(stream),
+            stream: Some(view),
         }
     }
 
