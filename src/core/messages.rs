@@ -128,6 +128,7 @@ pub fn check_first(
     message: &str,
     serving: Option<&CoreState>,
 ) -> Result<(), ProtocolError> {
+    panics::here("a first message");
     let parsed = parse(message).map_err(|why| ProtocolError::new(Kind::InvalidMessage, why))?;
     let Upstream::InitConnection(body) = parsed else { return Ok(()) };
     check_asts(&body.desired)?;

@@ -182,8 +182,9 @@ pub fn restore(record: GroupRecord, schema: Rc<Resolved>, now: f64, clock_zero: 
     group.cookie = cookie(record.cookie);
     group.version = StateVersion(record.version);
     group.floor = cookie(record.floor);
-    // That is not recorded by itself; where something was forgotten the floor was raised with it.
-    group.desires_since = group.floor;
+    // That is not recorded by itself; where something was forgotten the floor was raised with it. A floor above all
+    // cookies means that none can be served, and is lowered by the next step; this is not.
+    group.desires_since = group.floor.min(group.cookie);
     group.set_clock(record.clock);
     group.idle_since = Some(now);
     // Who was connected at the end was there until now: nobody can say when the end was.
@@ -263,6 +264,16 @@ mod tests {
         group.left_at = left_at;
         let written = record(&group, 30_000.0, began, 1, |_| None);
         restore(written, schema(), 1_000.0, READS).left_at
+    }
+
+    #[test]
+    fn clients_of_a_group_of_which_nothing_can_be_served_come_back_once_and_not_for_ever() {
+        let mut group = Group::new("g".into(), schema());
+        group.cookie = Cookie::new(5, 1, 2);
+        let written = bare(&group, 30_000.0, WRITES, 1);
+        assert_eq!(written.floor, NOTHING);
+        let restored = restore(written, schema(), 1_000.0, READS);
+        assert_eq!(restored.desires_since, group.cookie, "what comes later was told by this process");
     }
 
     #[test]

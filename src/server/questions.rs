@@ -15,6 +15,7 @@ use crate::backend::turns::CallKind;
 use crate::core::effect::{AppCall, Event, QuestionId};
 use crate::core::session::{Session, panicked};
 use crate::protocol::inspect::Request;
+use crate::testing::panics;
 
 /// Calls of the app that are under way.
 #[derive(Default)]
@@ -42,6 +43,7 @@ pub fn call(serving: &Rc<Serving>, id: QuestionId, call: AppCall) {
     let over = is_over.clone();
     let task = spawn(async move {
         let posting = Box::pin(async {
+            panics::here("calling the app");
             let config = &caller.config;
             let endpoint = match call.kind {
                 CallKind::Transform => &config.query,

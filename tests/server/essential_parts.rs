@@ -150,6 +150,18 @@ fn a_mistake_in_the_work_of_one_client_ends_another() {
     is_served(&mut stage, &mut bystander, pid);
     reconnect(&stage, &mut client);
 
+    order(&stage, "calling the app");
+    client.change(vec![of("x").put()]);
+    assert_eq!(client.until_error()["kind"], "TransformFailed");
+    is_served(&mut stage, &mut bystander, pid);
+    reconnect(&stage, &mut client);
+
+    order(&stage, "a first message");
+    let mut refused = client.sibling();
+    refused.connect(&[items()]);
+    assert_eq!(refused.until_error()["kind"], "Internal");
+    is_served(&mut stage, &mut bystander, pid);
+
     order(&stage, "a push");
     client.mutate("put", json!({"id": "a", "n": 7}));
     assert_eq!(client.until_error()["kind"], "Rehome");
