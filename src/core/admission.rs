@@ -70,7 +70,7 @@ impl Entrance {
         if serving.is_some_and(|state| state.record_queue() == RecordQueue::Failed) {
             return Some(recording::refusal());
         }
-        let most = self.most_connections;
+        let most = self.limits.get().connections;
         if self.connections.len() >= most {
             met(Limit::Connections);
             let text = format_args!("a core has {most} connections, as many as it takes");

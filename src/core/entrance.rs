@@ -1,11 +1,13 @@
 //! What is known of those who are let in to one core. It is there before the replica can be read.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connections::Connections;
 use super::host::Host;
 use super::inbox::Inbound;
+use super::limits::Limits;
 use super::session::{Session, Sessions};
 use super::settings::Settings;
 use crate::groups::sink::Sink;
@@ -20,8 +22,8 @@ pub struct Entrance {
     pub sessions: Sessions,
     /// Of the operator.
     pub settings: Settings,
-    /// Most connections of this core.
-    pub most_connections: usize,
+    /// Limits of the core.
+    pub limits: Rc<Cell<Limits>>,
     /// Whoever runs it.
     pub host: Rc<dyn Host>,
     /// Its numbers.

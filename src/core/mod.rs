@@ -7,7 +7,7 @@
 pub mod admission;
 mod asking;
 mod batch;
-mod checked;
+
 mod clean_ups;
 pub mod connections;
 pub mod effect;
@@ -41,6 +41,7 @@ pub mod state;
 mod tasks;
 mod transforms;
 mod upkeep;
+mod upkeeps;
 mod version_lock;
 pub mod view_syncer;
 pub mod warning;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::checked::Upkeeps;
 use super::connections::Connections;
 use super::effect::{Effect, Reported};
 use super::entrance::Entrance;
@@ -21,6 +20,7 @@ use super::recording::{RecordQueue, Recording};
 use super::replies::Replies;
 use super::signal::Signal;
 use super::tasks::Work;
+use super::upkeeps::Upkeeps;
 use super::version_lock::VersionLock;
 use crate::auth::token::Token;
 use crate::backend::answers::Answers;
@@ -57,8 +57,6 @@ pub struct Parts {
     pub syncer: Syncer,
     /// Those who were let in.
     pub entrance: Rc<Entrance>,
-    /// Its limits.
-    pub limits: Limits,
 }
 
 /// The state of a core. Tasks hold no borrow of it while they rest.
@@ -70,7 +68,7 @@ pub struct CoreState {
     /// Its numbers.
     pub metrics: Arc<Metrics>,
     /// Its limits.
-    pub limits: Cell<Limits>,
+    pub limits: Rc<Cell<Limits>>,
     /// Those who were let in.
     pub entrance: Rc<Entrance>,
     /// Their connections.
@@ -120,8 +118,8 @@ impl CoreState {
             host: parts.entrance.host.clone(),
             metrics: parts.entrance.metrics.clone(),
             connections: parts.entrance.connections.clone(),
+            limits: parts.entrance.limits.clone(),
             entrance: parts.entrance,
-            limits: Cell::new(parts.limits),
             recording: Recording::default(),
             version_lock: VersionLock::default(),
             hydrations: Hydrations::default(),

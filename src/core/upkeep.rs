@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use futures_lite::FutureExt;
 
-use super::checked::{Checked, Checking};
 use super::session::Session;
 use super::slices::Slices;
 use super::state::CoreState;
 use super::transforms::{ask, pass_on, transform_once};
+use super::upkeeps::{Checked, Checking};
 use crate::auth::upkeep::Validated;
 use crate::model::ids::ConnectionId;
 use crate::protocol::error::ProtocolError;

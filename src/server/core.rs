@@ -125,7 +125,6 @@ pub struct Core {
     recovered: Cell<Option<Recovered>>,
     /// To core 0: indexes that queries would read by.
     pub index_requests: Sender<IndexRequest>,
-    limits: Limits,
     /// Of its tasks, which have it for as long as they run; of nobody before the replica can be read.
     serving: RefCell<Weak<Serving>>,
     stopping: (Sender<()>, Receiver<()>),
@@ -198,7 +197,7 @@ impl Core {
             connections: Rc::new(Connections::new(Rc::new(send_buffer))),
             sessions: Sessions::default(),
             settings: settings(&parts.config),
-            most_connections: limits.connections,
+            limits: Rc::new(Cell::new(limits)),
             host: Rc::new(host),
             metrics: parts.metrics.clone(),
             inbound: Rc::default(),
@@ -225,7 +224,6 @@ impl Core {
             analyses: Cell::new(0),
             recovered: Cell::new(Some(parts.recovered)),
             index_requests: parts.index_requests,
-            limits,
             serving: RefCell::default(),
             stopping: bounded(1),
             next_connection: Cell::new(1),
@@ -243,15 +241,20 @@ impl Core {
         let reader = Rc::new(reader);
         let version = reader.begin()?;
         let rows = Rc::new(RefCell::new(Rows::default()));
-        let mut shared =
-            Shared::new(rows, reader, version, start.epoch, start.catalogue.clone(), self.limits.groups);
+        let mut shared = Shared::new(
+            rows,
+            reader,
+            version,
+            start.epoch,
+            start.catalogue.clone(),
+            self.entrance.limits.get().groups,
+        );
         shared.clock_zero = self.clock_zero();
         let mut syncer = Syncer::new(shared, &self.config.app.shard_schema());
         if let Some(rule) = self.config.purging {
             syncer.purge_by(rule);
         }
-        let (entrance, limits) = (self.entrance.clone(), self.limits);
-        let parts = state::Parts { index: self.index, syncer, entrance, limits };
+        let parts = state::Parts { index: self.index, syncer, entrance: self.entrance.clone() };
         let serving = Serving::new(self.clone(), ViewSyncer::new(parts));
         self.restore(&serving, start.replica_version).await;
         let name = LogName { replica: start.replica_version, epoch: start.epoch, core: self.index };

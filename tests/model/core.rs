@@ -115,12 +115,12 @@ impl Core {
             connections: Rc::new(Connections::new(Rc::new(send_buffer))),
             sessions: Sessions::default(),
             settings: SETTINGS,
-            most_connections: limits.connections,
+            limits: Rc::new(Cell::new(limits)),
             host: host.clone(),
             metrics: metrics.clone(),
             inbound: Rc::default(),
         });
-        let value = ViewSyncer::new(Parts { index: 0, syncer, entrance: entrance.clone(), limits });
+        let value = ViewSyncer::new(Parts { index: 0, syncer, entrance: entrance.clone() });
         Core {
             counts: Counts::default(),
             slices: None,
