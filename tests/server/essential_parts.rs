@@ -151,7 +151,7 @@ fn a_mistake_in_the_work_of_one_client_ends_another() {
     reconnect(&stage, &mut client);
 
     order(&stage, "calling the app");
-    client.change(vec![of("x").put()]);
+    client.change(vec![of("not asked for before").put()]);
     assert_eq!(client.until_error()["kind"], "TransformFailed");
     is_served(&mut stage, &mut bystander, pid);
     reconnect(&stage, &mut client);
