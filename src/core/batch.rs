@@ -16,7 +16,7 @@ use super::slices::Slices;
 use super::state::CoreState;
 use crate::groups::reading::{Found, Reading};
 use crate::groups::syncer::Syncer;
-use crate::model::batch::Batch;
+use crate::model::batch::{Batch, widen};
 use crate::model::catalogue::Catalogue;
 use crate::model::reason::Reason;
 use crate::model::version::StateVersion;
@@ -59,10 +59,11 @@ async fn try_advance(state: &CoreState) -> Result<(), ReadError> {
         spare.into_iter().for_each(|spare| state.give_reader_back(spare));
         return Ok(());
     }
-    let taken = take(state, from, to).await;
+    let mut taken = take(state, from, to).await;
+    let catalogue = follow_schema(state, &reader)?;
+    taken.commits = widen(taken.commits, &catalogue);
     let wanted = state.hydrations.running() > 0;
     state.recent.borrow_mut().keep(&taken, wanted, state.limits.get().recent_bytes);
-    let catalogue = state.with(|s| s.shared.catalogue.clone());
     let batch = fold(&taken, &catalogue, to, &state.metrics);
     let mut brought = bring(state, &reader, &batch, None).await?;
     if let Some(spare) = spare {
@@ -80,6 +81,20 @@ async fn try_advance(state: &CoreState) -> Result<(), ReadError> {
     let nanoseconds = (state.now() - began) * 1e6;
     state.metrics.batch_done(taken.commits.len(), nanoseconds as u64);
     Ok(())
+}
+
+/// The tables of the live snapshot, which the groups get to know if they are others than before: what is planned and
+/// encoded from here on is of them (`docs/spec/schema-changes.md` S4). The caller holds the version lock.
+fn follow_schema(state: &CoreState, reader: &Reader) -> Result<Arc<Catalogue>, ReadError> {
+    let known = state.with(|s| s.shared.catalogue.clone());
+    if reader.epoch() == known.epoch {
+        return Ok(known);
+    }
+    let mut catalogue = reader.catalogue()?;
+    catalogue.remember_gone(&known);
+    let catalogue = Arc::new(catalogue);
+    state.with(|s| s.follow_schema(&catalogue));
+    Ok(catalogue)
 }
 
 /// Begins the live snapshot anew, and one for views that are read within the batch if there are
@@ -261,9 +276,10 @@ impl Brought {
 
 /// Brings one view, hydrated at `at`, to the core's version. The caller holds the version lock.
 pub async fn bring_forward(state: &CoreState, id: ViewId, at: StateVersion) {
-    let commits = state.recent.borrow().since(at);
+    let mut commits = state.recent.borrow().since(at);
     let (reader, catalogue, end) =
         state.with(|s| (s.shared.reader.clone(), s.shared.catalogue.clone(), s.shared.version));
+    commits.commits = widen(commits.commits, &catalogue);
     let batch = match commits.gap {
         true => Batch::everything(&catalogue, end),
         false => Batch::fold(&commits.commits, end),

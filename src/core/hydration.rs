@@ -137,12 +137,13 @@ async fn begin(
     reader.stop_when(state.hydrations.stop_flag(id))?;
     let held = state.version_lock.lock().await;
     let mut at = reader.begin()?;
-    for _ in 0..state.limits.get().begins {
-        if at == state.version() {
-            break;
-        }
+    let is_of_known_tables = |reader: &Reader| reader.epoch() == state.look().shared.catalogue.epoch;
+    let mut begun = 0;
+    // With other tables than the plan was made for nothing is read.
+    while at != state.version() && (begun < state.limits.get().begins || !is_of_known_tables(&reader)) {
         advance(state).await?;
         at = reader.begin()?;
+        begun += 1;
     }
     let in_step = at == state.version();
     if !in_step {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::shedding::shed;
 use super::state::CoreState;
+use super::transforms::pass_on;
 use super::upkeep::look_after;
 use crate::groups::execution::SPELLED;
 
@@ -47,6 +48,8 @@ impl Rounds {
             state.metrics.set_queries(syncer.desired_queries());
             state.metrics.set_views(syncer.shared.views.len());
         });
+        let unplanned = state.with(|syncer| syncer.retry_unplanned());
+        unplanned.iter().for_each(|group| pass_on(state, group));
         self.warn_of_spelled(state, now);
         look_after(state);
     }

@@ -10,6 +10,7 @@ use super::step::give_up;
 use super::syncer::*;
 use crate::model::catalogue::Catalogue;
 use crate::model::ids::{ConnectionId, TableId};
+use crate::model::key;
 use crate::protocol::downstream::refusal;
 use crate::testing::faults::{self, Fault};
 use crate::views::registry::Source;
@@ -124,6 +125,9 @@ impl Syncer {
             Ok(view) => view,
             Err(error) => {
                 let name = query_name(group, hash);
+                if let Some(query) = group.queries.get_mut(hash) {
+                    query.unplanned = true;
+                }
                 return self.refuse(group_id, hash, refusal(hash, &name, &error.to_string()));
             }
         };
@@ -168,8 +172,15 @@ impl Syncer {
     /// Takes a catalogue with further indexes: views that would read by them are planned anew.
     /// No batch may be under way.
     pub fn take_catalogue(&mut self, catalogue: &Arc<Catalogue>) {
+        // One of other tables comes with the snapshot that shows them, and has the index.
+        if catalogue.epoch != self.shared.catalogue.epoch {
+            return;
+        }
+        let mut catalogue = (**catalogue).clone();
+        catalogue.remember_gone(&self.shared.catalogue);
+        let catalogue = Arc::new(catalogue);
         self.shared.catalogue = catalogue.clone();
-        self.shared.views.plan_anew(catalogue, &self.shared.query_limits);
+        self.shared.views.plan_anew(&catalogue, &self.shared.query_limits);
     }
 
     /// Tells the clients that want a query that it was refused; its rows go with the next
@@ -225,11 +236,12 @@ fn has_room(group: &mut Group, shared: &Shared, view: ViewId) -> bool {
 fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<ViewId, PlanError> {
     let catalogue = shared.catalogue.clone();
     let mut key = Vec::with_capacity(512);
+    let tables = tables_of(ast, &catalogue);
     // Only what follows is the same in every process.
-    key.extend(catalogue.epoch.to_be_bytes());
+    key.extend(epochs_of(&tables, &catalogue).to_be_bytes());
     canonical::write(ast, &mut key);
     if !faults::is_on(Fault::ViewKey) {
-        keys.write(&tables_of(ast, &catalogue), &catalogue, &mut key);
+        keys.write(&tables, &catalogue, &mut key);
     }
     if let Some(view) = shared.views.join(&key) {
         return Ok(view);
@@ -244,6 +256,13 @@ fn subscribe(shared: &mut Shared, ast: &Ast, keys: &Rc<ClientKeys>) -> Result<Vi
         shared.views.remember_source(view, Source { ast: ast.clone(), keys: keys.clone() });
     }
     Ok(view)
+}
+
+/// What is another number when one of the tables has become another since: who asks for its rows now may see columns
+/// that those do not who asked before, and they have views of their own.
+fn epochs_of(tables: &[TableId], catalogue: &Catalogue) -> u64 {
+    let of_one = |id: &TableId| [u64::from(id.0), catalogue.get(*id).epoch].map(u64::to_be_bytes).concat();
+    key::hash(&tables.iter().flat_map(of_one).collect::<Vec<u8>>())
 }
 
 /// Tables that a query names, in order of their numbers. Names that are wrong are left out: such

@@ -15,6 +15,7 @@ use super::execution::query_name;
 use super::group::Group;
 use super::syncer::Syncer;
 use crate::model::batch::Batch;
+use crate::model::catalogue::Catalogue;
 use crate::model::ids::ConnectionId;
 use crate::protocol::downstream::refusal;
 use crate::views::registry::ViewKey;
@@ -99,6 +100,11 @@ impl Failures {
                 (key.clone(), view.plan.clone(), std::mem::take(&mut view.queries))
             })
             .collect()
+    }
+
+    /// Views that ask for what is gone are not read again.
+    pub fn forget_unanswerable(&mut self, catalogue: &Catalogue) {
+        self.views.retain(|_, view| view.plan.is_answerable(catalogue));
     }
 
     fn tell_later(&mut self, group: &Rc<str>, hash: &str) {

@@ -30,6 +30,7 @@ pub mod resends;
 pub mod restore;
 mod row_naming;
 pub mod schema;
+mod schema_change;
 pub mod shared;
 pub mod shedding;
 pub mod sink;

@@ -36,11 +36,11 @@ impl MutationTables {
             mutations_columns,
             clients_sql: format!(
                 "SELECT \"clientID\",\"lastMutationID\" FROM {} WHERE \"clientGroupID\"=?",
-                quote(&clients.name)
+                quote(&clients.stored_name)
             ),
             mutations_sql: format!(
                 "SELECT \"clientID\",\"mutationID\",\"result\" FROM {} WHERE \"clientGroupID\"=?",
-                quote(&mutations.name)
+                quote(&mutations.stored_name)
             ),
         })
     }

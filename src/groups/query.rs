@@ -77,6 +77,8 @@ pub struct Query {
     pub transforming: Option<u64>,
     /// Refused by the app or the planner until a client asks again, or it cannot be answered here.
     pub failed: bool,
+    /// It names what there is not, or not any more: it is planned anew when the tables change.
+    pub unplanned: bool,
     /// It is this server that cannot answer it, and why. It is tried again by itself ([`super::failures`]).
     pub trouble: Option<Box<str>>,
     /// Clients have been told that they do not have it because it was refused.
@@ -98,6 +100,7 @@ impl Query {
             pending: None,
             transforming: None,
             failed: false,
+            unplanned: false,
             trouble: None,
             refusal_told: false,
             got: false,

@@ -83,6 +83,11 @@ impl Schemas {
         }
     }
 
+    /// The tables have changed: everybody resolves theirs again.
+    pub fn forget(&mut self) {
+        self.shared.clear();
+    }
+
     /// The same of a schema that fitted once.
     pub fn restore(&mut self, schema: &ClientSchema, catalogue: &Catalogue) -> Rc<Resolved> {
         if let Some(found) =

@@ -76,6 +76,8 @@ pub struct Syncer {
     /// Counts requests for transformations.
     pub(super) transformations: u64,
     pub(super) failures: Failures,
+    /// The tables have changed since queries were planned anew that named what there was not.
+    pub(super) plans_anew: bool,
     /// `None`: groups are not forgotten for being old.
     pub(super) purger: Option<Purger>,
 }
@@ -100,6 +102,7 @@ impl Syncer {
             serial: 0,
             transformations: 0,
             failures: Failures::default(),
+            plans_anew: false,
             purger: None,
         }
     }

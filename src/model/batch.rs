@@ -28,6 +28,30 @@ pub enum TableBatch<'c> {
     Bulk,
 }
 
+/// The same commits with rows that have all columns which their tables have in this catalogue: those of before a
+/// column came lack it (`docs/spec/schema-changes.md` S4).
+pub fn widen(commits: Vec<Arc<Commit>>, catalogue: &Catalogue) -> Vec<Arc<Commit>> {
+    let is_narrow = |(id, change): (&TableId, &TableChange)| {
+        let TableChange::Rows(rows) = change else { return false };
+        let first = rows.first().and_then(|row| row.new.as_ref().or(row.old.as_ref()));
+        let table = catalogue.find(*id);
+        first.zip(table).is_some_and(|(row, table)| row.len() < table.columns.len())
+    };
+    let wide = |commit: Arc<Commit>| {
+        if !commit.tables.iter().any(is_narrow) {
+            return commit;
+        }
+        let mut commit = (*commit).clone();
+        for (id, change) in &mut commit.tables {
+            if let (TableChange::Rows(rows), Some(table)) = (change, catalogue.find(*id)) {
+                rows.iter_mut().for_each(|row| row.widen(table));
+            }
+        }
+        Arc::new(commit)
+    };
+    commits.into_iter().map(wide).collect()
+}
+
 /// Net change of all tables over consecutive commits.
 #[derive(Debug)]
 pub struct Batch<'c> {

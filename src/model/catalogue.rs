@@ -4,129 +4,21 @@
 //! relation message) is resolved here before it reaches SQL text.
 //! Follows `docs/spec/replication.md` §5 and `docs/spec/zql.md` §15.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::TableId;
 use crate::model::table_map::TableMap;
 
-/// Type of a column as clients know it (`docs/spec/zql.md` §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ZeroType {
-    /// Text, UUIDs, enums, network addresses.
-    String,
-    /// Integers, floats, numerics, dates and times (milliseconds).
-    Number,
-    /// Stored as 0 or 1.
-    Boolean,
-    /// JSON text, arrays included.
-    Json,
-}
-
-impl ZeroType {
-    /// Name of the type in a client schema.
-    pub fn name(self) -> &'static str {
-        match self {
-            ZeroType::String => "string",
-            ZeroType::Number => "number",
-            ZeroType::Boolean => "boolean",
-            ZeroType::Json => "json",
-        }
-    }
-}
+pub use super::table::{Column, ColumnIndex, Index, Table, ZeroType};
 
 /// Most tables that a lineage can have, those included that are gone: so many ids there are. Nobody publishes
 /// as many at a time, and a lineage that has used them all is replaced by a new initial sync.
 pub const MAX_TABLES: usize = u16::MAX as usize + 1;
 
-/// Position of a column in [`Table::columns`].
-pub type ColumnIndex = u16;
-
-/// One replicated column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Column {
-    /// Upstream name, which is also the name on the wire.
-    pub name: String,
-    /// Upstream type name without modifiers, `[]` once per dimension.
-    pub upstream_type: String,
-    /// OID of the upstream type.
-    pub type_oid: u32,
-    /// Upstream attribute number; identifies the column across renames.
-    pub attnum: i16,
-    /// `None`: not a type that clients can hold; replicated, never sent.
-    pub zero_type: Option<ZeroType>,
-    /// NOT NULL upstream.
-    pub not_null: bool,
-}
-
-/// One index of the replica, as upstream declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Index {
-    /// Name in the replica.
-    pub name: String,
-    /// Unique upstream. Only the row key is enforced as unique in the replica (rule 25).
-    pub unique: bool,
-    /// Columns in index order; true = descending.
-    pub columns: Vec<(ColumnIndex, bool)>,
-}
-
-/// One replicated table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Table {
-    /// What everything here names it by; given by the catalogue.
-    pub id: TableId,
-    /// Name in the replica and on the wire: bare for schema `public`, else `schema.table`.
-    pub name: String,
-    /// Upstream schema.
-    pub schema: String,
-    /// Upstream table name.
-    pub upstream_name: String,
-    /// OID of the upstream relation: what the table is, whatever it is called.
-    pub oid: u32,
-    /// In attribute order.
-    pub columns: Vec<Column>,
-    /// Key by which replication finds rows, empty if the table has none (inserts only).
-    pub row_key: Vec<ColumnIndex>,
-    /// Unique keys of NOT NULL, visible columns, best first (fewest columns, then names).
-    /// Empty: the table is not synced to clients.
-    pub candidate_keys: Vec<Vec<ColumnIndex>>,
-    /// Indexes of the replica.
-    pub indexes: Vec<Index>,
-}
-
-impl Table {
-    /// Finds a column by name.
-    pub fn column(&self, name: &str) -> Option<ColumnIndex> {
-        self.columns.iter().position(|c| c.name == name).map(|i| i as ColumnIndex)
-    }
-
-    /// Columns that clients may see, in order.
-    pub fn visible_columns(&self) -> impl Iterator<Item = (ColumnIndex, &Column)> {
-        self.columns
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.zero_type.is_some())
-            .map(|(i, c)| (i as ColumnIndex, c))
-    }
-
-    /// Whether clients may ask for the table's rows.
-    pub fn is_syncable(&self) -> bool {
-        !self.candidate_keys.is_empty()
-    }
-
-    /// Whether some index starts with exactly these columns, in any order.
-    pub fn has_index_on(&self, columns: &[ColumnIndex]) -> bool {
-        self.indexes.iter().any(|index| {
-            index.columns.len() >= columns.len()
-                && index.columns[..columns.len()].iter().all(|(c, _)| columns.contains(c))
-        })
-    }
-}
-
 /// All replicated tables at one schema epoch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalogue {
     /// Grows with every change of the schema.
     pub epoch: u64,
@@ -136,6 +28,14 @@ pub struct Catalogue {
     by_name: BTreeMap<String, TableId>,
     /// Ids that were given in this lineage: the next table gets this one.
     given: usize,
+    /// Names that tables do not have any more, each with the table that had it last.
+    former_names: BTreeMap<String, TableId>,
+    /// Names in the file of tables that are gone, and are to be removed from it.
+    dropped: Vec<String>,
+    /// Tables whose rows are still being copied: nobody is shown them.
+    filling: TableMap<Table>,
+    /// Tables that are gone, for whoever still names their rows. Not stored.
+    gone: TableMap<Table>,
 }
 
 /// What is stored with a replica.
@@ -146,6 +46,12 @@ struct Stored<T> {
     /// Ids that were given. Not there in what was stored when ids were not kept: they were positions by name.
     #[serde(default)]
     ids_given: Option<usize>,
+    #[serde(default)]
+    former_names: BTreeMap<String, TableId>,
+    #[serde(default)]
+    dropped: Vec<String>,
+    #[serde(default = "Vec::new")]
+    filling: Vec<Table>,
     tables: T,
 }
 
@@ -157,45 +63,125 @@ impl Catalogue {
         tables.truncate(MAX_TABLES);
         let given = tables.len();
         let ids = (0..=u16::MAX).map(TableId);
-        Catalogue::of(epoch, given, ids.zip(tables).map(|(id, table)| Table { id, ..table }))
+        let tables = ids.zip(tables).map(|(id, table)| Table { id, epoch, ..table });
+        Catalogue::default().with(epoch, given, tables)
     }
 
-    fn of(epoch: u64, given: usize, tables: impl Iterator<Item = Table>) -> Self {
-        let mut catalogue = Catalogue { epoch, given, ..Catalogue::default() };
+    fn with(mut self, epoch: u64, given: usize, tables: impl IntoIterator<Item = Table>) -> Self {
+        (self.epoch, self.given) = (epoch, given);
         for table in tables {
-            catalogue.by_name.insert(table.name.clone(), table.id);
-            catalogue.slots.insert(table.id, table);
+            self.by_name.insert(table.name.clone(), table.id);
+            self.slots.insert(table.id, table);
         }
-        catalogue
+        self.give_stored_names();
+        self
     }
 
     /// What this catalogue becomes, in the same lineage, when these are the tables: each one that it knows by its
-    /// OID keeps its id, and any other gets one that was never given. `None`: there are no more ids.
+    /// OID keeps its id, and any other gets one that was never given, and is to be filled. One that is being filled and
+    /// has become another is begun anew under another id. `None`: there are no more ids.
     pub fn followed_by(&self, epoch: u64, mut tables: Vec<Table>) -> Option<Catalogue> {
-        let known: HashMap<u32, TableId> = self.tables().map(|table| (table.oid, table.id)).collect();
+        let known: HashMap<u32, &Table> = self.all().map(|table| (table.oid, table)).collect();
         let mut given = self.given;
         tables.sort_by(|a, b| a.name.cmp(&b.name));
-        for table in &mut tables {
-            table.id = match known.get(&table.oid) {
-                Some(id) => *id,
+        let (mut listed, mut filling) = (Vec::with_capacity(tables.len()), TableMap::default());
+        for now in tables {
+            let before = known.get(&now.oid);
+            if let Some(before) = before.filter(|before| self.slots.get(before.id).is_some()) {
+                listed.push(before.followed_by(now, epoch));
+                continue;
+            }
+            let next = before.map(|before| before.followed_by(now.clone(), epoch));
+            let same = before.zip(next).filter(|(before, next)| before.is_filled_alike(next));
+            let next = match same {
+                Some((_, next)) => next,
                 None => {
                     given += 1;
-                    TableId(u16::try_from(given - 1).ok()?)
+                    Table { id: TableId(u16::try_from(given - 1).ok()?), epoch, ..now }
                 }
             };
+            filling.insert(next.id, next);
         }
-        Some(Catalogue::of(epoch, given, tables.into_iter()))
+        let is_there = |id: TableId| filling.get(id).is_some() || listed.iter().any(|table| table.id == id);
+        let gone = self.all().filter(|old| !is_there(old.id)).map(|old| old.stored_name.clone());
+        let dropped = self.dropped.iter().cloned().chain(gone).collect();
+        let empty =
+            Catalogue { former_names: self.former_names.clone(), dropped, filling, ..Catalogue::default() };
+        let mut next = empty.with(epoch, given, listed);
+        next.remember_names_of(self);
+        Some(next)
     }
 
-    /// Reads the form that [`Catalogue::to_json`] wrote, or the one before it.
+    /// The same when a table has been filled: from now on everybody is shown it.
+    pub fn with_filled(&self, id: TableId) -> Catalogue {
+        let mut next = self.clone();
+        if let Some(table) = next.filling.slot(id).take() {
+            next.by_name.insert(table.name.clone(), id);
+            next.slots.insert(id, Table { epoch: next.epoch, ..table });
+        }
+        next
+    }
+
+    fn remember_names_of(&mut self, before: &Catalogue) {
+        for old in before.tables() {
+            if self.by_name.get(&old.name) != Some(&old.id) {
+                self.former_names.insert(old.name.clone(), old.id);
+            }
+        }
+        let by_name = &self.by_name;
+        self.former_names.retain(|name, id| by_name.get(name) != Some(id));
+    }
+
+    /// Whether this can be what a lineage goes on with: a name that clients know means what it meant.
+    pub fn fits(&self) -> bool {
+        self.all().all(|table| table.fits() && !self.former_names.contains_key(&table.name))
+    }
+
+    /// Gives what has none its name in the file, where tables and indexes share their names, in any case.
+    fn give_stored_names(&mut self) {
+        let stored = |table: &Table| {
+            let indexes = table.indexes.iter().map(|index| index.stored_name.clone());
+            indexes.chain([table.stored_name.clone()]).collect::<Vec<_>>()
+        };
+        let mut taken: HashSet<String> = self.dropped.iter().cloned().collect();
+        taken.extend(self.all().flat_map(stored));
+        taken = taken.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        let mut ids: Vec<TableId> = self.by_name.values().copied().collect();
+        ids.extend(self.filling.iter().map(|table| table.id));
+        for id in &ids {
+            let Some(table) = self.slots.get_mut(*id).or(self.filling.get_mut(*id)) else { continue };
+            give_free_name(&table.name, &mut table.stored_name, &mut taken);
+            table.give_stored_names();
+        }
+        for id in &ids {
+            let table = self.slots.get_mut(*id).or(self.filling.get_mut(*id));
+            let indexes = table.into_iter().flat_map(|table| &mut table.indexes);
+            indexes.for_each(|index| give_free_name(&index.name, &mut index.stored_name, &mut taken));
+        }
+    }
+
+    /// Reads the form that [`Catalogue::to_json`] wrote, or the ones before it.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
-        let stored: Stored<Vec<Table>> = serde_json::from_str(json)?;
+        let mut stored: Stored<Vec<Table>> = serde_json::from_str(json)?;
+        // Of before there were names of its own in the file: all had those of upstream.
+        for table in stored.tables.iter_mut().filter(|table| table.stored_name.is_empty()) {
+            table.stored_name.clone_from(&table.name);
+            table.columns.iter_mut().for_each(|column| column.stored_name.clone_from(&column.name));
+            table.indexes.iter_mut().for_each(|index| index.stored_name.clone_from(&index.name));
+        }
         let Some(given) = stored.ids_given else {
             return Ok(Catalogue::new(stored.epoch, stored.tables));
         };
         let count = stored.tables.len();
         let is_given = stored.tables.iter().all(|table| usize::from(table.id.0) < given);
-        let catalogue = Catalogue::of(stored.epoch, given, stored.tables.into_iter());
+        let filling = stored.filling.into_iter().map(|table| (table.id, table)).collect();
+        let empty = Catalogue {
+            former_names: stored.former_names,
+            dropped: stored.dropped,
+            filling,
+            ..Catalogue::default()
+        };
+        let catalogue = empty.with(stored.epoch, given, stored.tables);
         if !is_given || catalogue.by_name.len() != count || catalogue.slots.iter().count() != count {
             return Err(serde::de::Error::custom("ids of tables that were not given once"));
         }
@@ -205,7 +191,14 @@ impl Catalogue {
     /// The stored form.
     pub fn to_json(&self) -> String {
         let tables: Vec<&Table> = self.tables().collect();
-        let stored = Stored { epoch: self.epoch, ids_given: Some(self.given), tables };
+        let stored = Stored {
+            epoch: self.epoch,
+            ids_given: Some(self.given),
+            former_names: self.former_names.clone(),
+            dropped: self.dropped.clone(),
+            filling: self.filling.iter().cloned().collect(),
+            tables,
+        };
         serde_json::to_string(&stored).unwrap_or_default()
     }
 
@@ -219,9 +212,19 @@ impl Catalogue {
         self.by_name.get(name).map(|id| self.get(*id))
     }
 
-    /// The table with this id, which is one of this catalogue's.
+    /// The table with this id, which is one of this catalogue's, or was one of those before it.
     pub fn get(&self, id: TableId) -> &Table {
-        &self.slots[id]
+        // The caller has the id from one of them.
+        self.slots.get(id).or(self.gone.get(id)).expect("a table of this catalogue")
+    }
+
+    /// Remembers the tables that another catalogue has or remembers, and that are gone from this one.
+    pub fn remember_gone(&mut self, before: &Catalogue) {
+        for table in before.gone.iter().chain(before.slots.iter()) {
+            if self.slots.get(table.id).is_none() {
+                self.gone.insert(table.id, table.clone());
+            }
+        }
     }
 
     /// The table with this id, if there is one.
@@ -229,11 +232,59 @@ impl Catalogue {
         self.slots.get(id)
     }
 
+    /// Whether nothing but the epoch is different.
+    pub fn says_the_same_as(&self, other: &Catalogue) -> bool {
+        (&self.slots, self.given) == (&other.slots, other.given)
+            && (&self.former_names, &self.dropped) == (&other.former_names, &other.dropped)
+            && self.filling.iter().eq(other.filling.iter())
+    }
+
+    /// Tables in the file that are no part of it any more.
+    pub fn dropped(&self) -> &[String] {
+        &self.dropped
+    }
+
+    /// One of them is not in the file any more.
+    pub fn forget_dropped(&mut self, stored_name: &str) {
+        self.dropped.retain(|name| name != stored_name);
+    }
+
+    /// Tables that are being filled.
+    pub fn filling(&self) -> impl Iterator<Item = &Table> {
+        self.filling.iter()
+    }
+
+    /// Whether a table is being filled.
+    pub fn is_filling(&self, id: TableId) -> bool {
+        self.filling.get(id).is_some()
+    }
+
+    /// All tables, those included that are being filled.
+    pub fn all(&self) -> impl Iterator<Item = &Table> {
+        self.tables().chain(self.filling.iter())
+    }
+
+    /// The table with this id, also if it is being filled.
+    pub fn find_any(&self, id: TableId) -> Option<&Table> {
+        self.find(id).or(self.filling.get(id))
+    }
+
     /// Gives a table one more index.
     pub fn add_index(&mut self, id: TableId, index: Index) {
         if let Some(table) = self.slots.get_mut(id) {
             table.indexes.push(index);
         }
+    }
+}
+
+/// Lengthens a name until nothing else in the file has it, if it has not been given yet.
+fn give_free_name(name: &str, stored_name: &mut String, taken: &mut HashSet<String>) {
+    if !stored_name.is_empty() {
+        return;
+    }
+    stored_name.push_str(name);
+    while !taken.insert(stored_name.to_ascii_lowercase()) {
+        stored_name.push('_');
     }
 }
 
@@ -263,6 +314,7 @@ mod tests {
             attnum: 1,
             zero_type: Some(ZeroType::String),
             not_null: true,
+            ..Column::default()
         };
         Table {
             id: TableId(0),
@@ -274,12 +326,20 @@ mod tests {
             row_key: vec![0],
             candidate_keys: vec![vec![0]],
             indexes: Vec::new(),
+            ..Table::default()
         }
     }
 
     /// Names and ids, in the order in which the tables are listed.
     fn ids(catalogue: &Catalogue) -> Vec<(&str, u16)> {
         catalogue.tables().map(|table| (table.name.as_str(), table.id.0)).collect()
+    }
+
+    /// What a catalogue becomes when what has come has been filled.
+    fn filled(before: &Catalogue, epoch: u64, tables: Vec<Table>) -> Option<Catalogue> {
+        let next = before.followed_by(epoch, tables)?;
+        let filling: Vec<TableId> = next.filling().map(|table| table.id).collect();
+        Some(filling.into_iter().fold(next, |next, id| next.with_filled(id)))
     }
 
     fn of(tables: &[(u32, &str)]) -> Vec<Table> {
@@ -291,27 +351,27 @@ mod tests {
         let first = Catalogue::new(1, of(&[(30, "c"), (10, "a"), (20, "b")]));
         assert_eq!(ids(&first), [("a", 0), ("b", 1), ("c", 2)]);
         // One in front of all others, one gone, one with another name.
-        let second = first.followed_by(2, of(&[(30, "z"), (40, "_"), (20, "b")])).unwrap();
+        let second = filled(&first, 2, of(&[(30, "z"), (40, "_"), (20, "b")])).unwrap();
         assert_eq!(ids(&second), [("_", 3), ("b", 1), ("z", 2)]);
         assert_eq!(second.epoch, 2);
         assert_eq!(second.find(TableId(0)), None);
         assert_eq!(second.get(TableId(2)).name, "z");
         assert_eq!(second.table("c"), None);
         // Another table of a name that was there; and one that comes back was gone.
-        let third = second.followed_by(3, of(&[(50, "b"), (10, "a"), (30, "z")])).unwrap();
+        let third = filled(&second, 3, of(&[(50, "b"), (10, "a"), (30, "z")])).unwrap();
         assert_eq!(ids(&third), [("a", 4), ("b", 5), ("z", 2)]);
     }
 
     #[test]
     fn an_id_is_not_given_again_after_a_restart() {
         let first = Catalogue::new(1, of(&[(10, "a"), (20, "b")]));
-        let second = first.followed_by(1, of(&[(10, "a")])).unwrap();
+        let second = filled(&first, 1, of(&[(10, "a")])).unwrap();
         let read = Catalogue::from_json(&second.to_json()).unwrap();
         assert_eq!(read, second);
-        let third = read.followed_by(1, of(&[(10, "a"), (30, "b")])).unwrap();
+        let third = filled(&read, 1, of(&[(10, "a"), (30, "b")])).unwrap();
         assert_eq!(ids(&third), [("a", 0), ("b", 2)]);
         let none = Catalogue::from_json(&read.followed_by(1, Vec::new()).unwrap().to_json()).unwrap();
-        assert_eq!(ids(&none.followed_by(1, of(&[(10, "a")])).unwrap()), [("a", 2)]);
+        assert_eq!(ids(&filled(&none, 1, of(&[(10, "a")])).unwrap()), [("a", 2)]);
     }
 
     #[test]
@@ -339,9 +399,29 @@ mod tests {
     #[test]
     fn a_lineage_that_has_no_more_ids_says_so() {
         let full = Catalogue { given: MAX_TABLES - 1, ..Catalogue::default() };
-        let last = full.followed_by(1, of(&[(10, "a")])).unwrap();
+        let last = filled(&full, 1, of(&[(10, "a")])).unwrap();
         assert_eq!(ids(&last), [("a", u16::MAX)]);
-        assert_eq!(last.followed_by(1, of(&[(10, "a"), (20, "b")])), None);
-        assert!(last.followed_by(2, of(&[(10, "a")])).is_some());
+        assert_eq!(filled(&last, 1, of(&[(10, "a"), (20, "b")])), None);
+        assert!(filled(&last, 2, of(&[(10, "a")])).is_some());
+    }
+
+    #[test]
+    fn a_table_that_comes_is_shown_when_it_is_filled_and_begun_anew_when_it_changes() {
+        let first = Catalogue::new(1, of(&[(10, "a")]));
+        let second = first.followed_by(2, of(&[(10, "a"), (20, "b")])).unwrap();
+        assert_eq!((ids(&second), second.filling().count()), (vec![("a", 0)], 1));
+        assert_eq!(Catalogue::from_json(&second.to_json()).unwrap(), second);
+        // Nothing of it has changed.
+        let same = second.followed_by(3, of(&[(10, "a"), (20, "b")])).unwrap();
+        assert_eq!(same.filling().map(|table| table.id).collect::<Vec<_>>(), [TableId(1)]);
+        assert_eq!(ids(&same.with_filled(TableId(1))), [("a", 0), ("b", 1)]);
+        let mut changed = of(&[(10, "a"), (20, "b")]);
+        changed[1].columns[0].type_oid = 23;
+        let third = second.followed_by(3, changed).unwrap();
+        assert_eq!(third.filling().map(|table| table.id).collect::<Vec<_>>(), [TableId(2)]);
+        assert_eq!(third.dropped(), ["b"]);
+        assert_eq!(third.filling().next().unwrap().stored_name, "b_", "the other is still in the file");
+        let gone = third.followed_by(4, of(&[(10, "a")])).unwrap();
+        assert_eq!((gone.filling().count(), gone.dropped().len()), (0, 2));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::model::catalogue::Table;
 use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::model::version::StateVersion;
@@ -22,6 +23,17 @@ pub struct RowChange {
     pub old: Option<Row>,
     /// The whole row after it.
     pub new: Option<Row>,
+}
+
+impl RowChange {
+    /// Gives rows of before the table got its newest columns what they have in them.
+    pub fn widen(&mut self, table: &Table) {
+        for row in self.old.iter_mut().chain(&mut self.new).filter(|row| row.len() < table.columns.len()) {
+            let mut values = std::mem::take(row).into_vec();
+            values.extend(table.columns[values.len()..].iter().map(|column| column.missing.clone()));
+            *row = values.into_boxed_slice();
+        }
+    }
 }
 
 /// What happened to one table.

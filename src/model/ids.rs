@@ -33,5 +33,5 @@ impl RecordId {
 
 /// Number of a table in the replica. It is given once in a lineage (one initial sync), and never to
 /// another table, also when its own is gone: what names a table by it never means another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableId(pub u16);

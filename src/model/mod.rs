@@ -12,6 +12,7 @@ pub mod lexi;
 pub mod logging;
 pub mod purging;
 pub mod reason;
+pub mod table;
 pub mod table_map;
 pub mod value;
 pub mod version;

@@ -1,12 +1,16 @@
 //! A value as SQLite stores it (`docs/spec/replication.md` §7.2).
 
+use serde::{Deserialize, Serialize};
+
 /// One stored column value.
 ///
 /// Columns are declared so that SQLite never converts what it is given: what the
 /// conversion from Postgres produced is what every reader sees.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Value {
     /// SQL NULL. Also NaN and infinities, which no client can hold.
+    #[default]
     Null,
     /// Integers and booleans (0 or 1).
     Integer(i64),

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::error::Error;
 use super::net::Net;
 use super::statements::{ColumnSet, TableStatements};
-use super::work::{Absent, Before};
+use super::work::{Absent, Before, Op};
 use crate::model::catalogue::{Catalogue, Table};
 use crate::model::commit::{Row, RowKey};
 use crate::model::ids::TableId;
@@ -44,9 +44,41 @@ impl<'c> Applier<'c> {
         }
     }
 
+    /// The tables are these from here on. Statements of before would be in the way of changing them, or mean something
+    /// else; rows that were noted get what they have in columns that came.
+    pub fn follow(&mut self, catalogue: Arc<Catalogue>) {
+        self.forget_statements();
+        for table in catalogue.tables() {
+            self.net.widen(table);
+        }
+        self.catalogue = catalogue;
+    }
+
+    /// Prepares all statements anew when they are needed.
+    pub fn forget_statements(&mut self) {
+        self.statements = TableMap::default();
+    }
+
+    /// Goes back to these tables: the change of them was undone.
+    pub fn go_back(&mut self, catalogue: Arc<Catalogue>) {
+        self.forget_statements();
+        self.catalogue = catalogue;
+    }
+
     /// Version of the rows written from here on.
     pub fn begin(&mut self, version: StateVersion) {
         self.version = Value::Text(version.to_lexi().into_boxed_str());
+    }
+
+    /// Applies one change of rows.
+    pub fn apply(&mut self, op: Op) -> Result<(), Error> {
+        match op {
+            Op::Insert { table, row } => self.insert(table, row),
+            Op::Update { table, before, row, absent } => self.update(table, before, row, &absent),
+            Op::Delete { table, before } => self.delete(table, &before),
+            Op::Truncate { tables } => self.truncate(&tables),
+            _ => Err(Error::Misfit("something that is no change of rows")),
+        }
     }
 
     /// Adds a row, or puts it in the place of the one with its key.
@@ -87,7 +119,7 @@ impl<'c> Applier<'c> {
         let found = match &before {
             Before::SameKey => self.statements(table)?.find(key_of(table, &row))?,
             Before::Key(key) => self.statements(table)?.find(key.iter())?,
-            Before::Whole(old) => self.statements(table)?.find(old.iter())?,
+            Before::Whole(old) => self.statements(table)?.find(key_of(table, old))?,
         };
         let Some((rowid, old)) = found else {
             self.surprises += 1;
@@ -136,7 +168,7 @@ impl<'c> Applier<'c> {
         let statements = self.statements(table)?;
         let found = match before {
             Before::Key(key) => statements.find(key.iter())?,
-            Before::Whole(row) => statements.find(row.iter())?,
+            Before::Whole(row) => statements.find(key_of(table, row))?,
             Before::SameKey => None,
         };
         match found {
@@ -216,8 +248,9 @@ fn check(table: &Table, before: &Before) -> Result<(), Error> {
     if fits { Ok(()) } else { Err(Error::Misfit("a row with another key than its table")) }
 }
 
-/// Values of the row key; of all columns in a table without one.
+/// Values of the row key; of all columns that are there in a table without one.
 fn key_of<'r>(table: &'r Table, row: &'r Row) -> impl Iterator<Item = &'r Value> {
     let all = if table.row_key.is_empty() { row.len() } else { 0 };
-    table.row_key.iter().map(|c| &row[*c as usize]).chain(row.iter().take(all))
+    let there = table.columns.iter().zip(row.iter()).take(all).filter(|(column, _)| !column.gone);
+    table.row_key.iter().map(|c| &row[*c as usize]).chain(there.map(|(_, value)| value))
 }

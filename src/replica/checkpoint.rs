@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kelvin_io::channel::{Receiver, Sender, bounded};
@@ -145,8 +146,8 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread; it ends when the last handle is dropped.
-    pub fn start(path: &Path, gate: Arc<Gate>) -> Result<Checkpointer, Error> {
+    /// Starts the thread, which ends after [`Checkpointer::end`].
+    pub fn start(path: &Path, gate: Arc<Gate>) -> Result<(Checkpointer, JoinHandle<()>), Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).doing("opening the replica")?;
         connection
@@ -155,11 +156,17 @@ impl Checkpointer {
         // One request is made at a time.
         let (requests, received) = bounded(1);
         let worker = gate.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("replica-checkpoint".into())
             .spawn(move || run(&connection, &worker, &received))
             .map_err(|source| Error::Io { doing: "starting a thread for", path: path.to_owned(), source })?;
-        Ok(Checkpointer { requests, gate })
+        Ok((Checkpointer { requests, gate }, thread))
+    }
+
+    /// Lets commits go on, and the thread end.
+    pub fn end(self) {
+        self.release();
+        self.requests.close();
     }
 
     /// Copies what readers allow.

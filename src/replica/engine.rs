@@ -14,7 +14,7 @@ use kelvin_io::executor;
 
 use super::error::Error;
 use super::events::{Events, ReplicaReady};
-use super::feed::{Feed, WriterGone};
+use super::feed::{Feed, FillFeed, WriterGone};
 use super::file;
 use super::gauges::Gauges;
 use super::metadata::Metadata;
@@ -69,6 +69,7 @@ impl Engine {
         let catalogue = Arc::new(executor::blocking(with_live_indexes).await?);
         let start = writer::WriterParts {
             catalogue: catalogue.clone(),
+            upstream: Arc::new(metadata.catalogue.clone()),
             version: metadata.state_version,
             position: metadata.position,
         };
@@ -118,7 +119,8 @@ impl Engine {
         );
         tasks.begin("keeping the log short", async move { failed(keeper.await) });
         let watched = source.clone();
-        tasks.begin("the watch over upstream", async move { watched.watch().await });
+        let fill = FillFeed::new(self.threads.writer.queue.clone());
+        tasks.begin("the watch over upstream", async move { watched.watch(fill).await });
         let events = self.events.clone();
         tasks.begin("the stream", async move { stream_for_ever(&*source, &feed, &*events).await });
         tasks
@@ -191,10 +193,29 @@ async fn stream_for_ever(source: &impl ChangeSource, feed: &Feed, events: &dyn E
     }
 }
 
+/// A replica that is damaged is removed: nothing can be noted in it, and no later start would get any further with it.
+async fn make_anew_damaged(error: &Error, settings: &Settings, events: &dyn Events) -> End {
+    let reason = format!("the replica is damaged: {error}");
+    let path = settings.file.clone();
+    if let Err(error) = executor::blocking(move || file::remove(&path)).await {
+        return Failure::Replica(error).into();
+    }
+    let fields = [("file", settings.file.display().to_string()), ("error", error.to_string())];
+    events.log(
+        Level::Error,
+        "the replica is damaged; it is removed and made anew. Look at the disk",
+        &fields,
+    );
+    End::Resync(reason)
+}
+
 /// Draws the consequence; remembers in the file that it must be made anew.
 async fn conclude(verdict: Verdict, settings: &Settings, events: &dyn Events) -> End {
     let reason = match verdict {
         Verdict::Stopped => return End::Stopped,
+        Verdict::Failed(Failure::Replica(error)) if error.is_corruption() && settings.auto_reset => {
+            return make_anew_damaged(&error, settings, events).await;
+        }
         Verdict::Failed(failure) => return failure.into(),
         Verdict::CannotFollow(reason) => reason,
     };

@@ -7,7 +7,8 @@ use std::time::Instant;
 use kelvin_io::channel::{Receiver, Sender, bounded};
 
 use super::gauges::Gauges;
-use super::work::{Op, Operations, Reached, Work};
+use super::work::{Copied, FillWork, Op, Operations, Reached, Work};
+use crate::model::ids::TableId;
 use crate::model::version::StateVersion;
 
 /// What a source is given by its engine.
@@ -18,6 +19,42 @@ pub struct Feed {
     gauges: Arc<Gauges>,
     /// A connection of this run has streamed: a further one is a reconnect.
     has_streamed: Cell<bool>,
+}
+
+/// Where the rows of tables go that are being filled.
+#[derive(Clone)]
+pub struct FillFeed {
+    queue: Sender<Work>,
+}
+
+impl FillFeed {
+    pub(super) fn new(queue: Sender<Work>) -> FillFeed {
+        FillFeed { queue }
+    }
+
+    /// Begins to fill a table with its rows as they were after all transactions below a position.
+    pub async fn begin(&self, table: TableId, from: StateVersion) -> Result<(), WriterGone> {
+        self.send(FillWork::Begin { table, from }).await
+    }
+
+    /// Hands over some rows, and waits until they are stored: changes of the stream have their turn in between. Returns how
+    /// many there were, or what is wrong with them.
+    pub async fn rows(&self, table: TableId, rows: Copied) -> Result<Result<u64, String>, WriterGone> {
+        let (reply, stored) = bounded(1);
+        self.send(FillWork::Rows { table, rows, reply }).await?;
+        stored.recv().await.map_err(|_| WriterGone)
+    }
+
+    /// Says that these were all rows, and waits until the table can be shown. False: it has become another meanwhile.
+    pub async fn end(&self, table: TableId) -> Result<bool, WriterGone> {
+        let (reply, filled) = bounded(1);
+        self.send(FillWork::End { table, reply }).await?;
+        Ok(filled.recv().await.is_ok())
+    }
+
+    async fn send(&self, work: FillWork) -> Result<(), WriterGone> {
+        self.queue.send(Work::Fill(work)).await.map_err(|_| WriterGone)
+    }
 }
 
 /// The writer takes nothing more. It says why itself.

@@ -37,9 +37,10 @@ pub struct IndexRequest {
 impl IndexRequest {
     fn index(&self, table: &Table) -> Index {
         let columns: Vec<&str> =
-            self.columns.iter().map(|c| table.columns[*c as usize].name.as_str()).collect();
+            self.columns.iter().map(|c| table.columns[*c as usize].stored_name.as_str()).collect();
         Index {
-            name: format!("{PREFIX}{}({})", table.name, columns.join(",")),
+            name: String::new(),
+            stored_name: format!("{PREFIX}{}({})", table.stored_name, columns.join(",")),
             unique: false,
             columns: self.columns.iter().map(|c| (*c, false)).collect(),
         }
@@ -48,26 +49,53 @@ impl IndexRequest {
 
 /// The catalogue with the indexes that were made for it earlier.
 pub fn find(connection: &Connection, catalogue: &Catalogue) -> Result<Catalogue, Error> {
-    let doing = "listing the replica's own indexes";
     let mut found = catalogue.clone();
     for table in catalogue.tables() {
-        let mut names = connection
-            .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 ORDER BY name")
-            .doing(doing)?;
-        let names: Vec<String> =
-            names.query_map([&table.name], |row| row.get(0)).and_then(|rows| rows.collect()).doing(doing)?;
-        for name in names.into_iter().filter(|name| name.starts_with(PREFIX)) {
-            let mut columns =
-                connection.prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno").doing(doing)?;
-            let columns: Vec<String> =
-                columns.query_map([&name], |row| row.get(0)).and_then(|rows| rows.collect()).doing(doing)?;
-            let known: Option<Vec<_>> = columns.iter().map(|c| Some((table.column(c)?, false))).collect();
+        for (stored_name, columns) in list(connection, table)? {
+            let known: Option<Vec<_>> =
+                columns.iter().map(|c| Some((stored_column(table, c)?, false))).collect();
             if let Some(columns) = known {
-                found.add_index(table.id, Index { name, unique: false, columns });
+                found.add_index(table.id, Index { name: String::new(), stored_name, unique: false, columns });
             }
         }
     }
     Ok(found)
+}
+
+/// Drops those of a table that have a column which is gone.
+pub fn drop_unusable(connection: &Connection, table: &Table) -> Result<(), Error> {
+    let doing = "dropping an index of a column that is gone";
+    for (name, columns) in list(connection, table)? {
+        if columns.iter().any(|column| stored_column(table, column).is_none()) {
+            let drop = format!("DROP INDEX {}", crate::model::catalogue::quote(&name));
+            connection.execute_batch(&drop).doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names in the file of a table's own indexes, and of the columns of each.
+fn list(connection: &Connection, table: &Table) -> Result<Vec<(String, Vec<String>)>, Error> {
+    let doing = "listing the replica's own indexes";
+    let texts = |sql: &str, of: &str| -> Result<Vec<String>, Error> {
+        let mut statement = connection.prepare(sql).doing(doing)?;
+        let texts = statement.query_map([of], |row| row.get(0)).and_then(|rows| rows.collect());
+        texts.doing(doing)
+    };
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 ORDER BY name";
+    let names = texts(names, &table.stored_name)?;
+    let own = names.into_iter().filter(|name| name.starts_with(PREFIX));
+    own.map(|name| {
+        let columns = texts("SELECT name FROM pragma_index_info(?1) ORDER BY seqno", &name)?;
+        Ok((name, columns))
+    })
+    .collect()
+}
+
+/// Finds a column by its name in the file; none that is gone.
+fn stored_column(table: &Table, name: &str) -> Option<ColumnIndex> {
+    let at = table.columns.iter().position(|c| !c.gone && c.stored_name == name)?;
+    Some(at as ColumnIndex)
 }
 
 /// Creates an index within an open transaction. `None`: there is one already, there are too
@@ -77,8 +105,12 @@ pub fn create(
     catalogue: &Catalogue,
     index_request: &IndexRequest,
 ) -> Result<Option<Catalogue>, Error> {
-    let is_own = |index: &&Index| index.name.starts_with(PREFIX);
+    let is_own = |index: &&Index| index.stored_name.starts_with(PREFIX);
     let Some(table) = catalogue.find(index_request.table) else { return Ok(None) };
+    let is_there = |c: &ColumnIndex| table.columns.get(usize::from(*c)).is_some_and(|column| !column.gone);
+    if !index_request.columns.iter().all(is_there) {
+        return Ok(None);
+    }
     let of_table = table.indexes.iter().filter(is_own).count();
     let total: usize = catalogue.tables().map(|t| t.indexes.iter().filter(is_own).count()).sum();
     let exists = table.indexes.iter().any(|index| {
@@ -93,7 +125,7 @@ pub fn create(
     connection.execute_batch(&schema::create_index(table, &index, false)).doing(doing)?;
     let analyse = format!(
         "PRAGMA analysis_limit = {ANALYSIS_LIMIT}; ANALYZE {}",
-        crate::model::catalogue::quote(&index.name)
+        crate::model::catalogue::quote(&index.stored_name)
     );
     connection.execute_batch(&analyse).doing(doing)?;
     let mut with_index = catalogue.clone();
@@ -114,6 +146,7 @@ mod tests {
             attnum: 1,
             zero_type: Some(ZeroType::String),
             not_null: true,
+            ..Column::default()
         };
         let columns: Vec<Column> = (0..20).map(|n| column(&format!("c\"{n}"))).collect();
         let table = Table {
@@ -126,6 +159,7 @@ mod tests {
             row_key: vec![0],
             candidate_keys: vec![vec![0]],
             indexes: Vec::new(),
+            ..Table::default()
         };
         Catalogue::new(3, vec![table])
     }

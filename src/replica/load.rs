@@ -77,8 +77,11 @@ impl<'c> Loader<'c> {
             None => {
                 let table = self.catalogue.get(id);
                 let parameters = "?, ".repeat(table.columns.len());
-                let sql =
-                    format!("INSERT INTO {} VALUES ({parameters}'{}')", quote(&table.name), self.version);
+                let sql = format!(
+                    "INSERT INTO {} VALUES ({parameters}'{}')",
+                    quote(&table.stored_name),
+                    self.version
+                );
                 let statement = self.connection.prepare(&sql).doing("preparing an insert")?;
                 slot.insert(statement)
             }

@@ -3,13 +3,10 @@
 //! `_zero.*` are those of `docs/spec/replication.md` §9 that other software reads; the
 //! rest is in `_kelvin.*`. Each table has one row.
 
-use std::path::Path;
-
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::{Doing, Error};
-use super::schema;
-use crate::model::catalogue::{Catalogue, quote};
+use crate::model::catalogue::Catalogue;
 use crate::model::version::StateVersion;
 
 /// SQLite's `application_id`: "KLVN".
@@ -109,6 +106,7 @@ pub fn create(connection: &Connection, metadata: &Metadata) -> Result<(), Error>
             ],
         )
         .doing(doing)?;
+    upgrade(connection)?;
     connection
         .execute(r#"INSERT INTO "_kelvin.position" (seen) VALUES (?1)"#, [metadata.position.to_lexi()])
         .doing(doing)?;
@@ -188,24 +186,53 @@ pub fn mark_for_resync(connection: &Connection, reason: &str) -> Result<(), Erro
     Ok(())
 }
 
-/// Gives the tables the indexes of another catalogue, which differs in nothing else.
-pub fn follow_indexes(path: &Path, old: &Catalogue, new: &Catalogue) -> Result<(), Error> {
-    let doing = "following changed indexes";
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).doing(doing)?;
-    connection.execute_batch("BEGIN IMMEDIATE").doing(doing)?;
-    for table in new.tables() {
-        let before = old.table(&table.name).map(schema::create_indexes).unwrap_or_default();
-        let after = schema::create_indexes(table);
-        for (name, _) in before.iter().filter(|index| !after.contains(index)) {
-            connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quote(name))).doing(doing)?;
-        }
-        for (_, sql) in after.iter().filter(|index| !before.contains(index)) {
-            connection.execute_batch(sql).doing(doing)?;
-        }
+/// Notes that the tables are these now.
+pub fn set_catalogue(connection: &Connection, catalogue: &Catalogue) -> Result<(), Error> {
+    let doing = "writing the replica's catalogue";
+    connection
+        .execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [catalogue.to_json()])
+        .doing(doing)?;
+    connection.execute(r#"UPDATE "_kelvin.schema" SET epoch = ?1"#, [catalogue.epoch as i64]).doing(doing)?;
+    Ok(())
+}
+
+/// Reads the catalogue alone. `None`: there is none.
+pub fn catalogue(connection: &Connection) -> rusqlite::Result<Option<Catalogue>> {
+    let json: String =
+        connection.query_row(r#"SELECT catalogue FROM "_kelvin.lineage""#, [], |row| row.get(0))?;
+    Ok(Catalogue::from_json(&json).ok())
+}
+
+/// What files of before schema changes were followed do not have. The epoch of the catalogue has a row of its own, because
+/// whoever begins a snapshot reads it, and the catalogue is long.
+const CREATE_LATER: &str = r#"
+    CREATE TABLE IF NOT EXISTS "_kelvin.schema" (
+        epoch INTEGER NOT NULL,
+        lock INTEGER PRIMARY KEY DEFAULT 1 CHECK (lock = 1)
+    );
+    CREATE TABLE IF NOT EXISTS "_kelvin.spool" (
+        "table" INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        op BLOB NOT NULL,
+        PRIMARY KEY ("table", seq)
+    ) WITHOUT ROWID;
+"#;
+
+/// Gives a file of before what it lacks, within a transaction.
+pub(super) fn upgrade(connection: &Connection) -> Result<(), Error> {
+    let doing = "bringing the replica's metadata up to date";
+    connection.execute_batch(CREATE_LATER).doing(doing)?;
+    let has_epoch: i64 = connection
+        .query_row(r#"SELECT count(*) FROM "_kelvin.schema""#, [], |row| row.get(0))
+        .doing(doing)?;
+    if has_epoch == 0
+        && let Some(catalogue) = catalogue(connection).doing(doing)?
+    {
+        let insert = r#"INSERT INTO "_kelvin.schema" (epoch) VALUES (?1)"#;
+        connection.execute(insert, [catalogue.epoch as i64]).doing(doing)?;
     }
-    connection.execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [new.to_json()]).doing(doing)?;
-    connection.execute_batch("COMMIT").doing(doing)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -225,6 +252,7 @@ mod tests {
             row_key: Vec::new(),
             candidate_keys: Vec::new(),
             indexes: Vec::new(),
+            ..Table::default()
         }
     }
 
@@ -254,6 +282,7 @@ mod tests {
         let read = read(&connection).unwrap().unwrap();
         assert_eq!(read, metadata);
         let next = read.catalogue.followed_by(1, vec![table(20, "b"), table(40, "a")]).unwrap();
+        let next = next.with_filled(TableId(3));
         let ids = ["a", "b"].map(|name| next.table(name).unwrap().id);
         assert_eq!(ids, [TableId(3), TableId(1)]);
     }
@@ -268,5 +297,18 @@ mod tests {
              "candidate_keys":[],"indexes":[]}]}"#;
         connection.execute(r#"UPDATE "_kelvin.lineage" SET catalogue = ?1"#, [old]).unwrap();
         assert_eq!(read(&connection).unwrap(), Some(metadata));
+    }
+
+    #[test]
+    fn a_replica_that_was_written_before_schema_changes_were_followed_is_brought_up_to_date() {
+        let (connection, _) = file(Catalogue::new(7, vec![table(20, "a")]));
+        connection.execute_batch(r#"DROP TABLE "_kelvin.schema"; DROP TABLE "_kelvin.spool""#).unwrap();
+        for _ in 0..2 {
+            upgrade(&connection).unwrap();
+            let epoch =
+                connection.query_row(r#"SELECT epoch FROM "_kelvin.schema""#, [], |row| row.get::<_, i64>(0));
+            assert_eq!(epoch.unwrap(), 7);
+        }
+        assert_eq!(connection.execute(r#"DELETE FROM "_kelvin.spool""#, []).unwrap(), 0);
     }
 }

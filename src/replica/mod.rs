@@ -12,6 +12,7 @@
 //! | [`writer`] | the thread that applies changes and hands out commits |
 //! | [`durable`] | the thread that makes the log durable, after the fact |
 //! | [`checkpoint`] | the thread that keeps the log short |
+//! | [`schema_change`] | brings the file to what upstream's tables have become |
 //! | [`lag`] | how far the replica is behind upstream |
 //! | [`live_indexes`] | indexes that live queries need beside upstream's |
 
@@ -24,6 +25,7 @@ mod error;
 pub mod events;
 pub mod feed;
 pub mod file;
+mod filling;
 pub mod gauges;
 pub mod lag;
 pub mod like;
@@ -34,6 +36,7 @@ pub mod net;
 pub mod op_codec;
 pub mod reader;
 pub mod schema;
+pub mod schema_change;
 mod shift_and;
 pub mod source;
 mod statements;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use hashbrown::HashMap as FastMap;
 use smallvec::SmallVec;
 
+use crate::model::catalogue::Table;
 use crate::model::commit::{MAX_ROWS_PER_TABLE, Row, RowChange, RowKey, TableChange};
 use crate::model::ids::TableId;
 use crate::model::value::Value;
@@ -68,6 +69,16 @@ impl Net {
         }
         if changes.len() > MAX_ROWS_PER_TABLE || self.bytes > MAX_BYTES {
             self.bulk(table);
+        }
+    }
+
+    /// Gives rows of a table what they have in columns that it has got since.
+    pub fn widen(&mut self, table: &Table) {
+        let Some(Changes::Rows { changes, .. }) = self.tables.get_mut(&table.id) else { return };
+        for change in changes {
+            self.bytes -= change_size(change);
+            change.widen(table);
+            self.bytes += change_size(change);
         }
     }
 

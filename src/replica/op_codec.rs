@@ -9,8 +9,10 @@
 //! is made of it. Whether tables and columns are those of the replica is looked at when an operation is applied.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::work::{Absent, Before, Op};
+use crate::model::catalogue::Catalogue;
 use crate::model::codec::{Input, Malformed, bytes, number};
 use crate::model::ids::TableId;
 use crate::model::value::Value;
@@ -35,6 +37,8 @@ mod kind {
     pub const COMMIT: u8 = 7;
     pub const SEEN: u8 = 8;
     pub const ABORT: u8 = 9;
+    /// The catalogue from here on, as JSON.
+    pub const SCHEMA: u8 = 10;
 }
 
 /// First bytes of what says how a row is found.
@@ -121,6 +125,10 @@ fn write_op(op: &Op, out: &mut Vec<u8>) {
         Op::Delete { table, before } => {
             of_table(kind::DELETE, *table, out);
             write_before(before, out);
+        }
+        Op::Schema { catalogue } => {
+            out.push(kind::SCHEMA);
+            bytes(catalogue.to_json().as_bytes(), out);
         }
         Op::Truncate { tables } => {
             out.push(kind::TRUNCATE);
@@ -229,6 +237,11 @@ fn read_op(format: u8, input: &mut Input) -> Result<Op, Unreadable> {
         kind::COMMIT => Op::Commit,
         kind::SEEN => Op::Seen { position: StateVersion(input.number()?) },
         kind::ABORT => Op::Abort,
+        kind::SCHEMA => {
+            let json = std::str::from_utf8(input.bytes()?).map_err(|_| Malformed)?;
+            let catalogue = Catalogue::from_json(json).map_err(|_| Malformed)?;
+            Op::Schema { catalogue: Arc::new(catalogue) }
+        }
         kind => return Err(Unreadable::Kind { format, kind }),
     })
 }

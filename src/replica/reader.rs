@@ -14,6 +14,8 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
+use super::{live_indexes, metadata};
+use crate::model::catalogue::Catalogue;
 use crate::model::version::StateVersion;
 use crate::replica::like::{self, Pattern};
 
@@ -81,6 +83,7 @@ const BUDGET_STEP: i32 = 2_048;
 pub struct Reader {
     connection: Connection,
     version: Cell<StateVersion>,
+    epoch: Cell<u64>,
     budget: Arc<Budget>,
     may_try: bool,
 }
@@ -151,9 +154,13 @@ impl Reader {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
+        // Else a name that is no column's would be taken for a text, and sent to clients.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
         let budget = Arc::new(Budget::default());
         prepare_comparisons(&connection, &budget)?;
-        let mut reader = Reader { connection, version: Cell::new(StateVersion::ZERO), budget, may_try: true };
+        let (version, epoch) = (Cell::new(StateVersion::ZERO), Cell::new(0));
+        let mut reader = Reader { connection, version, epoch, budget, may_try: true };
         reader.stop_when(Arc::default())?;
         Ok(reader)
     }
@@ -196,12 +203,13 @@ impl Reader {
     pub fn begin(&self) -> Result<StateVersion, ReadError> {
         self.end()?;
         self.prepare("BEGIN")?.execute([])?;
-        let text: String = self
-            .prepare("SELECT stateVersion FROM \"_zero.replicationState\"")?
-            .query_row([], |row| row.get(0))?;
+        let (text, epoch): (String, i64) = self
+            .prepare("SELECT stateVersion, epoch FROM \"_zero.replicationState\", \"_kelvin.schema\"")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let version = StateVersion::from_lexi(&text)
             .ok_or_else(|| ReadError::Unsupported(format!("the replica's state version is {text:?}")))?;
         self.version.set(version);
+        self.epoch.set(epoch as u64);
         Ok(version)
     }
 
@@ -216,6 +224,20 @@ impl Reader {
     /// Version of the snapshot.
     pub fn version(&self) -> StateVersion {
         self.version.get()
+    }
+
+    /// Epoch of the catalogue that is the snapshot's: a plan of another one may name what is not there.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// The snapshot's tables, with the indexes that only the replica has.
+    pub fn catalogue(&self) -> Result<Catalogue, ReadError> {
+        let known = metadata::catalogue(&self.connection)?;
+        let known =
+            known.ok_or_else(|| ReadError::Unsupported("the replica's catalogue cannot be read".into()))?;
+        live_indexes::find(&self.connection, &known)
+            .map_err(|error| ReadError::Unsupported(error.to_string()))
     }
 
     /// Has every statement that takes more than about so many steps of SQLite's machine end with

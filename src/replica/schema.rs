@@ -7,22 +7,45 @@
 //! parameters happen without coercion for numbers.
 
 use crate::model::catalogue::{Catalogue, Column, ColumnIndex, Index, Table, quote};
+use crate::model::value::Value;
 
 /// Column that holds the version of the transaction that wrote the row.
 pub const ROW_VERSION: &str = "_0_version";
 
 /// `CREATE TABLE` without indexes. Rows have an implicit rowid.
 pub fn create_table(table: &Table) -> String {
-    let mut sql = format!("CREATE TABLE {} (", quote(&table.name));
+    let mut sql = format!("CREATE TABLE {} (", quote(&table.stored_name));
     for column in &table.columns {
-        sql.push_str(&quote(&column.name));
-        if holds_text(column) {
-            sql.push_str(" TEXT");
-        }
+        sql.push_str(&declaration(column));
         sql.push_str(", ");
     }
     sql.push_str(&format!("{} TEXT)", quote(ROW_VERSION)));
     sql
+}
+
+/// A column as it is declared.
+fn declaration(column: &Column) -> String {
+    let name = quote(&column.stored_name);
+    if holds_text(column) { name + " TEXT" } else { name }
+}
+
+/// `ALTER TABLE` for a column that came: every row has in it what such rows have upstream.
+pub fn add_column(table: &Table, column: &Column) -> String {
+    let (name, column, missing) = (quote(&table.stored_name), declaration(column), literal(&column.missing));
+    format!("ALTER TABLE {name} ADD COLUMN {column} DEFAULT {missing}")
+}
+
+fn literal(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(i) => i.to_string(),
+        Value::Real(r) => format!("{r:?}"),
+        Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
+        Value::Blob(bytes) => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("x'{digits}'")
+        }
+    }
 }
 
 /// Whether every stored value of the column is text (or NULL). Decided by the built-in
@@ -51,15 +74,15 @@ pub fn create_index(table: &Table, index: &Index, unique: bool) -> String {
         .columns
         .iter()
         .map(|(c, descending)| {
-            let name = quote(&table.columns[*c as usize].name);
+            let name = quote(&table.columns[*c as usize].stored_name);
             if *descending { name + " DESC" } else { name }
         })
         .collect();
     format!(
         "CREATE {}INDEX {} ON {} ({})",
         if unique { "UNIQUE " } else { "" },
-        quote(&index.name),
-        quote(&table.name),
+        quote(&index.stored_name),
+        quote(&table.stored_name),
         columns.join(", ")
     )
 }
@@ -71,18 +94,19 @@ pub fn create_indexes(table: &Table) -> Vec<(String, String)> {
     match key {
         Some(at) => {
             let index = &table.indexes[at];
-            all.push((index.name.clone(), create_index(table, index, true)));
+            all.push((index.stored_name.clone(), create_index(table, index, true)));
         }
         None if table.row_key.is_empty() => {}
         None => {
             let columns = table.row_key.iter().map(|c| (*c, false)).collect();
-            let own = Index { name: format!("_kelvin.{}.key", table.name), unique: true, columns };
-            all.push((own.name.clone(), create_index(table, &own, true)));
+            let stored_name = format!("_kelvin.{}.key", table.stored_name);
+            let own = Index { name: String::new(), stored_name, unique: true, columns };
+            all.push((own.stored_name.clone(), create_index(table, &own, true)));
         }
     }
     for (at, index) in table.indexes.iter().enumerate() {
         if Some(at) != key {
-            all.push((index.name.clone(), create_index(table, index, false)));
+            all.push((index.stored_name.clone(), create_index(table, index, false)));
         }
     }
     all
@@ -92,13 +116,18 @@ pub fn create_indexes(table: &Table) -> Vec<(String, String)> {
 pub fn rowid_name(columns: &[Column]) -> Option<&'static str> {
     ["rowid", "_rowid_", "oid"]
         .into_iter()
-        .find(|name| !columns.iter().any(|c| c.name.eq_ignore_ascii_case(name)))
+        .find(|name| !columns.iter().any(|c| c.stored_name.eq_ignore_ascii_case(name)))
+}
+
+/// The value of a column in the list of a SELECT: nothing, of one that is gone.
+pub fn value_of(column: &Column) -> String {
+    if column.gone { "NULL".to_owned() } else { quote(&column.stored_name) }
 }
 
 /// `"a", "b", "c"`.
 pub(super) fn column_list(table: &Table) -> String {
-    let names: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
-    names.join(", ")
+    let values: Vec<String> = table.columns.iter().map(value_of).collect();
+    values.join(", ")
 }
 
 /// `"a" IS ?1 AND "b" IS ?2`. IS, because an infinite timestamp is a key value upstream
@@ -106,7 +135,7 @@ pub(super) fn column_list(table: &Table) -> String {
 pub(super) fn matches(table: &Table, columns: impl Iterator<Item = ColumnIndex>) -> String {
     let terms: Vec<String> = columns
         .enumerate()
-        .map(|(i, c)| format!("{} IS ?{}", quote(&table.columns[c as usize].name), i + 1))
+        .map(|(i, c)| format!("{} IS ?{}", quote(&table.columns[c as usize].stored_name), i + 1))
         .collect();
     terms.join(" AND ")
 }

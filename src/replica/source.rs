@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use super::feed::Feed;
+use super::feed::{Feed, FillFeed};
 use super::verdict::Verdict;
 use super::work::Reached;
 
@@ -22,8 +22,9 @@ pub trait ChangeSource: 'static {
     /// more, as far as the other side would take it for dead.
     fn stream(&self, from: Reached, feed: &Feed) -> impl Future<Output = Ended>;
 
-    /// Looks after whatever beside the stream may end replication. Begun once; runs until then.
-    fn watch(&self) -> impl Future<Output = Verdict>;
+    /// Looks after whatever beside the stream may end replication, and fills tables that the catalogue says are to be
+    /// filled. Begun once; runs until then.
+    fn watch(&self, fill: FillFeed) -> impl Future<Output = Verdict>;
 }
 
 /// Why a connection of a source ended.

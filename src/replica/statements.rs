@@ -24,6 +24,8 @@ pub(super) struct TableStatements<'c> {
     connection: &'c Connection,
     name: String,
     columns: Vec<String>,
+    /// Columns that are not gone.
+    there: Vec<ColumnIndex>,
     rowid: &'static str,
     insert: Statement<'c>,
     select: Statement<'c>,
@@ -34,17 +36,22 @@ pub(super) struct TableStatements<'c> {
 impl<'c> TableStatements<'c> {
     pub(super) fn prepare(connection: &'c Connection, table: &Table) -> Result<Self, Error> {
         let doing = "preparing the statements of a table";
-        let name = quote(&table.name);
-        // A table whose columns take all three names is refused when it is published.
+        let name = quote(&table.stored_name);
+        // No column is stored under all three names.
         let rowid = rowid_name(&table.columns).unwrap_or("rowid");
-        let parameters = "?, ".repeat(table.columns.len());
+        let there = table.columns_there();
+        let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.stored_name)).collect();
+        let listed: String = there.iter().map(|c| format!("{}, ", columns[usize::from(*c)])).collect();
+        let parameters = "?, ".repeat(there.len());
         // DO NOTHING reports a conflict as zero rows; the old row is then read and updated.
-        let insert = format!("INSERT INTO {name} VALUES ({parameters}?) ON CONFLICT DO NOTHING");
-        let all: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
-        let key = if table.row_key.is_empty() { &all } else { &table.row_key };
+        let insert = format!(
+            "INSERT INTO {name} ({listed}{}) VALUES ({parameters}?) ON CONFLICT DO NOTHING",
+            quote(ROW_VERSION)
+        );
+        let key = if table.row_key.is_empty() { &there } else { &table.row_key };
         // In a table without columns every row is like every other.
-        let select = match table.columns.len() {
-            0 => format!("SELECT {rowid} FROM {name} LIMIT 1"),
+        let select = match there.len() {
+            0 => format!("SELECT {rowid}{} FROM {name} LIMIT 1", ", NULL".repeat(columns.len())),
             _ => format!(
                 "SELECT {rowid}, {} FROM {name} WHERE {} LIMIT 1",
                 column_list(table),
@@ -54,7 +61,8 @@ impl<'c> TableStatements<'c> {
         let delete = format!("DELETE FROM {name} WHERE {rowid} = ?");
         Ok(TableStatements {
             connection,
-            columns: table.columns.iter().map(|c| quote(&c.name)).collect(),
+            columns,
+            there,
             rowid,
             insert: connection.prepare(&insert).doing(doing)?,
             select: connection.prepare(&select).doing(doing)?,
@@ -67,14 +75,14 @@ impl<'c> TableStatements<'c> {
     /// Inserts a row; `false`: one with its key exists.
     pub(super) fn insert(&mut self, row: &[Value], version: &Value) -> Result<bool, Error> {
         let doing = "inserting a row";
-        for (at, value) in row.iter().enumerate() {
-            bind_value(&mut self.insert, at + 1, value).doing(doing)?;
+        for (at, column) in self.there.iter().enumerate() {
+            bind_value(&mut self.insert, at + 1, &row[usize::from(*column)]).doing(doing)?;
         }
-        bind_value(&mut self.insert, row.len() + 1, version).doing(doing)?;
+        bind_value(&mut self.insert, self.there.len() + 1, version).doing(doing)?;
         Ok(self.insert.raw_execute().doing(doing)? > 0)
     }
 
-    /// Finds a row by its key values (or, in a table without key, by all values).
+    /// Finds a row by its key values (or, in a table without key, by the values of all columns that are there).
     pub(super) fn find<'v>(
         &mut self,
         key: impl Iterator<Item = &'v Value>,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use kelvin_io::channel::{Receiver, bounded};
 
@@ -18,6 +19,7 @@ pub(super) struct Threads {
     /// A message for every sync; the first failure is the last one.
     pub synced: Receiver<Result<(), Error>>,
     syncer: SyncThread,
+    checkpoints: JoinHandle<()>,
 }
 
 impl Threads {
@@ -32,18 +34,19 @@ impl Threads {
         let (notify, synced) = bounded(1);
         let syncer = SyncThread::start(path, gauges.clone(), notify)?;
         let writer = Writer::start(path, start, gauges.clone(), gate.clone(), syncer.written(), commits)?;
-        let checkpointer = Checkpointer::start(path, gate)?;
-        Ok(Threads { writer, checkpointer, synced, syncer })
+        let (checkpointer, checkpoints) = Checkpointer::start(path, gate)?;
+        Ok(Threads { writer, checkpointer, synced, syncer, checkpoints })
     }
 
     /// Ends all of them. Blocks.
     pub fn stop(self) {
-        let Threads { writer, checkpointer, synced, syncer } = self;
+        let Threads { writer, checkpointer, synced, syncer, checkpoints } = self;
         synced.close();
         // A held gate would only delay the writer.
-        checkpointer.release();
-        drop(checkpointer);
+        checkpointer.end();
         writer.stop();
         syncer.stop();
+        // Whoever closes the file last copies the log into it: nobody may do so later, when the file may be another's.
+        let _ = checkpoints.join();
     }
 }

@@ -1,12 +1,13 @@
 //! What the writer is given to do: decoded changes in upstream's order.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use kelvin_io::channel::Sender;
 use smallvec::SmallVec;
 
 use super::live_indexes::IndexRequest;
-use crate::model::catalogue::ColumnIndex;
+use crate::model::catalogue::{Catalogue, ColumnIndex};
 use crate::model::commit::{Row, RowKey};
 use crate::model::ids::TableId;
 use crate::model::version::StateVersion;
@@ -60,6 +61,11 @@ pub enum Op {
         /// The row that it was; never [`Before::SameKey`].
         before: Before,
     },
+    /// From here on the tables are these, until the next such operation.
+    Schema {
+        /// What the catalogue of before has become ([`Catalogue::followed_by`]).
+        catalogue: Arc<Catalogue>,
+    },
     /// All rows of these tables go.
     Truncate {
         /// Which.
@@ -93,24 +99,70 @@ pub enum Work {
     Changes(Operations),
     /// Queries would read by an index that is not there. Not before what else waits is done.
     Index(IndexRequest),
+    /// Something for a table that is being filled. Done between two transactions of upstream's.
+    Fill(FillWork),
     /// No more comes of what is open: complete transactions are committed, the rest is undone, and then it is told
     /// where the replica is.
     Settle(Sender<Reached>),
 }
 
+/// Makes rows out of what was copied, on the writer's thread: all columns, in the catalogue's order. An error says what
+/// cannot be stored.
+pub type Copied = Box<dyn FnOnce() -> Result<Vec<Row>, String> + Send>;
+
+/// The filling of a table ([`Catalogue::filling`]), step by step.
+pub enum FillWork {
+    /// Its rows are copied, from the beginning, as they were after all transactions below this position.
+    Begin {
+        /// Which.
+        table: TableId,
+        /// Changes from here on come by the stream.
+        from: StateVersion,
+    },
+    /// Some of them. The answer says how many, or what is wrong.
+    Rows {
+        /// Of which.
+        table: TableId,
+        /// The rows.
+        rows: Copied,
+        /// Where the answer goes.
+        reply: Sender<Result<u64, String>>,
+    },
+    /// That was all of them. The answer comes when what the stream has brought meanwhile has been added.
+    End {
+        /// Of which.
+        table: TableId,
+        /// Where the answer goes.
+        reply: Sender<()>,
+    },
+}
+
+impl std::fmt::Debug for FillWork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, table) = match self {
+            FillWork::Begin { table, .. } => ("Begin", table),
+            FillWork::Rows { table, .. } => ("Rows", table),
+            FillWork::End { table, .. } => ("End", table),
+        };
+        write!(f, "{what}({table:?})")
+    }
+}
+
 /// Where the replica is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reached {
     /// Last applied transaction.
     pub version: StateVersion,
     /// Position below which upstream has nothing more for us; not below `version`.
     pub position: StateVersion,
+    /// Tables at that version, as upstream has them.
+    pub catalogue: Arc<Catalogue>,
 }
 
 impl Reached {
     /// Where to continue: after the transaction whose commit record is at `version`, but
     /// with one whose record is at a later `position`, which lies behind what was seen.
-    pub fn resume_at(self) -> StateVersion {
+    pub fn resume_at(&self) -> StateVersion {
         StateVersion(self.position.0.max(self.version.0 + 1))
     }
 }

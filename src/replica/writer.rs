@@ -18,14 +18,19 @@ use super::apply::Applier;
 use super::checkpoint::Gate;
 use super::durable::Written;
 use super::error::{Doing, Error};
+use super::filling::{self, Fillings};
 use super::gauges::Gauges;
 use super::live_indexes::{self, IndexRequest};
-use super::metadata::{SET_SEEN, SET_STATE, now_millis};
+use super::metadata::{self, SET_SEEN, SET_STATE, now_millis};
+use super::schema_change;
 use super::work::{Op, Operations, Reached, Work};
 use crate::model::catalogue::Catalogue;
 use crate::model::commit::Commit;
+use crate::model::ids::TableId;
 use crate::model::version::StateVersion;
 use crate::testing::panics;
+
+mod between;
 
 /// Name of the writer's thread.
 pub const THREAD: &str = "replica-writer";
@@ -44,14 +49,6 @@ pub type Commits = Box<dyn Fn(Arc<Commit>, Applied) + Send>;
 /// Rows after which a transaction that gathers several of upstream's is committed. More
 /// would save little per row, and delays the first of them.
 const COALESCE_ROWS: u64 = 2_000;
-
-/// Most indexes that may wait to be created; further requests are forgotten. Views that have none
-/// are slow, not wrong, and the next view of the kind asks again.
-const MAX_INDEX_REQUESTS: usize = 64;
-
-/// How long a request waits for a moment in which nothing else is to be done. After that it is
-/// fulfilled between two transactions: a writer that is always busy is when it is needed most.
-const WISH_WAITS: Duration = Duration::from_secs(10);
 
 /// Page cache of the writer, in KiB: the inner pages of all indexes of a large replica.
 /// It also bounds how much of an open transaction is in memory.
@@ -74,6 +71,8 @@ pub enum Output {
 pub struct WriterParts {
     /// Schema of the file.
     pub catalogue: Arc<Catalogue>,
+    /// The same as upstream has it: without the indexes that only the replica has.
+    pub upstream: Arc<Catalogue>,
     /// Last transaction in the file.
     pub version: StateVersion,
     /// Position recorded in the file.
@@ -137,6 +136,9 @@ fn open(path: &Path, gauges: Arc<Gauges>) -> Result<Connection, Error> {
              PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY"
         ))
         .doing(doing)?;
+    connection.execute_batch("BEGIN IMMEDIATE").doing(doing)?;
+    metadata::upgrade(&connection)?;
+    connection.execute_batch("COMMIT").doing(doing)?;
     let page_size: u64 =
         connection.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0)).doing(doing)? as u64;
     let hook = move |_: &mut rusqlite::hooks::Wal, frames: std::ffi::c_int| {
@@ -160,6 +162,11 @@ struct Session<'c> {
     set_state: Statement<'c>,
     set_seen: Statement<'c>,
     catalogue: Arc<Catalogue>,
+    /// The same as upstream has it.
+    upstream: Arc<Catalogue>,
+    fillings: Fillings<'c>,
+    /// Both as they were before the open transaction, if it changed them.
+    before: Option<(Arc<Catalogue>, Arc<Catalogue>)>,
     gauges: Arc<Gauges>,
     gate: Arc<Gate>,
     written: Written,
@@ -205,6 +212,9 @@ impl<'c> Session<'c> {
             set_state: connection.prepare(SET_STATE).doing(doing)?,
             set_seen: connection.prepare(SET_SEEN).doing(doing)?,
             catalogue: start.catalogue,
+            upstream: start.upstream,
+            fillings: Fillings::new(connection)?,
+            before: None,
             gauges,
             gate,
             written,
@@ -232,6 +242,7 @@ impl<'c> Session<'c> {
                     ops.into_iter().try_for_each(|op| self.apply(op))?;
                 }
                 Work::Index(index_request) => self.note(index_request),
+                Work::Fill(work) => self.fillings.add(work),
                 Work::Settle(reply) => self.settle(&reply)?,
             }
             // With nothing waiting, what is complete is shown at once.
@@ -239,6 +250,8 @@ impl<'c> Session<'c> {
                 self.finish()?;
             }
             self.fulfil(queue)?;
+            self.fill(queue)?;
+            self.drop_tables(queue)?;
             self.gauges.lag.worked(Instant::now());
         }
         // The stream ended; what is complete is kept, the rest comes again.
@@ -250,42 +263,9 @@ impl<'c> Session<'c> {
         self.undo_what_is_open()?;
         self.finish()?;
         // Nobody waits for it any more when replication ends.
-        let _ = reply.try_send(Reached { version: self.published, position: self.gauges.written() });
-        Ok(())
-    }
-
-    /// Remembers that an index was asked for.
-    fn note(&mut self, index_request: IndexRequest) {
-        let is_known = self.index_requests.iter().any(|(other, _)| *other == index_request);
-        if self.index_requests.len() < MAX_INDEX_REQUESTS && !is_known {
-            self.index_requests.push_back((index_request, Instant::now()));
-        }
-    }
-
-    /// Creates indexes that were asked for, if this is the moment.
-    fn fulfil(&mut self, queue: &Receiver<Work>) -> Result<(), Error> {
-        while let Some((index_request, since)) = self.index_requests.front() {
-            let patient = !queue.is_empty() && since.elapsed() < WISH_WAITS;
-            if patient || self.current.is_some() {
-                return Ok(());
-            }
-            let index_request = index_request.clone();
-            self.index_requests.pop_front();
-            self.create_index(&index_request)?;
-        }
-        Ok(())
-    }
-
-    fn create_index(&mut self, index_request: &IndexRequest) -> Result<(), Error> {
-        self.finish()?;
-        self.open()?;
-        let created = live_indexes::create(self.connection, &self.catalogue, index_request)?;
-        self.commit.raw_execute().doing("committing an index")?;
-        self.closed();
-        if let Some(catalogue) = created {
-            self.catalogue = Arc::new(catalogue);
-            let _ = self.output.send_blocking(Output::Indexed(self.catalogue.clone()));
-        }
+        let catalogue = self.upstream.clone();
+        let _ =
+            reply.try_send(Reached { version: self.published, position: self.gauges.written(), catalogue });
         Ok(())
     }
 
@@ -301,11 +281,45 @@ impl<'c> Session<'c> {
             // SQLite would commit each change by itself.
             _ if self.current.is_none() => Err(Error::Misfit("a change outside of a transaction")),
             _ if self.skip => Ok(()),
-            Op::Insert { table, row } => self.applier.insert(table, row),
-            Op::Update { table, before, row, absent } => self.applier.update(table, before, row, &absent),
-            Op::Delete { table, before } => self.applier.delete(table, &before),
-            Op::Truncate { tables } => self.applier.truncate(&tables),
+            Op::Schema { catalogue } => self.follow(catalogue),
+            Op::Truncate { tables } => {
+                let (aside, shown): (Vec<_>, Vec<_>) =
+                    tables.into_iter().partition(|table| self.catalogue.is_filling(*table));
+                aside
+                    .into_iter()
+                    .try_for_each(|table| self.put_aside(table, &Op::Truncate { tables: vec![table] }))?;
+                self.applier.truncate(&shown)
+            }
+            Op::Insert { table, .. } | Op::Update { table, .. } | Op::Delete { table, .. }
+                if self.catalogue.is_filling(table) =>
+            {
+                self.put_aside(table, &op)
+            }
+            op => self.applier.apply(op),
         }
+    }
+
+    /// A change of a table that is being filled.
+    fn put_aside(&mut self, table: TableId, op: &Op) -> Result<(), Error> {
+        self.applier.rows += 1;
+        let version = self.current.unwrap_or(self.complete);
+        self.fillings.put_aside(table, version, op)
+    }
+
+    /// Brings the file to what the tables are from here on. It is undone with the transaction.
+    fn follow(&mut self, upstream: Arc<Catalogue>) -> Result<(), Error> {
+        self.applier.forget_statements();
+        self.fillings.follow(&self.upstream, &upstream)?;
+        schema_change::apply(self.connection, &self.upstream, &upstream)?;
+        filling::forget_others(self.connection, &upstream)?;
+        let catalogue = Arc::new(live_indexes::find(self.connection, &upstream)?);
+        self.applier.follow(catalogue.clone());
+        let was = (
+            std::mem::replace(&mut self.upstream, upstream),
+            std::mem::replace(&mut self.catalogue, catalogue),
+        );
+        self.before.get_or_insert(was);
+        Ok(())
     }
 
     /// Begins an upstream transaction.
@@ -348,7 +362,8 @@ impl<'c> Session<'c> {
             self.transactions += 1;
             self.first_arrived = self.first_arrived.or(self.arrived);
         }
-        Ok(())
+        // What comes next is of other tables than what was gathered.
+        if self.before.is_some() { self.finish() } else { Ok(()) }
     }
 
     /// Commits what is complete and hands it out.
@@ -366,6 +381,9 @@ impl<'c> Session<'c> {
             self.set_seen.execute([position.to_lexi()]).doing(doing)?;
         }
         self.commit.raw_execute().doing(doing)?;
+        if self.before.take().is_some() {
+            self.fillings.committed(&self.upstream);
+        }
         let took = self.closed();
         let position = seen.map_or(self.complete, |seen| seen.max(self.complete));
         self.gauges.set_written(position.max(self.gauges.written()));
@@ -409,6 +427,10 @@ impl<'c> Session<'c> {
         if self.open.is_some() {
             self.connection.execute_batch("ROLLBACK").doing("undoing a transaction")?;
             self.closed();
+        }
+        if let Some((upstream, catalogue)) = self.before.take() {
+            self.applier.go_back(catalogue.clone());
+            (self.upstream, self.catalogue) = (upstream, catalogue);
         }
         self.complete = self.published;
         self.transactions = 0;

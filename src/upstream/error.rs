@@ -18,6 +18,8 @@ pub enum Error {
     },
     /// Upstream is not set up so that it can be replicated; the text says what to change.
     Setup(String),
+    /// A migration has rewritten a table while it was copied: the copy has to begin anew.
+    Rewritten(String),
     /// The replica file failed.
     Replica(replica::Error),
     /// A value came in a form that it cannot have.
@@ -29,10 +31,20 @@ pub enum Error {
     },
 }
 
+/// Others were in the way: a deadlock, a lock that was not had in time, a session that somebody cancelled; or a migration
+/// has taken a table or a column away since it was listed.
+const IN_THE_WAY: [&str; 5] = ["40P01", "55P03", "57014", "42P01", "42703"];
+
 impl Error {
     /// Whether trying again without changing anything may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Postgres { source, .. } if source.is_transient())
+        match self {
+            Error::Postgres { source, .. } => {
+                source.is_transient() || source.sqlstate().is_some_and(|state| IN_THE_WAY.contains(&state))
+            }
+            Error::Rewritten(_) => true,
+            _ => false,
+        }
     }
 
     /// SQLSTATE, if Postgres gave one.
@@ -49,6 +61,9 @@ impl std::fmt::Display for Error {
         match self {
             Error::Postgres { doing, source } => write!(f, "while {doing}: {source}"),
             Error::Setup(text) => f.write_str(text),
+            Error::Rewritten(table) => {
+                write!(f, "table {table} was rewritten while it was copied, by a migration or a TRUNCATE")
+            }
             Error::Replica(e) => write!(f, "replica: {e}"),
             Error::Value { column, source } => write!(f, "column {column}: {source}"),
         }
@@ -61,7 +76,7 @@ impl std::error::Error for Error {
             Error::Postgres { source, .. } => Some(source),
             Error::Replica(e) => Some(e),
             Error::Value { source, .. } => Some(source),
-            Error::Setup(_) => None,
+            Error::Setup(_) | Error::Rewritten(_) => None,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::settings::Settings;
 use super::shard::Shard;
 use super::slot::{self, NewSlot};
 use super::types::Malformed;
-use super::{check, replicas};
+use super::{check, replicas, snapshot};
 use crate::model::catalogue::{Catalogue, Table};
 use crate::model::ids::TableId;
 use crate::model::logging::Level;
@@ -110,19 +110,6 @@ async fn new_slot(
     Ok(slot)
 }
 
-/// A session that sees what the slot's snapshot shows.
-async fn snapshot_session(settings: &Settings, slot: &NewSlot) -> Result<Connection, Error> {
-    let doing = "importing the snapshot of the replication slot";
-    let connection = connect(&settings.target, "zero-initial-sync-copy-worker").await.doing(doing)?;
-    // The server made the name: hexadecimal digits and dashes.
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
-        slot.snapshot.replace('\'', "")
-    );
-    connection.client.batch_execute(&begin).await.doing(doing)?;
-    Ok(connection)
-}
-
 async fn copy_all(
     settings: &Settings,
     shard: &Shard,
@@ -131,7 +118,7 @@ async fn copy_all(
     (events, gauges): (&Rc<dyn Events>, &Gauges),
     slot: &NewSlot,
 ) -> Result<Metadata, Error> {
-    let first = snapshot_session(settings, slot).await?;
+    let first = snapshot::session(settings, &slot.snapshot, "zero-initial-sync-copy-worker").await?;
     let published = published::read(&first.client, &shard.publications(), upstream.server.version).await?;
     for warning in &published.warnings {
         events.log(Level::Warn, warning, &[]);
@@ -152,17 +139,16 @@ async fn copy_all(
     let workers = settings.copy_workers.clamp(1, published.tables.len().max(1));
     let mut sessions = vec![first];
     for _ in 1..workers {
-        sessions.push(snapshot_session(settings, slot).await?);
+        sessions.push(snapshot::session(settings, &slot.snapshot, "zero-initial-sync-copy-worker").await?);
     }
     let progress = Arc::new(Progress::default());
     let format = settings.copy_format;
     let (chunks, result) = start_loader(settings, &metadata, progress.clone())?;
     let tables = Rc::new(RefCell::new(largest_last(&metadata.catalogue, published, &total, format)));
-    let copying = future::try_join_all(
-        sessions
-            .into_iter()
-            .map(|session| worker(session, tables.clone(), format, chunks.clone(), progress.clone())),
-    );
+    let copying =
+        future::try_join_all(sessions.into_iter().map(|session| {
+            worker(session, slot, tables.clone(), format, (chunks.clone(), progress.clone()))
+        }));
     let all = async {
         copying.await?;
         // An early end of the loader is reported by its result.
@@ -215,7 +201,7 @@ async fn estimate(session: &Connection, published: &Published) -> Result<Vec<u64
 
 struct CopyTable {
     id: TableId,
-    name: String,
+    table: Table,
     sql: String,
 }
 
@@ -228,8 +214,8 @@ fn largest_last(catalogue: &Catalogue, published: Published, rows: &[u64], forma
         .zip(rows)
         .filter_map(|(published, rows)| {
             let id = catalogue.table(&published.table.name)?.id;
-            let name = published.table.name.clone();
-            Some((*rows, CopyTable { id, name, sql: copy::statement(published, format) }))
+            let (table, sql) = (published.table.clone(), copy::statement(published, format));
+            Some((*rows, CopyTable { id, table, sql }))
         })
         .collect();
     jobs.sort_by_key(|(rows, _)| *rows);
@@ -244,23 +230,28 @@ enum Work {
 /// Copies tables until none is left.
 async fn worker(
     session: Connection,
+    slot: &NewSlot,
     tables: Rc<RefCell<Vec<CopyTable>>>,
     format: Format,
-    chunks: Sender<Work>,
-    progress: Arc<Progress>,
+    (chunks, progress): (Sender<Work>, Arc<Progress>),
 ) -> Result<(), Error> {
     let doing = "copying a table";
     loop {
         let Some(job) = tables.borrow_mut().pop() else { return Ok(()) };
+        session.client.batch_execute("COMMIT").await.doing(doing)?;
+        snapshot::begin(&session, &slot.snapshot).await?;
+        snapshot::lock(&session, &job.table).await?;
         if let Ok(mut table) = progress.table.lock() {
-            table.clone_from(&job.name);
+            table.clone_from(&job.table.name);
         }
-        let rows = session.client.copy_out(job.sql.as_str()).await.doing(doing)?;
+        let copied = session.client.copy_out(job.sql.as_str()).await.doing(doing);
+        let rows = copied.map_err(|error| snapshot::explain_policy(error, &job.table.name))?;
         let mut rows = std::pin::pin!(rows);
         let mut chunk = Vec::new();
         let mut size = 0;
         let mut first = true;
-        while let Some(message) = rows.try_next().await.doing(doing)? {
+        let policy = |error| snapshot::explain_policy(error, &job.table.name);
+        while let Some(message) = rows.try_next().await.doing(doing).map_err(policy)? {
             let row = copy::row(format, message, std::mem::take(&mut first));
             let Some(row) = row.map_err(|e| protocol(&e.to_string()))? else { continue };
             size += row.len();

@@ -88,6 +88,7 @@ pub fn choose(columns: &[Column], indexes: &[UpstreamIndex], identity: char) -> 
                 name: r.upstream.name.clone(),
                 unique: r.upstream.unique,
                 columns: r.columns.clone(),
+                ..Index::default()
             })
             .collect(),
         identity_index,
@@ -120,6 +121,7 @@ mod tests {
             attnum,
             zero_type: Some(ZeroType::String),
             not_null,
+            ..Column::default()
         }
     }
 

@@ -7,22 +7,29 @@
 //! through its threads.
 
 pub mod acks;
+mod alignment;
+pub mod attributes;
 pub mod check;
 pub mod copy;
 pub mod decode;
 mod error;
+mod filling;
 mod heartbeat;
 mod initial_sync;
 pub mod keys;
+mod look;
 pub mod manager;
 pub mod names;
 pub mod pgoutput;
 mod progress;
 pub mod published;
 mod replicas;
+pub mod schema_change;
 pub mod settings;
+mod shape;
 pub mod shard;
 pub mod slot;
+mod snapshot;
 mod source;
 pub mod start;
 mod stream;

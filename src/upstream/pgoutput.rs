@@ -53,6 +53,8 @@ pub enum Pgoutput<'a> {
         position: u64,
         /// Names its sender.
         prefix: &'a str,
+        /// What it says.
+        content: &'a [u8],
     },
     /// Origins and type names: of no use here.
     Other,
@@ -158,8 +160,8 @@ pub fn parse(bytes: &[u8]) -> Result<Pgoutput<'_>, Invalid> {
             let position = input.u64()?;
             let prefix = input.string()?;
             let length = input.u32()? as usize;
-            input.skip(length)?;
-            Pgoutput::Message { transactional, position, prefix }
+            let content = input.take(length)?;
+            Pgoutput::Message { transactional, position, prefix, content }
         }
         b'O' | b'Y' => return Ok(Pgoutput::Other),
         _ => return Err(Invalid("unknown kind")),

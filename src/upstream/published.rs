@@ -4,28 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::Client;
 
+use super::attributes::{self, Added, Attribute};
 use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
-use super::types::{TypeFacts, zero_type};
-use crate::model::catalogue::{Catalogue, Column, MAX_TABLES, Table, quote};
+use crate::model::catalogue::{Catalogue, MAX_TABLES, Table, quote};
 use crate::model::ids::TableId;
 
-/// `int2vector` and `oidvector`: they look like arrays in the system catalogue and print
-/// otherwise.
-const NOT_ARRAYS: &str = "22, 30";
-
-/// Postgres lists generated columns in `pg_publication_tables` without publishing them,
-/// up to this version.
-const GENERATED_PUBLISHED_SINCE: i32 = 180_000;
-
-/// A table and what only the initial copy needs to know of it.
-#[derive(Debug, Clone)]
+/// A table, and what the catalogue does not keep of it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct PublishedTable {
     /// Its form in the catalogue.
     pub table: Table,
-    /// SQL condition of the rows that are published; `None`: all.
-    pub row_filter: Option<String>,
     /// Root of a partitioned table: rows are in its children.
     pub partitioned: bool,
     /// `REPLICA IDENTITY`: d, f, i or n.
@@ -34,10 +24,12 @@ pub struct PublishedTable {
     pub identity_index: Option<String>,
     /// For each column the output function of its type, quoted.
     pub outputs: Vec<String>,
+    /// For each column what rows have in it that were there before it.
+    pub added: Vec<Added>,
 }
 
 /// Everything that is published.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Published {
     /// Ordered by name.
     pub tables: Vec<PublishedTable>,
@@ -51,9 +43,17 @@ impl Published {
         Catalogue::new(epoch, self.tables())
     }
 
-    /// As what a catalogue has become, at the same epoch. `None`: too many tables have come and gone.
+    /// As what a catalogue has become, in the next epoch. `None`: too many tables have come and gone.
     pub fn following(&self, catalogue: &Catalogue) -> Option<Catalogue> {
-        catalogue.followed_by(catalogue.epoch, self.tables())
+        let mut tables = self.tables();
+        for (table, published) in tables.iter_mut().zip(&self.tables) {
+            for (column, added) in table.columns.iter_mut().zip(&published.added) {
+                if let Added::With(value) = added {
+                    column.missing = value.clone();
+                }
+            }
+        }
+        catalogue.followed_by(catalogue.epoch + 1, tables)
     }
 
     fn tables(&self) -> Vec<Table> {
@@ -69,6 +69,9 @@ struct Relation {
     identity: char,
     columns: Vec<String>,
     row_filter: Option<String>,
+    /// File of its rows; zero, if they are in partitions.
+    file: u32,
+    attributes: i16,
 }
 
 /// Reads the published schema as the session sees it: now, or in an imported snapshot.
@@ -80,21 +83,16 @@ pub async fn read(client: &Client, publications: &[String], server: i32) -> Resu
         return Err(Error::Setup(format!("{published} tables are published; at most {MAX_TABLES} can be")));
     }
     let oids: Vec<u32> = relations.iter().map(|r| r.oid).collect();
-    let mut columns = columns(client, &oids, server).await?;
+    let mut columns = attributes::read(client, &oids, server).await?;
     let mut indexes = indexes(client, &oids).await?;
     let mut warnings = Vec::new();
     let mut tables = Vec::with_capacity(relations.len());
     for relation in relations {
         let columns = columns.remove(&relation.oid).unwrap_or_default();
         let indexes = indexes.remove(&relation.oid).unwrap_or_default();
-        tables.push(table(relation, columns, indexes, &mut warnings)?);
+        tables.extend(table(relation, columns, indexes, &mut warnings)?);
     }
     tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
-    names::check_unique(tables.iter().map(|t| t.table.name.as_str()))?;
-    let mut taken = tables.iter().map(|t| t.table.name.to_ascii_lowercase()).collect();
-    for index in tables.iter_mut().flat_map(|t| t.table.indexes.iter_mut()) {
-        names::make_unique(&mut index.name, &mut taken);
-    }
     Ok(Published { tables, warnings })
 }
 
@@ -133,7 +131,8 @@ async fn relations(client: &Client, publications: &[String]) -> Result<Vec<Relat
     let rows = client
         .query(
             "SELECT pt.pubname::text, c.oid, pt.schemaname::text, pt.tablename::text, c.relkind::text,
-                    c.relreplident::text, pt.attnames::text[], pt.rowfilter
+                    c.relreplident::text, pt.attnames::text[], pt.rowfilter,
+                    coalesce(pg_relation_filenode(c.oid), 0), c.relnatts
                FROM pg_publication_tables pt
                JOIN pg_namespace n ON n.nspname = pt.schemaname
                JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = pt.tablename
@@ -156,6 +155,8 @@ async fn relations(client: &Client, publications: &[String]) -> Result<Vec<Relat
             identity: first_char(row.get(5)),
             columns,
             row_filter: filter,
+            file: row.get(8),
+            attributes: row.get(9),
         };
         merge(&mut relations, relation)?;
     }
@@ -190,60 +191,6 @@ fn merge(relations: &mut BTreeMap<u32, (Relation, bool)>, next: Relation) -> Res
             Ok(())
         }
     }
-}
-
-struct Attribute {
-    column: Column,
-    /// Output function of the type, quoted.
-    output: String,
-}
-
-async fn columns(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<u32, Vec<Attribute>>, Error> {
-    let query = format!(
-        "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, t.typname::text, t.typtype::text,
-                tn.nspname = 'pg_catalog',
-                t.typtype = 'b' AND t.typlen = -1 AND t.typelem <> 0 AND t.oid NOT IN ({NOT_ARRAYS})
-                    AND t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc,
-                e.typname::text, a.attndims::int4, a.attnotnull, a.attgenerated <> '',
-                fn.nspname::text, f.proname::text
-           FROM pg_attribute a
-           JOIN pg_type t ON t.oid = a.atttypid
-           JOIN pg_namespace tn ON tn.oid = t.typnamespace
-           JOIN pg_proc f ON f.oid = t.typoutput
-           JOIN pg_namespace fn ON fn.oid = f.pronamespace
-           LEFT JOIN pg_type e ON e.oid = t.typelem
-          WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
-          ORDER BY a.attrelid, a.attnum"
-    );
-    let rows = client.query(&query, &[&oids]).await.doing("reading the published columns")?;
-    let mut columns: HashMap<u32, Vec<Attribute>> = HashMap::new();
-    for row in &rows {
-        let array: bool = row.get(7);
-        let name: String = row.get(4);
-        let element: Option<String> = row.get(8);
-        let dimensions = row.get::<_, i32>(9).max(1) as usize;
-        let facts = TypeFacts { name: &name, class: first_char(row.get(5)), built_in: row.get(6), array };
-        let upstream_type = match (array, element) {
-            (true, Some(element)) => element + &"[]".repeat(dimensions),
-            _ => name.clone(),
-        };
-        let attribute = Attribute {
-            column: Column {
-                name: row.get(2),
-                upstream_type,
-                type_oid: row.get(3),
-                attnum: row.get(1),
-                zero_type: zero_type(facts),
-                not_null: row.get(10),
-            },
-            output: format!("{}.{}", quote(row.get(12)), quote(row.get(13))),
-        };
-        let generated: bool = row.get(11);
-        if !generated || server >= GENERATED_PUBLISHED_SINCE {
-            columns.entry(row.get(0)).or_default().push(attribute);
-        }
-    }
-    Ok(columns)
 }
 
 async fn indexes(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Vec<UpstreamIndex>>, Error> {
@@ -291,7 +238,7 @@ fn table(
     attributes: Vec<Attribute>,
     indexes: Vec<UpstreamIndex>,
     warnings: &mut Vec<String>,
-) -> Result<PublishedTable, Error> {
+) -> Result<Option<PublishedTable>, Error> {
     let qualified = format!("{}.{}", relation.schema, relation.name);
     if relation.identity == 'n' {
         return Err(Error::Setup(format!(
@@ -301,12 +248,38 @@ fn table(
             quote(&relation.name)
         )));
     }
-    names::check_table(&relation.schema, &relation.name)?;
+    if !names::is_table(&relation.schema, &relation.name) {
+        warnings.push(format!(
+            "table {qualified} is left out: clients can name tables that begin with a letter or _, hold letters, \
+             digits, _ and -, and do not begin with sqlite_"
+        ));
+        return Ok(None);
+    }
     let published = |a: &Attribute| relation.columns.binary_search(&a.column.name).is_ok();
-    let (columns, outputs): (Vec<Column>, Vec<String>) =
-        attributes.into_iter().filter(published).map(|a| (a.column, a.output)).unzip();
+    let (mut columns, mut outputs, mut added) = (Vec::new(), Vec::new(), Vec::new());
+    for attribute in attributes.into_iter().filter(published) {
+        let (name, attnum) = (&attribute.column.name, attribute.column.attnum);
+        if !names::is_column(name) {
+            let is_key = |index: &UpstreamIndex| {
+                (index.primary || index.identity) && index.columns.iter().any(|(column, _)| *column == attnum)
+            };
+            let what = if indexes.iter().any(is_key) { "of its key " } else { "" };
+            warnings.push(format!(
+                "column {name:?} {what}of table {qualified} is left out{}: clients can name columns that begin with a \
+                 letter or _, hold letters, digits, _, - and ., and are not {}",
+                if what.is_empty() { "" } else { ", and the table with it" },
+                names::ROW_VERSION
+            ));
+            match what {
+                "" => continue,
+                _ => return Ok(None),
+            }
+        }
+        columns.push(attribute.column);
+        outputs.push(attribute.output);
+        added.push(attribute.added);
+    }
     for column in &columns {
-        names::check_column(&qualified, &column.name)?;
         if column.zero_type.is_none() {
             warnings.push(format!(
                 "column {qualified}.{} has the type {}, which clients cannot hold; it is replicated and \
@@ -315,8 +288,6 @@ fn table(
             ));
         }
     }
-    names::check_unique(columns.iter().map(|c| c.name.as_str()))?;
-    names::check_rowid(&qualified, &columns)?;
     let keys = keys::choose(&columns, &indexes, relation.identity);
     if keys.row_key.is_empty() {
         warnings.push(format!(
@@ -334,15 +305,19 @@ fn table(
         row_key: keys.row_key,
         candidate_keys: keys.candidates,
         indexes: keys.indexes,
-    };
-    Ok(PublishedTable {
-        table,
         row_filter: relation.row_filter,
+        file: relation.file,
+        attributes: relation.attributes,
+        ..Table::default()
+    };
+    Ok(Some(PublishedTable {
+        table,
         partitioned: relation.kind == 'p',
         identity: relation.identity,
         identity_index: keys.identity_index,
         outputs,
-    })
+        added,
+    }))
 }
 
 /// Gives tables without primary key the replica identity that lets the app update them

@@ -239,10 +239,33 @@ const DUPLICATE: &str = "42710";
 /// Names to try when others take them at the same time.
 const NAME_TRIES: u32 = 10;
 
+/// Creates a slot that goes with its session, beside the one of a replica.
+pub async fn create_temporary(walsender: &mut Walsender, of: &str) -> Result<NewSlot, Error> {
+    let doing = "creating a temporary replication slot";
+    walsender.query("SET lock_timeout = '29s'").await.doing(doing)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    create_with(
+        walsender,
+        &format!("{of}_bf_{}", now.as_millis()),
+        "TEMPORARY LOGICAL",
+        "(SNAPSHOT 'export')",
+    )
+    .await
+}
+
 async fn create_named(walsender: &mut Walsender, name: &str, failover: bool) -> Result<NewSlot, Error> {
-    let doing = "creating the replication slot";
     let options = if failover { "(SNAPSHOT 'export', FAILOVER)" } else { "(SNAPSHOT 'export')" };
-    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote(name));
+    create_with(walsender, name, "LOGICAL", options).await
+}
+
+async fn create_with(
+    walsender: &mut Walsender,
+    name: &str,
+    kind: &str,
+    options: &str,
+) -> Result<NewSlot, Error> {
+    let doing = "creating the replication slot";
+    let command = format!("CREATE_REPLICATION_SLOT {} {kind} pgoutput {options}", quote(name));
     let rows = executor::timeout(CREATE_LIMIT, walsender.query(&command)).await.unwrap_or_else(|| {
         Err(kelvin_io::postgres::Error::Server(Box::new(kelvin_io::postgres::ServerError {
             code: "55P03".into(),

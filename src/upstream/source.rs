@@ -1,6 +1,9 @@
 //! Postgres as a source of changes: connects, checks that the replica can be continued, streams, and watches over
 //! what else may end that.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +14,20 @@ use kelvin_io::postgres::{Walsender, connect};
 
 use super::decode::{Decoder, Stop};
 use super::error::{Doing, Error};
+use super::filling::Filler;
+use super::look::Looker;
+use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::Shard;
-use super::start::{Ready, identify_system, slot_problem};
+use super::start::{Ready, gone_back, identify_system, slot_problem};
 use super::stream::{self, Statuses, Stream, report};
-use super::watch::{Difference, Finding, Watch, compare};
-use super::{check, published, replicas, slot};
+use super::watch::{Finding, Watch};
+use super::{check, replicas, slot};
 use crate::model::catalogue::{Catalogue, quote};
 use crate::model::logging::Level;
 use crate::model::version::StateVersion;
 use crate::replica::events::Events;
-use crate::replica::feed::Feed;
+use crate::replica::feed::{Feed, FillFeed};
 use crate::replica::gauges::Gauges;
 use crate::replica::source::{ChangeSource, Ended};
 use crate::replica::verdict::Verdict;
@@ -34,8 +40,9 @@ pub struct Postgres {
     events: Rc<dyn Events>,
     gauges: Arc<Gauges>,
     ready: Ready,
-    /// As upstream has it: without the indexes that only the replica has.
-    catalogue: Arc<Catalogue>,
+    /// What the tables are where the stream is, as upstream has them: without the indexes that only the replica has.
+    catalogue: Rc<RefCell<Arc<Catalogue>>>,
+    looker: Rc<Looker>,
     /// From the stream to the watch: the schema may have changed.
     hints: (Sender<()>, Receiver<()>),
 }
@@ -45,11 +52,18 @@ impl ChangeSource for Postgres {
         self.stream_once(from, feed).await.map_or_else(|obstructed| obstructed, judge)
     }
 
-    async fn watch(&self) -> Verdict {
+    async fn watch(&self, fill: FillFeed) -> Verdict {
+        let filler = Filler {
+            settings: self.settings.clone(),
+            slot: self.ready.metadata.slot.clone(),
+            catalogue: self.catalogue.clone(),
+            looker: self.looker.clone(),
+            events: self.events.clone(),
+        };
         let watch = Watch {
             settings: self.settings.clone(),
             shard: self.shard.clone(),
-            server: self.ready.upstream.server,
+            looker: self.looker.clone(),
             catalogue: self.catalogue.clone(),
             slot: self.ready.metadata.slot.clone(),
             instance: self.ready.instance.clone(),
@@ -57,7 +71,12 @@ impl ChangeSource for Postgres {
             events: self.events.clone(),
             hints: self.hints.1.clone(),
         };
-        match watch.run().await {
+        let found = match future::select(pin!(watch.run()), pin!(filler.run(&fill))).await {
+            Either::Left((found, _)) => found,
+            // The writer says why it ended.
+            Either::Right(((), watching)) => watching.await,
+        };
+        match found {
             Finding::SchemaChanged(what) => Verdict::CannotFollow(format!("the schema has changed: {what}")),
             Finding::TakenOver => self.taken_over(None),
         }
@@ -73,18 +92,25 @@ impl Postgres {
         gauges: Arc<Gauges>,
         ready: Ready,
     ) -> Postgres {
-        let catalogue = Arc::new(ready.metadata.catalogue.clone());
-        Postgres { settings, shard, events, gauges, ready, catalogue, hints: bounded(1) }
+        let catalogue = Rc::new(RefCell::new(Arc::new(ready.metadata.catalogue.clone())));
+        let (server, instance) = (ready.upstream.server, ready.instance.clone());
+        let looker = Rc::new(Looker::new(settings.clone(), shard.clone(), server, instance));
+        Postgres { settings, shard, events, gauges, ready, catalogue, looker, hints: bounded(1) }
     }
 
     /// Streams, if nothing is in the way, and returns how that ended.
     async fn stream_once(&self, from: Reached, feed: &Feed) -> Result<stream::Ended, Ended> {
-        let timeout = self.check_before(from.position).await?;
+        self.catalogue.borrow_mut().clone_from(&from.catalogue);
+        let timeout = self.check_before(&from).await?;
         let mut walsender = Walsender::connect(&self.settings.target, "zero-replicator")
             .await
             .map_err(|e| check::explain_walsender(e, &self.settings.target.user))?;
-        if identify_system(&mut walsender).await? != self.ready.upstream.system_identifier {
+        let identity = identify_system(&mut walsender).await?;
+        if identity.system != self.ready.upstream.system_identifier {
             return Err(cannot_follow("the upstream database is another one".into()));
+        }
+        if let Some(reason) = gone_back(from.position, identity.position) {
+            return Err(cannot_follow(reason));
         }
         let (reader, writer) =
             walsender.start(&self.start_command(from.resume_at())).await.map_err(refused)?;
@@ -98,14 +124,21 @@ impl Postgres {
         let reporting = report(writer, statuses.clone(), woken, feed, self.gauges.clone(), timeout);
         let stream = Stream {
             reader,
-            decoder: Decoder::new(self.catalogue.clone(), self.shard.message_prefix()),
+            decoder: Decoder::new(
+                from.catalogue.clone(),
+                self.shard.message_prefix(),
+                self.looker.looks.clone(),
+            ),
+            events: self.events.clone(),
+            looker: self.looker.clone(),
+            catalogue: self.catalogue.clone(),
             feed,
             inbound_timeout: self.inbound_timeout(timeout),
             statuses,
             hints: self.hints.0.clone(),
             gauges: self.gauges.clone(),
         };
-        match future::select(std::pin::pin!(stream.run()), std::pin::pin!(reporting)).await {
+        match future::select(pin!(stream.run()), pin!(reporting)).await {
             Either::Left((ended, _)) => Ok(ended),
             Either::Right((e, _)) => Ok(stream::Ended::Lost(e)),
         }
@@ -113,7 +146,7 @@ impl Postgres {
 
     /// Everything that could have changed while nobody was connected. Returns the
     /// server's `wal_sender_timeout`.
-    async fn check_before(&self, position: StateVersion) -> Result<Duration, Ended> {
+    async fn check_before(&self, from: &Reached) -> Result<Duration, Ended> {
         let name = &self.ready.metadata.slot;
         let connection =
             connect(&self.settings.target, "zero-change-source-init").await.doing("connecting again")?;
@@ -123,18 +156,16 @@ impl Postgres {
             other => return Err(Ended::ForGood(self.taken_over(other))),
         }
         let state = slot::state(client, name).await?;
-        if let Some(problem) = slot_problem(name, position, state.as_ref()) {
+        if let Some(problem) = slot_problem(name, from.position, state.as_ref()) {
             return Err(cannot_follow(problem));
         }
         // Our own last connection may not have noticed yet that we left it.
         slot::take_over(client, name).await?;
-        let publications = self.shard.publications();
-        let published = match published::read(client, &publications, self.ready.upstream.server.version).await
-        {
+        let published = match self.looker.published(client).await {
             Err(Error::Setup(reason)) => return Err(cannot_follow(reason)),
             published => published?,
         };
-        if let Difference::Rows(reason) = compare(&self.catalogue, &published) {
+        if let Difference::Rows(reason) = compare(&from.catalogue, &published, &BTreeSet::new()) {
             return Err(cannot_follow(format!("the schema has changed: {reason}")));
         }
         let row = client
@@ -186,9 +217,12 @@ fn judge(ended: stream::Ended) -> Ended {
     match ended {
         stream::Ended::Lost(e) => Ended::Lost(e.to_string()),
         stream::Ended::Silent(limit) => Ended::Lost(format!("nothing was received for {limit:?}")),
+        stream::Ended::Unseen(reason, error) => {
+            Ended::Lost(format!("the schema has changed ({reason}) and could not be looked at: {error}"))
+        }
         stream::Ended::WriterGone => Ended::Lost("the writer has stopped".into()),
         stream::Ended::Stopped(Stop::Protocol(what)) => Ended::Lost(what),
-        stream::Ended::Stopped(Stop::SchemaChanged(reason)) => {
+        stream::Ended::Stopped(Stop::SchemaChanged(reason) | Stop::Look(reason)) => {
             cannot_follow(format!("the schema has changed: {reason}"))
         }
         stream::Ended::Stopped(Stop::Value { column, source }) => {

@@ -1,5 +1,6 @@
 //! The start: checks upstream, then continues the replica that is there or makes a new one.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use kelvin_io::executor;
@@ -9,16 +10,17 @@ use tokio_postgres::Client;
 use super::error::{Doing, Error};
 use super::initial_sync::{self, Upstream};
 use super::published::{self, Published};
+use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::{self, Shard};
 use super::slot::SlotState;
-use super::watch::{Difference, compare};
 use super::{check, replicas, slot};
 use crate::model::logging::Level;
+use crate::model::version::StateVersion;
 use crate::replica::events::Events;
 use crate::replica::file::{self, FoundFile};
 use crate::replica::gauges::Gauges;
-use crate::replica::metadata::{self, Metadata};
+use crate::replica::metadata::Metadata;
 
 /// A replica that can be followed, and how.
 pub struct Ready {
@@ -62,8 +64,8 @@ pub async fn run(
     shard::setup(&mut connection.client, shard).await?;
     let epoch = shard::next_epoch(&connection.client, shard).await?;
     events.progress("asking the upstream server who it is");
-    let system_identifier = identify(settings).await?;
-    let upstream = Upstream { server, system_identifier };
+    let identity = identify(settings).await?;
+    let upstream = Upstream { server, system_identifier: identity.system };
     events.progress("reading the publications");
     let published = published::read(&connection.client, &shard.publications(), server.version).await?;
     for warning in published::fix_identities(&connection.client, &published).await {
@@ -77,8 +79,11 @@ pub async fn run(
         Existing::Replica(metadata) => {
             let published =
                 published::read(&connection.client, &shard.publications(), server.version).await?;
-            match resumable(&connection.client, shard, &upstream, &metadata, &published).await? {
-                Ok(()) => Ok((metadata, published)),
+            let resumable = resumable(&connection.client, shard, &upstream, &metadata, &published).await?;
+            let gone_back = gone_back(metadata.position, identity.position)
+                .map(|reason| Obstacle { reason, by_choice: false });
+            match resumable.and(gone_back.map_or(Ok(()), Err)) {
+                Ok(()) => Ok(metadata),
                 Err(Obstacle { reason, by_choice }) if settings.auto_reset || by_choice => Err(reason),
                 Err(Obstacle { reason, .. }) => {
                     return Err(Failure::Halted(format!(
@@ -91,7 +96,7 @@ pub async fn run(
         }
     };
     let metadata = match decided {
-        Ok((metadata, published)) => follow_indexes(settings, *metadata, &published, epoch, events).await?,
+        Ok(metadata) => *metadata,
         Err(reason) => {
             events.log(Level::Info, "starting an initial sync", &[("reason", reason)]);
             initial_sync::run(settings, shard, &upstream, epoch, events, gauges).await?
@@ -103,20 +108,45 @@ pub async fn run(
     Ok(Ready { metadata, upstream, epoch, instance })
 }
 
-async fn identify(settings: &Settings) -> Result<String, Error> {
+async fn identify(settings: &Settings) -> Result<Identity, Error> {
     let mut walsender = Walsender::connect(&settings.target, "zero-change-source-init")
         .await
         .map_err(|e| check::explain_walsender(e, &settings.target.user))?;
     identify_system(&mut walsender).await
 }
 
-/// `system_identifier` of the server behind a replication session.
-pub async fn identify_system(walsender: &mut Walsender) -> Result<String, Error> {
+/// The server behind a replication session.
+pub struct Identity {
+    /// `system_identifier`: the same in all copies of a cluster.
+    pub system: String,
+    /// End of its log.
+    pub position: StateVersion,
+}
+
+/// Asks a server who it is.
+pub async fn identify_system(walsender: &mut Walsender) -> Result<Identity, Error> {
     let doing = "asking the upstream server who it is";
     let rows = walsender.query("IDENTIFY_SYSTEM").await.doing(doing)?;
-    rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).ok_or_else(|| Error::Postgres {
-        doing,
-        source: kelvin_io::postgres::Error::Protocol("no system identifier".into()),
+    let field = |at: usize| rows.first().and_then(|row| row.get(at).cloned().flatten());
+    match (field(0), field(2).as_deref().and_then(StateVersion::from_lsn)) {
+        (Some(system), Some(position)) => Ok(Identity { system, position }),
+        _ => Err(Error::Postgres {
+            doing,
+            source: kelvin_io::postgres::Error::Protocol("no system identifier or position".into()),
+        }),
+    }
+}
+
+/// Why a server at this position cannot continue a replica, if it is behind it: it was restored from before, or a
+/// standby was promoted that had not everything yet. What it writes next takes the positions of what is lost.
+pub fn gone_back(replica: StateVersion, upstream: StateVersion) -> Option<String> {
+    (upstream < replica).then(|| {
+        format!(
+            "the upstream database has gone back: it is at {} and the replica at {}. It was restored from a backup, or \
+             a standby took over that had not received everything",
+            upstream.to_lsn(),
+            replica.to_lsn()
+        )
     })
 }
 
@@ -181,9 +211,10 @@ async fn resumable(
     if let Some(reason) = slot_obstacle(metadata, state.as_ref()) {
         return obstacle(reason, false);
     }
-    match compare(&metadata.catalogue, published) {
+    match compare(&metadata.catalogue, published, &BTreeSet::new()) {
         Difference::Rows(reason) => obstacle(format!("the schema has changed: {reason}"), false),
-        Difference::None | Difference::Indexes(_) => Ok(Ok(())),
+        // The stream follows the rest.
+        Difference::None | Difference::Schema(_) => Ok(Ok(())),
     }
 }
 
@@ -194,11 +225,7 @@ fn slot_obstacle(metadata: &Metadata, state: Option<&SlotState>) -> Option<Strin
 
 /// Why a slot cannot continue from a position: it is missing or lost, or it has been
 /// moved past it (trap 3: Postgres would silently skip what is between).
-pub fn slot_problem(
-    name: &str,
-    position: crate::model::version::StateVersion,
-    state: Option<&SlotState>,
-) -> Option<String> {
+pub fn slot_problem(name: &str, position: StateVersion, state: Option<&SlotState>) -> Option<String> {
     let Some(state) = state else {
         return Some(format!("replication slot {name} does not exist any more"));
     };
@@ -212,24 +239,4 @@ pub fn slot_problem(
             position.to_lsn()
         )
     })
-}
-
-/// Gives the replica upstream's indexes, if they changed while nobody looked.
-async fn follow_indexes(
-    settings: &Settings,
-    mut metadata: Metadata,
-    published: &Published,
-    epoch: u64,
-    events: &Rc<dyn Events>,
-) -> Result<Metadata, Error> {
-    let Difference::Indexes(mut catalogue) = compare(&metadata.catalogue, published) else {
-        return Ok(metadata);
-    };
-    events.progress("following changed indexes");
-    catalogue.epoch = epoch;
-    let path = settings.replica_file.clone();
-    let (old, new) = (metadata.catalogue.clone(), catalogue.clone());
-    executor::blocking(move || metadata::follow_indexes(&path, &old, &new)).await?;
-    metadata.catalogue = catalogue;
-    Ok(metadata)
 }

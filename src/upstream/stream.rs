@@ -1,6 +1,6 @@
 //! One connection's stream: from the walsender to the engine's feed, and statuses back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,13 @@ use kelvin_io::postgres::{Error as PostgresError, Message, Reader, Writer};
 
 use super::acks::Acks;
 use super::decode::{Decoder, Stop};
+use super::error::Error;
+use super::look::Looker;
+use super::schema_change::describe;
+use crate::model::catalogue::Catalogue;
+use crate::model::logging::Level;
 use crate::model::version::StateVersion;
+use crate::replica::events::Events;
 use crate::replica::feed::{Feed, WriterGone};
 use crate::replica::gauges::Gauges;
 use crate::replica::work::Operations;
@@ -33,6 +39,8 @@ pub enum Ended {
     Silent(Duration),
     /// The messages cannot be followed.
     Stopped(Stop),
+    /// The schema has changed, for this reason, and could not be looked at.
+    Unseen(String, Error),
     /// The writer takes nothing more; it says why itself.
     WriterGone,
 }
@@ -49,6 +57,12 @@ pub struct Stream<'f> {
     pub inbound_timeout: Option<Duration>,
     /// To ask for a status.
     pub statuses: Statuses,
+    /// Where to report.
+    pub events: Rc<dyn Events>,
+    /// Looks at the schema.
+    pub looker: Rc<Looker>,
+    /// What the tables are where the stream is.
+    pub catalogue: Rc<RefCell<Arc<Catalogue>>>,
     /// To ask for a look at the schema.
     pub hints: Sender<()>,
     /// Where it is said that upstream speaks.
@@ -83,12 +97,24 @@ impl Stream<'_> {
                     }
                     Err(ended) => {
                         // What came before is good.
-                        let _ = self.hand_on(arrived).await;
-                        return ended;
+                        if self.hand_on(arrived).await.is_err() {
+                            return Ended::WriterGone;
+                        }
+                        if let Err(ended) = self.go_on(ended).await {
+                            return ended;
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Goes on after what the decoder has stopped for, if that is a look at upstream. Nothing is read meanwhile:
+    /// Postgres keeps it, and hears from us.
+    async fn go_on(&mut self, ended: Ended) -> Result<(), Ended> {
+        let Ended::Stopped(Stop::Look(reason)) = ended else { return Err(ended) };
+        self.looker.look_anew().await.map_err(|error| Ended::Unseen(reason, error))?;
+        self.decoder.go_on().map_err(Ended::Stopped)
     }
 
     /// Decodes what is buffered, up to a batch; `true`: there is more.
@@ -133,6 +159,12 @@ impl Stream<'_> {
         }
         if self.decoder.is_empty() {
             return Ok(());
+        }
+        let now = self.decoder.catalogue().clone();
+        let before = self.catalogue.replace(now.clone());
+        if !Arc::ptr_eq(&before, &now) {
+            let changes = [("changes", describe(&before, &now))];
+            self.events.log(Level::Info, "the replica follows a change of the schema", &changes);
         }
         let batch = Operations { arrived: Some(arrived), ..self.decoder.take() };
         self.feed.hand_on(batch).await

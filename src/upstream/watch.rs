@@ -2,6 +2,7 @@
 //! whether the slot holds back too much, whether old slots can be dropped, and whether
 //! another process has replaced this one.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,88 +11,36 @@ use kelvin_io::channel::Receiver;
 use kelvin_io::executor;
 use kelvin_io::postgres::{Connection, connect};
 
-use super::check::Server;
 use super::error::{Doing, Error};
 use super::heartbeat::Heartbeat;
-use super::published::{self, Published};
+use super::look::{self, Looker};
+use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::Shard;
 use super::{replicas, slot};
-use crate::model::catalogue::{Catalogue, Table};
+use crate::model::catalogue::Catalogue;
 use crate::model::logging::Level;
 use crate::replica::events::Events;
 use crate::replica::gauges::Gauges;
 
-/// How often upstream is looked at without a reason.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often upstream is looked at without a reason, if that takes little.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// Longest time a look may take: a catalogue of ten thousands of tables is read in some seconds. A connection
-/// that has taken longer is given up, as it may be dead without a word.
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// The same at least.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// So many times the time that a look took passes until the next.
+const LOOK_SHARE: u32 = 50;
 
 /// How often slots of older replicas are tried again.
 const CLEANUP: Duration = Duration::from_secs(30);
 
+/// How long the stream has time to bring the marker of a look: it may have hours to catch up, or the connection was lost
+/// on which it came.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// WAL that the slot keeps, in bytes, above which the operator is warned.
 const RETAINED_WARNING: i64 = 1 << 30;
-
-/// How the published schema differs from the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Difference {
-    /// Not at all.
-    None,
-    /// In indexes that do not identify rows: the rows are the same, and this is the catalogue now.
-    Indexes(Catalogue),
-    /// In something that rows depend on.
-    Rows(String),
-}
-
-/// Compares the catalogue with what is published now.
-pub fn compare(catalogue: &Catalogue, published: &Published) -> Difference {
-    let Some(now) = published.following(catalogue) else {
-        return Difference::Rows("more tables came and went than one replica can have".into());
-    };
-    if *catalogue == now {
-        return Difference::None;
-    }
-    for table in catalogue.tables() {
-        let Some(new) = now.find(table.id) else {
-            return Difference::Rows(format!("table {} is not published any more", table.name));
-        };
-        if let Some(what) = difference(table, new) {
-            return Difference::Rows(what);
-        }
-    }
-    if let Some(new) = now.tables().find(|table| catalogue.find(table.id).is_none()) {
-        return Difference::Rows(format!("table {} was added to the publications", new.name));
-    }
-    Difference::Indexes(now)
-}
-
-fn difference(old: &Table, new: &Table) -> Option<String> {
-    if old.name != new.name {
-        return Some(format!("table {} was renamed to {}", old.name, new.name));
-    }
-    if old.columns.len() != new.columns.len() {
-        let (before, after) = (old.columns.len(), new.columns.len());
-        return Some(format!("table {} has {after} columns instead of {before}", old.name));
-    }
-    if let Some((was, is)) = old.columns.iter().zip(&new.columns).find(|(was, is)| was != is) {
-        return Some(format!(
-            "column {}.{} ({}) has become {} ({}{})",
-            old.name,
-            was.name,
-            was.upstream_type,
-            is.name,
-            is.upstream_type,
-            if is.not_null { ", not null" } else { "" }
-        ));
-    }
-    if old.row_key != new.row_key || old.candidate_keys != new.candidate_keys {
-        return Some(format!("table {} has other keys", old.name));
-    }
-    None
-}
 
 /// What the watch found; replication does not go on after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,10 +57,10 @@ pub struct Watch {
     pub settings: Rc<Settings>,
     /// Names.
     pub shard: Rc<Shard>,
-    /// The server at the start.
-    pub server: Server,
-    /// What the replica holds.
-    pub catalogue: Arc<Catalogue>,
+    /// Looks at the schema.
+    pub looker: Rc<Looker>,
+    /// What the tables are where the stream is.
+    pub catalogue: Rc<RefCell<Arc<Catalogue>>>,
     /// The slot in use.
     pub slot: String,
     /// Who we are in the row that claims the slot.
@@ -137,11 +86,13 @@ impl Watch {
             let due = heartbeat.due().map_or(look_due, |beat| beat.min(look_due));
             let wait = due.saturating_duration_since(Instant::now());
             let hinted = executor::timeout(wait, self.hints.recv()).await.is_some();
-            let found = if hinted || Instant::now() >= look_due {
-                look_due = Instant::now() + LOOK;
+            let began = Instant::now();
+            let found = if hinted || began >= look_due {
                 let look = self.look(&mut connection, &mut cleanup, &mut told);
                 let late = || Err(Error::Setup("upstream did not answer a look at it in time".into()));
-                executor::timeout(LOOK_LIMIT, look).await.unwrap_or_else(late)
+                let found = executor::timeout(look::LIMIT, look).await.unwrap_or_else(late);
+                look_due = Instant::now() + (began.elapsed() * LOOK_SHARE).clamp(LOOK, LOOK_AT_LEAST);
+                found
             } else {
                 self.beat(&mut connection, &mut heartbeat).await
             };
@@ -174,7 +125,7 @@ impl Watch {
     ) -> Result<Option<Finding>, Error> {
         let client = &self.connected(connection).await?.client;
         let beat = heartbeat.beat(client, &self.gauges.lag, &*self.events);
-        match executor::timeout(LOOK, beat).await {
+        match executor::timeout(LOOK_AT_LEAST, beat).await {
             Some(result) => result.map(|()| None),
             None => Err(Error::Setup("a heartbeat was not taken in time".into())),
         }
@@ -191,23 +142,8 @@ impl Watch {
         if replicas::occupant(client, &self.shard, &self.slot).await?.as_deref() != Some(&*self.instance) {
             return Ok(Some(Finding::TakenOver));
         }
-        let published = match published::read(client, &self.shard.publications(), self.server.version).await {
-            Ok(published) => published,
-            Err(Error::Setup(reason)) => return Ok(Some(Finding::SchemaChanged(reason))),
-            Err(e) => return Err(e),
-        };
-        match compare(&self.catalogue, &published) {
-            Difference::None => {}
-            Difference::Rows(reason) => return Ok(Some(Finding::SchemaChanged(reason))),
-            Difference::Indexes(_) if told.indexes => {}
-            Difference::Indexes(_) => {
-                told.indexes = true;
-                self.events.log(
-                    Level::Info,
-                    "indexes changed upstream; the replica follows at the next start",
-                    &[],
-                );
-            }
+        if let Some(finding) = self.look_at_schema(client, told).await? {
+            return Ok(Some(finding));
         }
         if let Some(state) = slot::state(client, &self.slot).await? {
             self.gauges.set_retained_bytes(state.retained.max(0) as u64);
@@ -217,6 +153,38 @@ impl Watch {
         if !cleanup.done && Instant::now() >= cleanup.due {
             cleanup.due = Instant::now() + CLEANUP;
             cleanup.done = !self.clean_up(client).await?;
+        }
+        Ok(None)
+    }
+
+    /// Has the stream follow what has changed, though no row says so.
+    async fn look_at_schema(
+        &self,
+        client: &tokio_postgres::Client,
+        told: &mut Told,
+    ) -> Result<Option<Finding>, Error> {
+        let before = self.catalogue.borrow().clone();
+        let published = match self.looker.published(client).await {
+            Ok(published) => published,
+            Err(Error::Setup(reason)) => return Ok(Some(Finding::SchemaChanged(reason))),
+            Err(e) => return Err(e),
+        };
+        // What the stream has followed meanwhile may be newer than what was read.
+        if !Arc::ptr_eq(&before, &self.catalogue.borrow()) {
+            return Ok(None);
+        }
+        let difference = compare(&before, &published, &self.looker.looks.borrow().filled);
+        match difference {
+            Difference::None => {}
+            Difference::Rows(reason) => return Ok(Some(Finding::SchemaChanged(reason))),
+            // Its marker is on the way, if it was not lost.
+            Difference::Schema(_)
+                if self.looker.looks.borrow().is_ahead()
+                    && told.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) => {}
+            Difference::Schema(_) => {
+                told.looked = Some(Instant::now());
+                self.looker.look(client).await?;
+            }
         }
         Ok(None)
     }
@@ -262,6 +230,7 @@ struct Cleanup {
 
 #[derive(Default)]
 struct Told {
-    indexes: bool,
+    /// When a change of the schema was last looked at for the stream.
+    looked: Option<Instant>,
     retained: i64,
 }

@@ -53,6 +53,13 @@ impl Contents {
         }
     }
 
+    /// The tables are these from now on, and the snapshot is one of theirs.
+    pub fn follow_schema(&mut self, catalogue: &Arc<Catalogue>) {
+        self.give_up_coming();
+        self.catalogue = catalogue.clone();
+        self.lookups.clear();
+    }
+
     /// Keeps the rows that came or changed with a batch, as its commits have them: somebody is
     /// about to be told. They count from [`Contents::arrived`] on.
     pub fn expect(&mut self, delta: &Delta, changed: &Changed<'_>, views: &mut Views) {
@@ -159,11 +166,18 @@ impl Contents {
         let rows = self.rows.borrow();
         let described = rows.describe(identity);
         let table = self.catalogue.get(described.table);
-        let columns: Vec<String> = table.visible_columns().map(|(_, c)| quote(&c.name)).collect();
-        let key: Vec<String> =
-            described.key.iter().map(|c| format!("{}=?", quote(&table.columns[*c as usize].name))).collect();
-        let sql =
-            format!("SELECT {} FROM {} WHERE {}", columns.join(","), quote(&table.name), key.join(" AND "));
+        let columns: Vec<String> = table.visible_columns().map(|(_, c)| quote(&c.stored_name)).collect();
+        let key: Vec<String> = described
+            .key
+            .iter()
+            .map(|c| format!("{}=?", quote(&table.columns[*c as usize].stored_name)))
+            .collect();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {}",
+            columns.join(","),
+            quote(&table.stored_name),
+            key.join(" AND ")
+        );
         let entry = (Rc::<str>::from(sql), encoder);
         self.lookups.insert(identity, entry.clone());
         entry

@@ -181,6 +181,24 @@ impl Views {
         }
     }
 
+    /// The tables are these from now on. What views hold and how they are read goes on; how rows are written does not.
+    /// Returns the views that ask for something that is gone, which cannot be kept.
+    pub fn follow_schema(&mut self, catalogue: &Catalogue) -> Vec<ViewId> {
+        self.encoders.clear();
+        let mut unanswerable = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(slot) = slot else { continue };
+            // Planned anew it would be another view.
+            if let Some(source) = slot.source.take() {
+                slot.view.asked = slot.view.asked.saturating_sub(source.ast.bytes());
+            }
+            if !slot.view.plan.is_answerable(catalogue) {
+                unanswerable.push(ViewId(index as u32));
+            }
+        }
+        unanswerable
+    }
+
     /// Plans the views anew that a further index would serve. What they hold stays: a plan
     /// says how rows are read, never which. No batch may be under way.
     pub fn plan_anew(&mut self, catalogue: &Catalogue, limits: &Limits) {

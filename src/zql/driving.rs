@@ -142,7 +142,7 @@ impl Planner<'_> {
             }
             let from = |wanted: &str| {
                 let mut sql = self.builder();
-                sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.name)));
+                sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.stored_name)));
                 let scope = Scope { table, alias: 0, side: Side::Parent };
                 self.filter_from(&mut sql, ast, resolved, scope, (which, Side::Child))?;
                 self.ordered(sql, resolved, resolved.limit)

@@ -143,7 +143,7 @@ impl Planner<'_> {
             sql.push(&format!(
                 "{}EXISTS (SELECT 1 FROM {} AS t{} WHERE ",
                 if negated { "NOT " } else { "" },
-                quote(&resolved.table.name),
+                quote(&resolved.table.stored_name),
                 inner.alias,
             ));
             for (p, c) in parents.iter().zip(&children) {
@@ -180,7 +180,7 @@ impl Planner<'_> {
         let ast = &related.subquery;
         let resolved = self.resolve(ast)?;
         let table = resolved.table;
-        sql.push(&format!("SELECT {wanted} FROM {} AS t{alias} WHERE ", quote(&table.name)));
+        sql.push(&format!("SELECT {wanted} FROM {} AS t{alias} WHERE ", quote(&table.stored_name)));
         for name in &related.child_field {
             let c = visible_column(table, name)?;
             sql.push(&format!("{} IS NOT NULL AND ", column(alias, table, c)));

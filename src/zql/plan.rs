@@ -12,7 +12,7 @@ use super::limits::TooMuch;
 use super::order::{Cursor, Order};
 use super::predicate::Predicate;
 use super::sql::{Refill, Statements};
-use crate::model::catalogue::{ColumnIndex, Table};
+use crate::model::catalogue::{Catalogue, ColumnIndex, Table};
 use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::replica::live_indexes::IndexRequest;
@@ -141,6 +141,32 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether the tables, columns and keys that it asks by are still there.
+    pub fn is_answerable(&self, catalogue: &Catalogue) -> bool {
+        let is_known = |id: &TableId| catalogue.find(*id).is_some();
+        self.tables.iter().all(is_known)
+            && self.nodes.iter().all(|node| self.is_node_answerable(node, catalogue))
+            && self.conditions.iter().all(|condition| condition.is_answerable(catalogue))
+    }
+
+    fn is_node_answerable(&self, node: &Node, catalogue: &Catalogue) -> bool {
+        let table = catalogue.get(node.table);
+        let mut used = [&node.key[..], &node.child_columns].concat();
+        node.filter.columns(&mut used);
+        used.extend(node.order.iter().map(|(column, _)| *column));
+        let parent = node.parent.map(|parent| catalogue.get(self.nodes[parent].table));
+        let mut key = node.key.to_vec();
+        key.sort_unstable();
+        let is_key = |candidate: &Vec<ColumnIndex>| {
+            let mut candidate = candidate.clone();
+            candidate.sort_unstable();
+            candidate == key
+        };
+        are_there(&used, table)
+            && parent.is_none_or(|parent| are_there(&node.parent_columns, parent))
+            && (!node.emitted || table.candidate_keys.iter().any(is_key))
+    }
+
     /// The statement that lists the rows of the root, without its constants.
     pub fn text(&self) -> &str {
         match self.nodes.first().map(|root| &root.statements) {
@@ -180,7 +206,17 @@ pub struct Exists {
     pub parents: Option<Arc<str>>,
 }
 
+/// Whether a table still has columns.
+fn are_there(columns: &[ColumnIndex], table: &Table) -> bool {
+    columns.iter().all(|column| !table.columns[usize::from(*column)].gone)
+}
+
 impl Exists {
+    fn is_answerable(&self, catalogue: &Catalogue) -> bool {
+        are_there(&self.structural, catalogue.get(self.table))
+            && are_there(&self.parent_columns, catalogue.get(self.parent_table))
+    }
+
     /// Whether the row may count: all that one row alone can tell.
     pub fn may_hold(&self, row: &[Value]) -> bool {
         self.filter.may_hold(row)

@@ -431,6 +431,8 @@ fn shape(
     ast: &Ast,
 ) -> Arc<[u8]> {
     let mut bytes = parent.id.0.to_be_bytes().to_vec();
+    // Whoever shares it reads parents with as many columns.
+    bytes.extend((parent.columns.len() as u16).to_be_bytes());
     // The order matters to a cursor, and it depends on the key that clients name.
     for columns in [parent_columns, child_columns, &resolved.key[..]] {
         bytes.extend((columns.len() as u16).to_be_bytes());

@@ -16,6 +16,7 @@ use super::resolved::{Resolved, cursor};
 use super::test::Test;
 use crate::model::catalogue::{ColumnIndex, Table, quote};
 use crate::model::value::Value;
+use crate::replica::schema::value_of;
 
 /// The version of a row (`docs/spec/replication.md` §7.1), quoted.
 const VERSION: &str = "\"_0_version\"";
@@ -78,7 +79,7 @@ impl Refill {
 }
 
 pub(super) fn column(alias: usize, table: &Table, index: ColumnIndex) -> String {
-    format!("t{alias}.{}", quote(&table.columns[index as usize].name))
+    format!("t{alias}.{}", quote(&table.columns[index as usize].stored_name))
 }
 
 pub(super) fn columns(alias: usize, table: &Table, indexes: &[ColumnIndex]) -> String {
@@ -131,7 +132,11 @@ impl Planner<'_> {
         let table = resolved.table;
         let visible: Vec<ColumnIndex> = table.visible_columns().map(|(i, _)| i).collect();
         let mut sql = self.builder();
-        sql.push(&format!("SELECT {} FROM {} AS t0 WHERE ", columns(0, table, &visible), quote(&table.name)));
+        sql.push(&format!(
+            "SELECT {} FROM {} AS t0 WHERE ",
+            columns(0, table, &visible),
+            quote(&table.stored_name)
+        ));
         sql.push(&equal(table, &resolved.key));
         self.finish(sql)
     }
@@ -173,7 +178,7 @@ impl Planner<'_> {
     ) -> Result<Builder<'_>, PlanError> {
         let table = resolved.table;
         let mut sql = self.builder();
-        sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.name)));
+        sql.push(&format!("SELECT {wanted} FROM {} AS t0 WHERE ", quote(&table.stored_name)));
         for c in key {
             sql.push(&format!("{}=? AND ", column(0, table, *c)));
         }
@@ -205,7 +210,7 @@ impl Planner<'_> {
         let names = columns(0, table, &visible);
         if resolved.limit.is_some() {
             let outer: Vec<String> =
-                visible.iter().map(|c| quote(&table.columns[*c as usize].name)).collect();
+                visible.iter().map(|c| quote(&table.columns[*c as usize].stored_name)).collect();
             sql.push(&format!(
                 "SELECT {},{VERSION} FROM (SELECT {names},t0.{VERSION}, row_number() OVER (PARTITION BY {} ORDER BY {}) AS \"_0_rank\" ",
                 outer.join(","),
@@ -218,7 +223,7 @@ impl Planner<'_> {
         let parts: Vec<String> = (0..key.len()).map(|i| format!("json_extract(value,'$[{i}]')")).collect();
         sql.push(&format!(
             "FROM {} AS t0 WHERE ({}) IN (SELECT {} FROM json_each(?)) AND ",
-            quote(&table.name),
+            quote(&table.stored_name),
             columns(0, table, key),
             parts.join(","),
         ));
@@ -242,8 +247,9 @@ pub(super) fn wanted(table: &Table) -> String {
 /// Rows of a table with given values in some columns, all columns of them. The last
 /// parameter is the number of rows that is enough.
 pub(super) fn parents(table: &Table, key: &[ColumnIndex]) -> Arc<str> {
-    let all: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
-    let (columns, name) = (columns(0, table, &all), quote(&table.name));
+    let name = quote(&table.stored_name);
+    let all: Vec<String> = table.columns.iter().map(value_of).collect();
+    let columns = all.join(",");
     format!("SELECT {columns} FROM {name} AS t0 WHERE {} LIMIT ?", equal(table, key)).into()
 }
 

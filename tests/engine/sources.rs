@@ -17,7 +17,7 @@ use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;
 use kelvin::replica::engine::{Engine, Settings};
 use kelvin::replica::events::{Events, ReplicaReady};
-use kelvin::replica::feed::Feed;
+use kelvin::replica::feed::{Feed, FillFeed};
 use kelvin::replica::file::{FoundFile, inspect};
 use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::IndexRequest;
@@ -46,6 +46,7 @@ fn catalogue() -> Catalogue {
         attnum,
         zero_type: Some(ZeroType::String),
         not_null: attnum == 1,
+        ..Column::default()
     };
     let table = Table {
         id: TABLE,
@@ -57,6 +58,7 @@ fn catalogue() -> Catalogue {
         row_key: vec![0],
         candidate_keys: vec![vec![0]],
         indexes: Vec::new(),
+        ..Table::default()
     };
     Catalogue::new(1, vec![table])
 }
@@ -146,7 +148,7 @@ impl ChangeSource for Script {
         turn.end
     }
 
-    async fn watch(&self) -> Verdict {
+    async fn watch(&self, _: FillFeed) -> Verdict {
         pending().await
     }
 }
@@ -195,7 +197,8 @@ fn ids(path: &Path) -> String {
 }
 
 fn reached(version: u64) -> Reached {
-    Reached { version: StateVersion(version), position: StateVersion(version) }
+    let catalogue = Arc::new(catalogue());
+    Reached { version: StateVersion(version), position: StateVersion(version), catalogue }
 }
 
 #[test]

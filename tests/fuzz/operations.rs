@@ -1,5 +1,8 @@
 //! Blocks of operations, as another node or an older log gives them.
 
+use std::sync::Arc;
+
+use kelvin::model::catalogue::{Catalogue, Table};
 use kelvin::model::ids::TableId;
 use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;
@@ -31,6 +34,9 @@ fn ops() -> Vec<Op> {
         Op::Delete { table, before: key() },
         Op::Delete { table, before: Before::Whole(row()) },
         Op::Truncate { tables: vec![TableId(0), table] },
+        Op::Schema {
+            catalogue: Arc::new(Catalogue::new(3, vec![Table { name: "t".into(), ..Table::default() }])),
+        },
         Op::Commit,
         Op::Seen { position: StateVersion(u64::MAX) },
         Op::Abort,
@@ -57,7 +63,8 @@ fn room(op: &Op) -> usize {
         }
         Op::Delete { before: found, .. } => before(found),
         Op::Truncate { tables } => tables.capacity() * size_of::<TableId>(),
-        Op::Begin { .. } | Op::Commit | Op::Seen { .. } | Op::Abort => 0,
+        // As many tables as texts of tables, and each text is far longer than what is made of it.
+        Op::Schema { .. } | Op::Begin { .. } | Op::Commit | Op::Seen { .. } | Op::Abort => 0,
     }
 }
 

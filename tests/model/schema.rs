@@ -168,6 +168,7 @@ fn table(spec: &TableSpec) -> Table {
             attnum: position as i16 + 1,
             zero_type: zero_type(*kind),
             not_null: *not_null,
+            ..Column::default()
         }
     };
     let positions = |columns: &[usize]| columns.iter().map(|c| *c as ColumnIndex).collect::<Vec<_>>();
@@ -175,10 +176,16 @@ fn table(spec: &TableSpec) -> Table {
         name: format!("{}_pkey", spec.name),
         unique: true,
         columns: spec.row_key.iter().map(|c| (*c as ColumnIndex, false)).collect(),
+        ..Index::default()
     }];
     for (n, columns) in spec.indexes.iter().enumerate() {
         let columns = columns.iter().map(|c| (*c as ColumnIndex, false)).collect();
-        indexes.push(Index { name: format!("{}_{n}", spec.name), unique: false, columns });
+        indexes.push(Index {
+            name: format!("{}_{n}", spec.name),
+            unique: false,
+            columns,
+            ..Index::default()
+        });
     }
     Table {
         id: TableId(0),
@@ -190,5 +197,6 @@ fn table(spec: &TableSpec) -> Table {
         row_key: positions(&spec.row_key),
         candidate_keys: spec.candidate_keys.iter().map(|k| positions(k)).collect(),
         indexes,
+        ..Table::default()
     }
 }

@@ -58,7 +58,7 @@ fn sessions(stage: &mut Stage) -> String {
 }
 
 fn resync(stage: &mut Stage, times: usize) {
-    stage.sql.run(&format!("ALTER TABLE item ADD COLUMN more_{times} int"));
+    stage.sql.run(&format!("ALTER TABLE item ADD COLUMN more_{times} float8 DEFAULT random()"));
     // The next change has it noticed.
     stage.sql.run(&format!("UPDATE item SET n = {times} WHERE id = 'a'"));
     let deadline = Instant::now() + ANEW;

@@ -190,6 +190,62 @@ fn a_damaged_replica_is_made_anew() {
 }
 
 #[test]
+fn a_replica_that_is_damaged_where_nobody_looks_at_the_start_is_made_anew_once() {
+    on_executor(|| async {
+        let database = Cluster::shared().database().await;
+        let scratch = Scratch::new();
+        database.run("CREATE TABLE wide (id int PRIMARY KEY, t text); INSERT INTO wide SELECT i, repeat('w', 500) FROM generate_series(1, 5000) i").await;
+        stopped(&database, &scratch).await;
+        let connection = rusqlite::Connection::open(scratch.replica()).unwrap();
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(connection);
+        let mut bytes = std::fs::read(scratch.replica()).unwrap();
+        let (from, to) = (bytes.len() / 4, bytes.len() * 3 / 4);
+        bytes[from..to].fill(0xaa);
+        std::fs::write(scratch.replica(), bytes).unwrap();
+        // The test itself could not read it either.
+        let mut replicator = Replicator::start_with(settings(&database.target, &scratch.replica()), true);
+        replicator.ready().await;
+        database.run("UPDATE wide SET t = 'n'").await;
+        let reason = replicator.resync().await;
+        assert!(reason.contains("damaged"), "{reason}");
+        let mut again = Replicator::follow(&database, &scratch).await;
+        again.check(&database).await;
+        again.stop().await;
+    });
+}
+
+#[test]
+fn a_database_that_was_restored_from_before_is_noticed() {
+    on_executor(|| async {
+        let cluster = Cluster::start("");
+        let database = cluster.database().await;
+        let scratch = Scratch::new();
+        stopped(&database, &scratch).await;
+        let target = database.target.clone();
+        drop(database);
+        cluster.stop("fast");
+        cluster.run_there("sh", &["-c", "cp -r . ../kelvin-test-pg-kept-$(basename $PWD)"]);
+        cluster.launch();
+        let database = Database::open(target.clone()).await;
+        let mut replicator = Replicator::follow(&database, &scratch).await;
+        database.run("INSERT INTO t SELECT i, i FROM generate_series(1000, 3000) i").await;
+        replicator.check(&database).await;
+        replicator.stop().await;
+        drop(database);
+        cluster.stop("fast");
+        cluster.run_there(
+            "sh",
+            &["-c", "k=../kelvin-test-pg-kept-$(basename $PWD); rm -rf ./*; cp -r $k/. . && rm -rf $k"],
+        );
+        cluster.launch();
+        let database = Database::open(target).await;
+        database.run("UPDATE t SET n = 5 WHERE id = 2").await;
+        synced_anew(&database, &scratch, "has gone back").await.stop().await;
+    });
+}
+
+#[test]
 fn slots_of_replaced_replicas_are_dropped() {
     on_executor(|| async {
         let database = Cluster::shared().database().await;

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use kelvin::model::catalogue::Catalogue;
+use kelvin::model::catalogue::{Catalogue, Column, Table};
 use kelvin::model::commit::{Commit, TableChange};
+use kelvin::model::ids::TableId;
 use kelvin::model::logging::Level;
+use kelvin::model::value::Value;
 use kelvin::model::version::StateVersion;
 use kelvin::replica::events::{Events, ReplicaReady};
 use kelvin::replica::gauges::Gauges;
@@ -102,10 +104,10 @@ pub struct Record {
     pub indexed: Vec<Arc<Catalogue>>,
     /// Where indexes are wished for.
     pub index_requests: Wishes,
-    /// Tables as the commits make them: table -> key -> row.
-    model: BTreeMap<String, BTreeMap<String, String>>,
-    /// Tables that a commit did not list row by row.
-    bulk: BTreeSet<String>,
+    /// Tables as the commits make them: key -> row.
+    model: BTreeMap<TableId, BTreeMap<String, String>>,
+    /// Tables that a commit did not list row by row, or whose rows have other columns than before.
+    bulk: BTreeSet<TableId>,
     pub rebegins: u32,
     /// Readers answer that they cannot begin again now, and do not.
     pub busy: bool,
@@ -114,6 +116,8 @@ pub struct Record {
     /// Largest log, in bytes, that was seen after a commit.
     pub largest_log: u64,
     replica: PathBuf,
+    /// Epoch of the tables that the model is of.
+    epoch: u64,
     /// Commits with their rows are kept; off for measurements.
     pub forget: bool,
 }
@@ -141,9 +145,10 @@ impl Events for RecordLog {
         let mut record = self.0.borrow_mut();
         let connection = tables::open(&record.replica);
         if !record.forget {
+            record.epoch = start.catalogue.epoch;
             for table in start.catalogue.tables() {
-                let rows = keyed(&connection, &start, &table.name);
-                record.model.insert(table.name.clone(), rows);
+                let rows = keyed(&connection, table);
+                record.model.insert(table.id, rows);
             }
         }
         record.start = Some(start);
@@ -181,12 +186,11 @@ impl Events for RecordLog {
 }
 
 /// Rows of a table of the replica by key. Empty for a table without key.
-fn keyed(connection: &rusqlite::Connection, start: &ReplicaReady, name: &str) -> BTreeMap<String, String> {
-    let table = start.catalogue.table(name).expect("the table exists");
+fn keyed(connection: &rusqlite::Connection, table: &Table) -> BTreeMap<String, String> {
     if table.row_key.is_empty() {
         return BTreeMap::new();
     }
-    let key_table = kelvin::model::catalogue::Table {
+    let key_table = Table {
         columns: table
             .row_key
             .iter()
@@ -199,7 +203,12 @@ fn keyed(connection: &rusqlite::Connection, start: &ReplicaReady, name: &str) ->
     let width = table.row_key.len();
     let mut rows = BTreeMap::new();
     for values in tables::replica_values(connection, &key_table) {
-        rows.insert(tables::print(&values[..width]), tables::print(&values[width..]));
+        let (key, there) = values.split_at(width);
+        let mut there = there.iter().cloned();
+        // As commits have it: nothing in a column that is gone.
+        let value = |column: &Column| if column.gone { Value::Null } else { there.next().expect("a value") };
+        let whole: Vec<Value> = table.columns.iter().map(value).collect();
+        rows.insert(tables::print(key), tables::print(&whole));
     }
     rows
 }
@@ -236,32 +245,46 @@ impl Record {
         self.commits.last().map_or(start, |c| c.version)
     }
 
+    /// Rows of tables that have become others are not compared until all of them are looked at.
+    fn follow_schema(&mut self) {
+        let connection = tables::open(&self.replica);
+        let epoch =
+            connection.query_row("SELECT epoch FROM \"_kelvin.schema\"", [], |row| row.get::<_, i64>(0));
+        let epoch = epoch.expect("an epoch") as u64;
+        if epoch != self.epoch {
+            let catalogue = tables::catalogue(&connection);
+            let changed = catalogue.tables().filter(|table| table.epoch > self.epoch).map(|table| table.id);
+            self.bulk.extend(changed);
+            self.epoch = epoch;
+        }
+    }
+
     /// Folds a commit over the model; fails if it does not fit.
     fn take(&mut self, commit: Arc<Commit>) {
         assert_eq!(commit.previous, self.version(), "commits follow each other");
         assert!(commit.version > commit.previous, "versions grow");
-        let start = self.start.clone().expect("ready came first");
+        assert!(self.start.is_some(), "ready came first");
         if self.forget {
             let light = Commit { tables: Default::default(), ..(*commit).clone() };
             self.commits.push(Arc::new(light));
             return;
         }
+        self.follow_schema();
         for (id, change) in &commit.tables {
-            let name = &start.catalogue.get(*id).name;
             let TableChange::Rows(rows) = change else {
-                self.bulk.insert(name.clone());
+                self.bulk.insert(*id);
                 continue;
             };
-            if self.bulk.contains(name) {
+            if self.bulk.contains(id) {
                 continue;
             }
-            let model = self.model.entry(name.clone()).or_default();
+            let model = self.model.entry(*id).or_default();
             assert!(!rows.is_empty(), "a table without changes is not listed");
             for row in rows {
                 assert_ne!(row.old, row.new, "equal rows are dropped");
                 let key = tables::print(&row.key);
                 let old = row.old.as_ref().map(|old| tables::print(old));
-                assert_eq!(model.get(&key), old.as_ref(), "the old row of {name} {key}");
+                assert_eq!(model.get(&key), old.as_ref(), "the old row of {id:?} {key}");
                 match &row.new {
                     Some(new) => model.insert(key, tables::print(new)),
                     None => model.remove(&key),
@@ -270,6 +293,19 @@ impl Record {
         }
         self.commits.push(commit);
     }
+}
+
+/// Where the database is. What was committed before is published with what is written here, or earlier.
+async fn now(database: &Database) -> StateVersion {
+    let lsn = database.value("SELECT pg_current_wal_insert_lsn()").await;
+    database
+        .run(
+            "INSERT INTO zero_0.clients VALUES ('marker', 'marker', 1)
+             ON CONFLICT (\"clientGroupID\", \"clientID\") DO UPDATE
+             SET \"lastMutationID\" = clients.\"lastMutationID\" + 1",
+        )
+        .await;
+    StateVersion::from_lsn(&lsn).expect("an LSN")
 }
 
 /// A running manager.
@@ -336,17 +372,28 @@ impl Replicator {
 
     /// Waits until everything that the database has committed is here.
     pub async fn catch_up(&mut self, database: &Database) {
-        let lsn = database.value("SELECT pg_current_wal_insert_lsn()").await;
-        let lsn = StateVersion::from_lsn(&lsn).expect("an LSN");
-        // A transaction that is published, so that there is something to wait for.
-        database
-            .run(
-                "INSERT INTO zero_0.clients VALUES ('marker', 'marker', 1)
-                 ON CONFLICT (\"clientGroupID\", \"clientID\") DO UPDATE
-                 SET \"lastMutationID\" = clients.\"lastMutationID\" + 1",
-            )
-            .await;
+        let lsn = now(database).await;
         self.until("the replica has caught up", |r| r.version() >= lsn).await;
+    }
+
+    /// Whether it follows until all is here and the tables are upstream's; else it has ended before.
+    pub async fn follows(&mut self, database: &Database) -> bool {
+        let started = Instant::now();
+        let lsn = now(database).await;
+        loop {
+            if self.ended().await.is_some() {
+                return false;
+            }
+            let is_here = self.record.borrow().start.is_some() && self.record.borrow().version() >= lsn;
+            if is_here {
+                let catalogue = tables::catalogue(&tables::open(&self.replica));
+                if tables::are_those_of(&catalogue, database).await {
+                    return true;
+                }
+            }
+            assert!(started.elapsed() < LIMIT, "it stays what it was: {:#?}", self.record.borrow().log);
+            executor::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// How it ended, if it has.
@@ -363,26 +410,41 @@ impl Replicator {
     /// Catches up and compares every table with upstream, and the commits with both.
     pub async fn check(&mut self, database: &Database) {
         self.catch_up(database).await;
-        let start = self.record.borrow().start.clone().expect("it is ready");
-        tables::assert_equal(database, &start.catalogue, &self.replica).await;
         let connection = tables::open(&self.replica);
+        let catalogue = Arc::new(tables::catalogue(&connection));
+        tables::assert_equal(database, &catalogue, &self.replica).await;
         let mut record = self.record.borrow_mut();
         let bulk = std::mem::take(&mut record.bulk);
-        for table in start.catalogue.tables() {
-            let rows = keyed(&connection, &start, &table.name);
-            if bulk.contains(&table.name) {
-                record.model.insert(table.name.clone(), rows);
+        for table in catalogue.tables() {
+            let rows = keyed(&connection, table);
+            if bulk.contains(&table.id) {
+                record.model.insert(table.id, rows);
             } else {
-                assert_eq!(record.model.get(&table.name), Some(&rows), "folded commits of {}", table.name);
+                assert_eq!(record.model.get(&table.id), Some(&rows), "folded commits of {}", table.name);
             }
+        }
+    }
+
+    /// Compares the columns that the replica has of some tables with upstream's.
+    pub async fn check_tables(&mut self, database: &Database, names: &[&str]) {
+        self.catch_up(database).await;
+        let connection = tables::open(&self.replica);
+        let catalogue = tables::catalogue(&connection);
+        for name in names {
+            let table = catalogue.table(name).expect("the table exists");
+            assert_eq!(
+                tables::upstream(database, table).await,
+                tables::replica(&connection, table),
+                "{name}"
+            );
         }
     }
 
     /// A table as the replica holds it now.
     pub fn rows(&self, name: &str) -> tables::Rows {
-        let start = self.record.borrow().start.clone().expect("it is ready");
-        let table = start.catalogue.table(name).expect("the table exists");
-        tables::replica(&tables::open(&self.replica), table)
+        let connection = tables::open(&self.replica);
+        let catalogue = tables::catalogue(&connection);
+        tables::replica(&connection, catalogue.table(name).expect("the table exists"))
     }
 
     /// Whether a line of the log holds this text.

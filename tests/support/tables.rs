@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use kelvin::model::catalogue::{Catalogue, Table, quote};
+use kelvin::model::catalogue::{Catalogue, Column, ColumnIndex, Table, quote};
 use kelvin::model::value::Value;
 use kelvin::upstream::copy::{Columns, Format};
 use kelvin::upstream::types::Malformed;
@@ -37,7 +37,8 @@ pub async fn upstream(database: &Database, table: &Table) -> Rows {
 
 /// Reads the rows of a table of Postgres that a row filter lets pass.
 pub async fn upstream_where(database: &Database, table: &Table, condition: &str) -> Rows {
-    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let there: Vec<&Column> = table.columns.iter().filter(|c| !c.gone).collect();
+    let columns: Vec<String> = there.iter().map(|c| quote(&c.name)).collect();
     let sql = format!(
         "COPY (SELECT {} FROM {}.{} WHERE {condition}) TO STDOUT",
         columns.join(", "),
@@ -48,7 +49,7 @@ pub async fn upstream_where(database: &Database, table: &Table, condition: &str)
     let session = kelvin_io::postgres::connect(&database.target, "test").await.expect("connected");
     let lines = session.client.copy_out(sql.as_str()).await.expect("COPY begins");
     let mut lines = std::pin::pin!(lines);
-    let types = table.columns.iter().map(|c| (c.type_oid, c.upstream_type.as_str()));
+    let types = there.iter().map(|c| (c.type_oid, c.upstream_type.as_str()));
     let columns = Columns::new(Format::Text, types);
     let mut rows = Vec::new();
     while let Some(line) = lines.try_next().await.expect("COPY goes on") {
@@ -77,14 +78,15 @@ pub fn replica(connection: &Connection, table: &Table) -> Rows {
     rows
 }
 
-/// Reads a table of the replica, in no order.
+/// Reads the columns that a table of the replica has, in no order of the rows.
 pub fn replica_values(connection: &Connection, table: &Table) -> Vec<Vec<Value>> {
-    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let columns: Vec<String> =
+        table.columns.iter().filter(|c| !c.gone).map(|c| quote(&c.stored_name)).collect();
     // A table may have no columns at all.
     let list = if columns.is_empty() { "NULL".into() } else { columns.join(", ") };
-    let sql = format!("SELECT {list} FROM {}", quote(&table.name));
+    let sql = format!("SELECT {list} FROM {}", quote(&table.stored_name));
     let mut statement = connection.prepare(&sql).expect("the table is there");
-    let width = table.columns.len();
+    let width = columns.len();
     let rows =
         statement.query_map([], |row| Ok((0..width).map(|at| value(row.get_ref_unwrap(at))).collect()));
     rows.expect("the table is read").map(|row| row.expect("a row")).collect()
@@ -98,6 +100,32 @@ fn value(value: ValueRef<'_>) -> Value {
         ValueRef::Text(t) => Value::Text(std::str::from_utf8(t).expect("UTF-8").into()),
         ValueRef::Blob(b) => Value::Blob(b.into()),
     }
+}
+
+/// The tables of a replica as it is now.
+pub fn catalogue(connection: &Connection) -> Catalogue {
+    kelvin::replica::metadata::catalogue(connection).expect("it is read").expect("there is one")
+}
+
+/// Whether the tables of schema public have the columns that upstream says.
+pub async fn are_those_of(catalogue: &Catalogue, database: &Database) -> bool {
+    let sql = "SELECT coalesce(string_agg(format('%s.%s %s', c.table_name, c.column_name, c.is_nullable), ','
+                                         ORDER BY c.table_name, c.ordinal_position), '')
+                 FROM information_schema.columns c JOIN pg_tables t ON t.schemaname = c.table_schema AND t.tablename = c.table_name
+                WHERE c.table_schema = 'public'
+                  AND NOT (SELECT relispartition FROM pg_class WHERE oid = format('%I.%I', c.table_schema, c.table_name)::regclass)";
+    let there = database.value(sql).await;
+    let mut tables: Vec<_> = catalogue.tables().filter(|table| table.schema == "public").collect();
+    tables.sort_by(|a, b| a.upstream_name.cmp(&b.upstream_name));
+    let column = |table: &Table, c: ColumnIndex| {
+        let column = &table.columns[usize::from(c)];
+        format!("{}.{} {}", table.upstream_name, column.name, if column.not_null { "NO" } else { "YES" })
+    };
+    let here: Vec<String> = tables
+        .iter()
+        .flat_map(|table| table.published_columns().into_iter().map(|c| column(table, c)).collect::<Vec<_>>())
+        .collect();
+    here.join(",") == there
 }
 
 /// Fails unless every table is the same on both sides.

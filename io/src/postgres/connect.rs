@@ -99,14 +99,21 @@ impl Drop for Connection {
 }
 
 /// Session settings that fix how values look as text. `search_path` is emptied so that
-/// no object of the user can stand in for one of the system.
-pub(super) const SESSION: [(&str, &str); 6] = [
+/// no object of the user can stand in for one of the system. The others are not left to what the role or the database has
+/// for the app's own sessions: a copy takes its time, an exported snapshot is held by a session that does nothing, and a row
+/// that a policy hides must not be missed in silence.
+pub(super) const SESSION: [(&str, &str); 11] = [
     ("DateStyle", "ISO"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "1"),
     ("bytea_output", "hex"),
     ("IntervalStyle", "postgres"),
     ("search_path", "pg_catalog"),
+    ("statement_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    ("default_transaction_read_only", "off"),
+    ("row_security", "off"),
 ];
 
 /// Connects and authenticates; the session prints values in one fixed way.

@@ -80,7 +80,7 @@ pub fn statement(published: &PublishedTable, format: Format) -> String {
         Format::Binary => " (FORMAT binary)",
     };
     let selected_all = selected.join(", ");
-    match &published.row_filter {
+    match &table.row_filter {
         None if !published.partitioned && !names.is_empty() && selected == names => {
             format!("COPY {name} ({selected_all}) TO STDOUT{format}")
         }

@@ -78,6 +78,15 @@ impl Client {
         }
     }
 
+    /// Whether it was let in; takes the error and the close if it was not.
+    pub fn was_let_in(&mut self) -> bool {
+        let is_in = self.refusal.is_none();
+        if !is_in {
+            self.until_error();
+        }
+        is_in
+    }
+
     /// Connects and is refused because of who it is: an error before anything else, and its
     /// reason in the close.
     pub fn until_refused(&mut self) -> Value {

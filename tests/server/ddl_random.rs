@@ -1,0 +1,259 @@
+//! Random migrations between and within random writes: a row lands in the wrong column, a value is lost, or the replica
+//! is made anew though nothing asked for it. The oracle is Postgres.
+
+use crate::support::on_executor;
+use crate::support::postgres::{Cluster, Database};
+use crate::support::random::Random;
+use crate::support::replicator::{Replicator, Scratch};
+
+/// Steps between two comparisons of all rows.
+const STEPS: u64 = 12;
+
+/// Comparisons of a run.
+const ROUNDS: u64 = 5;
+
+/// What a column of the test is filled with.
+#[derive(Clone, Copy)]
+enum Kind {
+    Int,
+    Text,
+    Time,
+    Bool,
+    Json,
+}
+
+const KINDS: [Kind; 5] = [Kind::Int, Kind::Text, Kind::Time, Kind::Bool, Kind::Json];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Int => "int",
+            Kind::Text => "text",
+            Kind::Time => "timestamptz",
+            Kind::Bool => "bool",
+            Kind::Json => "jsonb",
+        }
+    }
+
+    fn literal(self, random: &mut Random) -> String {
+        let n = random.below(50);
+        match self {
+            _ if random.chance(8) => "NULL".to_owned(),
+            Kind::Int => n.to_string(),
+            // Some are stored apart, so that an update does not carry them.
+            Kind::Text if random.chance(4) => {
+                format!("(SELECT string_agg(md5((i + {n})::text), '') FROM generate_series(1, 200) i)")
+            }
+            Kind::Text => format!("'t''{n}'"),
+            Kind::Time => format!("'2026-01-{:02} 10:00:00.123456Z'::timestamptz", 1 + n % 28),
+            Kind::Bool => n.is_multiple_of(2).to_string(),
+            Kind::Json => format!("'{{\"n\": [{n}, \"x\"]}}'::jsonb"),
+        }
+    }
+
+    /// What may stand behind DEFAULT.
+    fn default(self, random: &mut Random) -> String {
+        let literal = self.literal(random);
+        if literal.starts_with('(') { "'long'".to_owned() } else { literal }
+    }
+}
+
+/// A table as the test has made it.
+#[derive(Clone)]
+struct Table {
+    name: String,
+    columns: Vec<(String, Kind)>,
+    /// Names are given once, or the change is one that cannot be followed.
+    names: u64,
+}
+
+impl Table {
+    fn fresh(&mut self, prefix: &str) -> String {
+        self.names += 1;
+        format!("{prefix}{}", self.names)
+    }
+
+    fn write(&mut self, random: &mut Random) -> String {
+        let (name, id) = (&self.name, random.below(40));
+        let set = |(column, kind): &(String, Kind), random: &mut Random| {
+            format!("{column} = {}", kind.literal(random))
+        };
+        match random.below(6) {
+            0 => format!("DELETE FROM {name} WHERE id = {id}"),
+            1 => format!(
+                "UPDATE {name} SET id = id + 100000 WHERE id = {id}; UPDATE {name} SET id = id - 100000 WHERE id >= 100000"
+            ),
+            2 | 3 if !self.columns.is_empty() => {
+                let column = random.one_of(&self.columns).clone();
+                format!("UPDATE {name} SET {} WHERE id % 7 = {}", set(&column, random), id % 7)
+            }
+            _ => {
+                let some: Vec<(String, Kind)> =
+                    self.columns.iter().filter(|_| random.below(3) > 0).cloned().collect();
+                let names: String = some.iter().map(|(column, _)| format!(", {column}")).collect();
+                let values: String =
+                    some.iter().map(|(_, kind)| format!(", {}", kind.literal(random))).collect();
+                format!("INSERT INTO {name} (id{names}) VALUES ({id}{values}) ON CONFLICT DO NOTHING")
+            }
+        }
+    }
+
+    fn migrate(&mut self, random: &mut Random) -> String {
+        let table = self.name.clone();
+        match random.below(9) {
+            0..=2 => {
+                let (column, kind) = (self.fresh("c"), *random.one_of(&KINDS));
+                let default = match random.below(3) {
+                    0 => String::new(),
+                    _ => format!(" DEFAULT {}", kind.default(random)),
+                };
+                self.columns.push((column.clone(), kind));
+                format!("ALTER TABLE {table} ADD COLUMN {column} {}{default}", kind.name())
+            }
+            3 | 4 if !self.columns.is_empty() => {
+                let at = random.below(self.columns.len() as u64) as usize;
+                let (column, _) = self.columns.remove(at);
+                format!("ALTER TABLE {table} DROP COLUMN {column}")
+            }
+            5 if !self.columns.is_empty() => {
+                let (to, at) = (self.fresh("r"), random.below(self.columns.len() as u64) as usize);
+                let from = std::mem::replace(&mut self.columns[at].0, to.clone());
+                format!("ALTER TABLE {table} RENAME COLUMN {from} TO {to}")
+            }
+            6 => {
+                self.name = self.fresh("t");
+                format!("ALTER TABLE {table} RENAME TO {}", self.name)
+            }
+            7 if !self.columns.is_empty() => {
+                let (column, kind) = random.one_of(&self.columns).clone();
+                let value = kind.default(random).replace("NULL", "DEFAULT");
+                format!(
+                    "ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {}",
+                    value.replace("DEFAULT", "NULL")
+                )
+            }
+            8 if self.columns.iter().any(|(_, kind)| matches!(kind, Kind::Int | Kind::Time)) => {
+                // Long texts have no place in an index.
+                let mut short =
+                    self.columns.iter().filter(|(_, kind)| matches!(kind, Kind::Int | Kind::Time));
+                let column = short.next().map(|(column, _)| column.clone()).unwrap_or_default();
+                format!(
+                    "CREATE INDEX ON {table} (({column})) WHERE id > 3; CREATE INDEX ON {table} ({column})"
+                )
+            }
+            _ => format!("CREATE INDEX ON {table} (id DESC)"),
+        }
+    }
+}
+
+/// Another table, with rows that no change tells of.
+fn create(all: &mut Vec<Table>, random: &mut Random) -> String {
+    let name = format!("new{}_{}", all.len(), random.below(1_000_000));
+    let columns: Vec<(String, Kind)> = vec![("a".to_owned(), Kind::Text), ("j".to_owned(), Kind::Json)];
+    all.push(Table { name: name.clone(), columns, names: 1000 * all.len() as u64 });
+    let rows = random.below(3_000);
+    format!(
+        "BEGIN; CREATE TABLE {name} (id int PRIMARY KEY, a text, j jsonb);
+         INSERT INTO {name} SELECT i, 'a' || i, NULL FROM generate_series(1, {rows}) i; COMMIT"
+    )
+}
+
+/// One or several statements as one transaction, which may be undone.
+fn step(table: &mut Table, random: &mut Random) -> String {
+    let before = table.clone();
+    let statements: Vec<String> = (0..1 + random.below(5))
+        .map(|_| if random.chance(3) { table.migrate(random) } else { table.write(random) })
+        .collect();
+    let names = table.names;
+    if random.chance(5) {
+        *table = Table { names, ..before };
+        return format!("BEGIN; {}; ROLLBACK", statements.join("; "));
+    }
+    format!("BEGIN; {}; COMMIT", statements.join("; "))
+}
+
+/// Why a run may have to begin anew: what came and went while nobody looked.
+const UNCERTAIN: [&str; 2] = ["came and went", "cannot be told apart"];
+
+async fn run(seed: u64) {
+    let mut random = Random::new(seed);
+    let database = Cluster::shared().database().await;
+    let scratch = Scratch::new();
+    database.run("CREATE TABLE t (id int PRIMARY KEY, a text, b int); INSERT INTO t SELECT i, 'a' || i, i FROM generate_series(1, 40) i").await;
+    let columns = [("a", Kind::Text), ("b", Kind::Int)].map(|(name, kind)| (name.to_owned(), kind)).into();
+    let mut all = vec![Table { name: "t".to_owned(), columns, names: 0 }];
+    let mut replicator = Some(Replicator::follow(&database, &scratch).await);
+    let mut syncs = 0;
+    for _ in 0..ROUNDS {
+        for _ in 0..STEPS {
+            disturb(&mut replicator, &database, &mut random).await;
+            let statements = match random.chance(10) {
+                true => create(&mut all, &mut random),
+                false => {
+                    let at = random.below(all.len() as u64) as usize;
+                    step(&mut all[at], &mut random)
+                }
+            };
+            println!("{statements}");
+            database.run(&statements).await;
+        }
+        syncs += settle(&mut replicator, &database, &scratch).await;
+    }
+    if let Some(replicator) = replicator {
+        replicator.stop().await;
+    }
+    assert!(syncs < ROUNDS, "nearly every round needed a new sync");
+}
+
+/// Breaks the connection, or ends the process, now and then.
+async fn disturb(replicator: &mut Option<Replicator>, database: &Database, random: &mut Random) {
+    match random.below(12) {
+        0 => {
+            let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication WHERE application_name = 'zero-replicator'";
+            database.value(kill).await;
+        }
+        1 => {
+            if let Some(running) = replicator.take() {
+                running.stop().await;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Compares all rows. Returns how many new syncs that has taken.
+async fn settle(replicator: &mut Option<Replicator>, database: &Database, scratch: &Scratch) -> u64 {
+    let mut syncs = 0;
+    loop {
+        let mut running = match replicator.take() {
+            Some(running) => running,
+            None => Replicator::follow(database, scratch).await,
+        };
+        if running.follows(database).await {
+            running.check(database).await;
+            *replicator = Some(running);
+            return syncs;
+        }
+        let reason = running.resync().await;
+        assert!(UNCERTAIN.iter().any(|why| reason.contains(why)), "{reason}");
+        syncs += 1;
+    }
+}
+
+macro_rules! seeds {
+    ($($name:ident: $seed:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                on_executor(|| run($seed));
+            }
+        )*
+    };
+}
+
+seeds! {
+    random_migrations_lose_a_row: 1;
+    random_migrations_lose_a_value: 2;
+    random_migrations_mix_columns_up: 3;
+    random_migrations_need_a_new_sync: 4;
+}
