@@ -61,6 +61,9 @@ impl Published {
     }
 }
 
+/// How long the lock is waited for that setting a replica identity takes, in milliseconds.
+const IDENTITY_LOCK_MS: u32 = 500;
+
 struct Relation {
     oid: u32,
     schema: String,
@@ -321,19 +324,28 @@ fn table(
 }
 
 /// Gives tables without primary key the replica identity that lets the app update them
-/// (`docs/spec/replication.md` §5.4). Returns what could not be done, as warnings.
-pub async fn fix_identities(client: &Client, published: &Published) -> Vec<String> {
+/// (`docs/spec/replication.md` §5.4), but for those of which it `is_known` that it cannot be done. Returns what could not
+/// be done, as warnings, with the OIDs of the tables.
+pub async fn fix_identities(
+    client: &Client,
+    published: &Published,
+    is_known: impl Fn(u32) -> bool,
+) -> Vec<(u32, String)> {
     let mut warnings = Vec::new();
-    for published in &published.tables {
+    for published in published.tables.iter().filter(|published| !is_known(published.table.oid)) {
         let Some(index) = &published.identity_index else { continue };
         let table = format!("{}.{}", quote(&published.table.schema), quote(&published.table.upstream_name));
         let alter = format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {}", quote(index));
-        if let Err(e) = client.batch_execute(&alter).await {
+        // Whoever waits for the table's lock makes everybody wait who comes after it.
+        let patient = format!("BEGIN; SET LOCAL lock_timeout = '{IDENTITY_LOCK_MS}ms'; {alter}; COMMIT");
+        if let Err(e) = client.batch_execute(&patient).await {
+            let _ = client.batch_execute("ROLLBACK").await;
             let e = kelvin_io::postgres::Error::from(e);
-            warnings.push(format!(
+            let warning = format!(
                 "table {table} has no primary key, so the app cannot update it while it is published; \
                  setting its replica identity failed: {e}. Run: {alter}"
-            ));
+            );
+            warnings.push((published.table.oid, warning));
         }
     }
     warnings

@@ -68,7 +68,7 @@ pub async fn run(
     let upstream = Upstream { server, system_identifier: identity.system };
     events.progress("reading the publications");
     let published = published::read(&connection.client, &shard.publications(), server.version).await?;
-    for warning in published::fix_identities(&connection.client, &published).await {
+    for (_, warning) in published::fix_identities(&connection.client, &published, |_| false).await {
         events.log(Level::Warn, &warning, &[]);
     }
     events.progress("looking at the replica's file");

@@ -3,6 +3,7 @@
 //! another process has replaced this one.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use kelvin_io::postgres::{Connection, connect};
 use super::error::{Doing, Error};
 use super::heartbeat::Heartbeat;
 use super::look::{self, Looker};
+use super::published::fix_identities;
 use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::Shard;
@@ -169,6 +171,11 @@ impl Watch {
             Err(Error::Setup(reason)) => return Ok(Some(Finding::SchemaChanged(reason))),
             Err(e) => return Err(e),
         };
+        let tried = |oid: u32| told.identities.contains(&oid);
+        for (oid, warning) in fix_identities(client, &published, tried).await {
+            told.identities.insert(oid);
+            self.events.log(Level::Warn, &warning, &[]);
+        }
         // What the stream has followed meanwhile may be newer than what was read.
         if !Arc::ptr_eq(&before, &self.catalogue.borrow()) {
             return Ok(None);
@@ -230,6 +237,8 @@ struct Cleanup {
 
 #[derive(Default)]
 struct Told {
+    /// Tables whose replica identity could not be set.
+    identities: HashSet<u32>,
     /// When a change of the schema was last looked at for the stream.
     looked: Option<Instant>,
     retained: i64,

@@ -256,6 +256,30 @@ fn without_auto_reset_it_halts_and_keeps_the_file() {
     });
 }
 
+#[test]
+fn a_table_without_a_primary_key_that_comes_cannot_be_updated() {
+    on_executor(|| async {
+        let database = Cluster::shared().database().await;
+        let scratch = Scratch::new();
+        database.run(TABLES).await;
+        let mut replicator = Replicator::follow(&database, &scratch).await;
+        database
+            .run("CREATE TABLE v (code text NOT NULL UNIQUE, n int); INSERT INTO v VALUES ('a', 1), ('b', 2)")
+            .await;
+        let identity = "SELECT relreplident FROM pg_class WHERE oid = 'v'::regclass";
+        let started = std::time::Instant::now();
+        while database.value(identity).await != "i" {
+            assert!(started.elapsed() < Duration::from_secs(20), "its replica identity is not set");
+            executor::sleep(Duration::from_millis(20)).await;
+        }
+        database.run("UPDATE v SET n = 3 WHERE code = 'a'; DELETE FROM v WHERE code = 'b'").await;
+        assert!(replicator.follows(&database).await, "{:?}", replicator.ended().await);
+        replicator.check(&database).await;
+        assert_eq!(replicator.rows("v").len(), 1);
+        replicator.stop().await;
+    });
+}
+
 /// Everything that may happen to rows of a table while it is filled, by several sessions.
 #[test]
 fn a_table_that_is_filled_under_writes_differs() {
