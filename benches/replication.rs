@@ -1,17 +1,18 @@
 //! How fast changes get from Postgres into the replica: `cargo bench --bench replication`.
 //!
 //! Postgres, which this starts by itself with fsync off, the generator and Kelvin share
-//! the machine. Arguments choose among `initial`, `large`, `small`, `backlog`, `copy`, `log`;
-//! none means all but the last two, which take minutes. `million` begins with a million issues
+//! the machine. Arguments choose among `initial`, `large`, `small`, `backlog`, `copy`, `log`, `ddl`;
+//! none means all but the last three, which take minutes. `million` begins with a million issues
 //! instead of a hundred thousand.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use kelvin::upstream::copy::{self, Columns, Format};
+use kelvin_io::executor;
 use support::on_executor;
 use support::postgres::{Cluster, Database};
 use support::replicator::{Replicator, Scratch, settings};
@@ -271,10 +272,89 @@ async fn log(database: &Database, replicator: &mut Replicator, from: u32) {
     replicator.catch_up(database).await;
 }
 
+/// Milliseconds from before a small write until the replica has it, again and again for so many seconds.
+async fn latencies(database: &Database, replicator: &mut Replicator, seconds: f64) -> Vec<f64> {
+    let (started, mut all) = (Instant::now(), Vec::new());
+    while started.elapsed().as_secs_f64() < seconds {
+        let began = Instant::now();
+        // It writes a row by itself.
+        replicator.catch_up(database).await;
+        all.push(began.elapsed().as_secs_f64() * 1e3);
+        executor::sleep(Duration::from_millis(2)).await;
+    }
+    all.sort_by(f64::total_cmp);
+    all
+}
+
+fn print_latencies(what: &str, all: &[f64]) {
+    let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
+    println!(
+        "{what}: {} writes, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        all.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+/// Changes tables while somebody writes: how long writes wait for that, and how fast a table is filled.
+async fn ddl(database: &Database, replicator: &mut Replicator, base: u32) {
+    let other = Database::open(database.target.clone()).await;
+    print_latencies("no change", &latencies(database, replicator, 3.0).await);
+    for statement in [
+        "ALTER TABLE issues ADD COLUMN extra text DEFAULT 'x'",
+        "ALTER TABLE issues RENAME COLUMN extra TO extra2",
+        "ALTER TABLE issues ALTER COLUMN priority DROP NOT NULL",
+        "ALTER TABLE issues DROP COLUMN extra2",
+        "CREATE INDEX issues_rev ON issues (rev)",
+    ] {
+        other.run(statement).await;
+        print_latencies(statement, &latencies(database, replicator, 3.0).await);
+    }
+    other.run("CREATE SCHEMA apart; CREATE TABLE apart.copied (LIKE issues INCLUDING INDEXES)").await;
+    other.run("INSERT INTO apart.copied SELECT * FROM issues; VACUUM ANALYZE apart.copied").await;
+    // A name that comes back for another table would need a new sync.
+    for (what, name, writes) in
+        [("filling a table", "copied", false), ("filling a table under writes", "again", true)]
+    {
+        replicator.catch_up(database).await;
+        let filled = |replicator: &Replicator| {
+            replicator.record.borrow().log.iter().filter(|line| line.contains("has been filled")).count()
+        };
+        let before = filled(replicator);
+        let since = Used::now();
+        other.run(&format!("ALTER TABLE apart.{name} SET SCHEMA public")).await;
+        let mut written = 0;
+        let mut all = Vec::new();
+        while filled(replicator) == before {
+            if writes {
+                let one = |n: u64| {
+                    format!("UPDATE {name} SET rev = rev + 1 WHERE id = 'i' || lpad('{n}', 7, '0');")
+                };
+                let from = written % u64::from(base - 100);
+                other.run(&(from..from + 50).map(one).collect::<String>()).await;
+                written += 50;
+            }
+            all.extend(latencies(database, replicator, 0.01).await);
+        }
+        print(what, u64::from(base), &since);
+        println!("  {:.0} updates/s beside it", written as f64 / since.started.elapsed().as_secs_f64());
+        all.sort_by(f64::total_cmp);
+        print_latencies("  writes meanwhile", &all);
+        other
+            .run(&format!(
+                "ALTER TABLE {name} SET SCHEMA apart; ALTER TABLE IF EXISTS apart.copied RENAME TO again"
+            ))
+            .await;
+        executor::sleep(Duration::from_secs(3)).await;
+    }
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let has = move |name: &str| {
-        (wanted.is_empty() && !["log", "copy", "million"].contains(&name)) || wanted.iter().any(|w| w == name)
+        (wanted.is_empty() && !["log", "copy", "ddl", "million"].contains(&name))
+            || wanted.iter().any(|w| w == name)
     };
     on_executor(move || async move {
         let cluster = Cluster::start("shared_buffers = 512MB");
@@ -309,6 +389,9 @@ fn main() {
         }
         if has("log") {
             log(&database, &mut replicator, 4_000_000).await;
+        }
+        if has("ddl") {
+            ddl(&database, &mut replicator, base).await;
         }
         let gauges = replicator.record.borrow().gauges.clone();
         println!("{gauges:?}, {} re-begins", replicator.record.borrow().rebegins);

@@ -23,6 +23,9 @@ use crate::replica::work::{Absent, Before, Op, Operations};
 /// What follows the shard's own prefix in the prefix of a marker: a look at upstream was exact where it stands.
 pub const MARKER_SUFFIX: &str = "/kelvin-schema";
 
+/// The same of what `update_schemas()` writes: the schema may have changed.
+pub const LOOK_SUFFIX: &str = "/kelvin-look";
+
 /// Why a stream cannot be decoded any further. What came before is in the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
@@ -198,7 +201,7 @@ impl Decoder {
             }
             Pgoutput::Message { transactional, position, prefix, content } => {
                 let ours = prefix.strip_prefix(self.message_prefix.as_str());
-                self.schema_hint |= matches!(ours, Some("" | "/ddl"));
+                self.schema_hint |= matches!(ours, Some("" | "/ddl" | LOOK_SUFFIX));
                 if ours == Some(MARKER_SUFFIX) && transactional {
                     let passed = self.looks.borrow_mut().pass(&String::from_utf8_lossy(content));
                     return match passed {

@@ -7,6 +7,7 @@
 
 use tokio_postgres::Client;
 
+use super::decode::LOOK_SUFFIX;
 use super::error::{Doing, Error};
 use crate::model::catalogue::quote;
 
@@ -179,6 +180,7 @@ fn app_objects(shard: &Shard) -> String {
 fn shard_objects(shard: &Shard) -> String {
     let schema = quote(&shard.schema());
     let sequence = shard.sequence();
+    let look = format!("{}{LOOK_SUFFIX}", shard.message_prefix());
     format!(
         r#"
         CREATE SCHEMA IF NOT EXISTS {schema};
@@ -221,6 +223,15 @@ fn shard_objects(shard: &Shard) -> String {
         INSERT INTO {schema}."versionHistory" ("dataVersion", "schemaVersion", "minSafeVersion")
             VALUES ({SCHEMA_VERSION}, {SCHEMA_VERSION}, 1) ON CONFLICT DO NOTHING;
         CREATE SEQUENCE IF NOT EXISTS {sequence};
+        DO $do$ BEGIN
+            IF to_regprocedure('{schema}.update_schemas()') IS NULL THEN
+                CREATE FUNCTION {schema}.update_schemas() RETURNS void AS $body$
+                BEGIN
+                    PERFORM pg_catalog.pg_logical_emit_message(true, '{look}', '');
+                END
+                $body$ LANGUAGE plpgsql;
+            END IF;
+        END $do$;
         "#
     )
 }

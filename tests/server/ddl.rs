@@ -256,6 +256,27 @@ fn without_auto_reset_it_halts_and_keeps_the_file() {
     });
 }
 
+/// As apps do whose database lets nobody make event triggers.
+#[test]
+fn a_migration_that_says_so_itself_is_an_error() {
+    on_executor(|| async {
+        let database = Cluster::shared().database().await;
+        let scratch = Scratch::new();
+        database.run(TABLES).await;
+        let mut replicator = Replicator::follow(&database, &scratch).await;
+        let call = "SELECT zero_0.update_schemas()";
+        database
+            .run(&format!(
+                "BEGIN; ALTER TABLE t ADD d int DEFAULT 1; {call}; UPDATE t SET d = 2 WHERE id = 1; COMMIT"
+            ))
+            .await;
+        database.run(&format!("BEGIN; ALTER TABLE t ADD e int; {call}; COMMIT; {call}")).await;
+        assert!(replicator.follows(&database).await, "{:?}", replicator.ended().await);
+        replicator.check(&database).await;
+        replicator.stop().await;
+    });
+}
+
 #[test]
 fn a_table_without_a_primary_key_that_comes_cannot_be_updated() {
     on_executor(|| async {
