@@ -93,7 +93,7 @@ pub async fn read(client: &Client, publications: &[String], server: i32) -> Resu
     for relation in relations {
         let columns = columns.remove(&relation.oid).unwrap_or_default();
         let indexes = indexes.remove(&relation.oid).unwrap_or_default();
-        tables.extend(table(relation, columns, indexes, &mut warnings)?);
+        tables.extend(table(relation, columns, indexes, &mut warnings));
     }
     tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
     Ok(Published { tables, warnings })
@@ -241,22 +241,23 @@ fn table(
     attributes: Vec<Attribute>,
     indexes: Vec<UpstreamIndex>,
     warnings: &mut Vec<String>,
-) -> Result<Option<PublishedTable>, Error> {
+) -> Option<PublishedTable> {
     let qualified = format!("{}.{}", relation.schema, relation.name);
     if relation.identity == 'n' {
-        return Err(Error::Setup(format!(
-            "table {qualified} has REPLICA IDENTITY NOTHING, so its updates and deletes cannot be \
-             replicated. Run ALTER TABLE {}.{} REPLICA IDENTITY DEFAULT",
+        warnings.push(format!(
+            "table {qualified} is left out: it has REPLICA IDENTITY NOTHING, so the app cannot change its rows while it is \
+             published. Run ALTER TABLE {}.{} REPLICA IDENTITY DEFAULT",
             quote(&relation.schema),
             quote(&relation.name)
-        )));
+        ));
+        return None;
     }
     if !names::is_table(&relation.schema, &relation.name) {
         warnings.push(format!(
             "table {qualified} is left out: clients can name tables that begin with a letter or _, hold letters, \
              digits, _ and -, and do not begin with sqlite_"
         ));
-        return Ok(None);
+        return None;
     }
     let published = |a: &Attribute| relation.columns.binary_search(&a.column.name).is_ok();
     let (mut columns, mut outputs, mut added) = (Vec::new(), Vec::new(), Vec::new());
@@ -275,7 +276,7 @@ fn table(
             ));
             match what {
                 "" => continue,
-                _ => return Ok(None),
+                _ => return None,
             }
         }
         columns.push(attribute.column);
@@ -313,14 +314,14 @@ fn table(
         attributes: relation.attributes,
         ..Table::default()
     };
-    Ok(Some(PublishedTable {
+    Some(PublishedTable {
         table,
         partitioned: relation.kind == 'p',
         identity: relation.identity,
         identity_index: keys.identity_index,
         outputs,
         added,
-    }))
+    })
 }
 
 /// Gives tables without primary key the replica identity that lets the app update them

@@ -65,6 +65,7 @@ impl ChangeSource for Postgres {
             shard: self.shard.clone(),
             looker: self.looker.clone(),
             catalogue: self.catalogue.clone(),
+            warnings: self.ready.warnings.clone(),
             slot: self.ready.metadata.slot.clone(),
             instance: self.ready.instance.clone(),
             gauges: self.gauges.clone(),

@@ -32,6 +32,8 @@ pub struct Ready {
     pub epoch: u64,
     /// Recorded upstream as the one that streams.
     pub instance: String,
+    /// What an operator should know of what is published.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no replica to follow.
@@ -72,6 +74,7 @@ pub async fn run(
         events.log(Level::Warn, &warning, &[]);
     }
     events.progress("looking at the replica's file");
+    let warnings = published.warnings;
     let existing = look_at_file(settings, events).await?;
     let decided = match existing {
         Existing::None => Err("there is no replica yet".to_owned()),
@@ -105,7 +108,7 @@ pub async fn run(
     let instance = format!("{}-{epoch}", settings.task_id);
     slot::take_over(&connection.client, &metadata.slot).await?;
     replicas::occupy(&connection.client, shard, &metadata.slot, &instance).await?;
-    Ok(Ready { metadata, upstream, epoch, instance })
+    Ok(Ready { metadata, upstream, epoch, instance, warnings })
 }
 
 async fn identify(settings: &Settings) -> Result<Identity, Error> {

@@ -15,7 +15,7 @@ use kelvin_io::postgres::{Connection, connect};
 use super::error::{Doing, Error};
 use super::heartbeat::Heartbeat;
 use super::look::{self, Looker};
-use super::published::fix_identities;
+use super::published::{Published, fix_identities};
 use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::Shard;
@@ -63,6 +63,8 @@ pub struct Watch {
     pub looker: Rc<Looker>,
     /// What the tables are where the stream is.
     pub catalogue: Rc<RefCell<Arc<Catalogue>>>,
+    /// What the start has warned of.
+    pub warnings: Vec<String>,
     /// The slot in use.
     pub slot: String,
     /// Who we are in the row that claims the slot.
@@ -80,7 +82,7 @@ impl Watch {
     pub async fn run(self) -> Finding {
         let mut connection: Option<Connection> = None;
         let mut cleanup = Cleanup { due: Instant::now(), done: false };
-        let mut told = Told::default();
+        let mut told = Told { warnings: self.warnings.iter().cloned().collect(), ..Told::default() };
         let interval = self.settings.heartbeat_interval;
         let mut heartbeat = Heartbeat::new(&self.shard.message_prefix(), interval, Instant::now());
         let mut look_due = Instant::now() + LOOK;
@@ -171,6 +173,7 @@ impl Watch {
             Err(Error::Setup(reason)) => return Ok(Some(Finding::SchemaChanged(reason))),
             Err(e) => return Err(e),
         };
+        self.warn_of(&published, told);
         let tried = |oid: u32| told.identities.contains(&oid);
         for (oid, warning) in fix_identities(client, &published, tried).await {
             told.identities.insert(oid);
@@ -194,6 +197,14 @@ impl Watch {
             }
         }
         Ok(None)
+    }
+
+    /// Says what an operator should know of tables that have come.
+    fn warn_of(&self, published: &Published, told: &mut Told) {
+        for warning in published.warnings.iter().filter(|warning| !told.warnings.contains(*warning)) {
+            self.events.log(Level::Warn, warning, &[]);
+        }
+        told.warnings = published.warnings.iter().cloned().collect();
     }
 
     fn warn_of_retention(&self, retained: i64, told: &mut Told) {
@@ -237,6 +248,8 @@ struct Cleanup {
 
 #[derive(Default)]
 struct Told {
+    /// What the last look at the schema warned of.
+    warnings: HashSet<String>,
     /// Tables whose replica identity could not be set.
     identities: HashSet<u32>,
     /// When a change of the schema was last looked at for the stream.
