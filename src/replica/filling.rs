@@ -190,7 +190,7 @@ impl<'c> Filling<'c> {
         Ok(Ok(count))
     }
 
-    /// Adds up to so many operations that were put aside. Returns how many were left over for that.
+    /// Adds up to so many operations that were put aside. Returns how many it took; zero: nothing is left.
     fn add(&mut self, connection: &Connection, id: TableId, most: usize) -> Result<usize, Error> {
         let doing = "adding what was put aside";
         let Some(applier) = &mut self.applier else { return Ok(0) };

@@ -1,4 +1,5 @@
-//! What the writer does between upstream's transactions: indexes that queries ask for, and tables that are gone.
+//! What the writer does between upstream's transactions: indexes that queries ask for, tables that are filled, and tables that
+//! are gone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
