@@ -15,8 +15,13 @@ use crate::model::value::Value;
 const NOT_ARRAYS: &str = "22, 30";
 
 /// Postgres lists generated columns in `pg_publication_tables` without publishing them,
-/// up to this version.
+/// up to this version. From there on it lists exactly those that it publishes.
 const GENERATED_PUBLISHED_SINCE: i32 = 180_000;
+
+/// The constraint by which a column says that it is never null, if rows of before were not looked at: they may be.
+const NOT_VALID: &str = "SELECT 1 FROM pg_constraint v
+                          WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+                            AND v.conkey[1] = a.attnum";
 
 /// A column.
 #[derive(Debug, Clone)]
@@ -27,6 +32,30 @@ pub struct Attribute {
     pub output: String,
     /// What rows have in it that were there before it.
     pub added: Added,
+    /// Whether its values come from the others.
+    pub generated: Generated,
+}
+
+/// How values of a column come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generated {
+    /// They are written.
+    No,
+    /// Computed and kept; COPY refuses to name the column.
+    Stored,
+    /// Computed when they are asked for: never published, and in no row.
+    Virtual,
+}
+
+impl Generated {
+    /// From `pg_attribute.attgenerated`.
+    fn of(attgenerated: &str) -> Generated {
+        match attgenerated {
+            "" => Generated::No,
+            "v" => Generated::Virtual,
+            _ => Generated::Stored,
+        }
+    }
 }
 
 /// What rows have in a column that were there before it was added.
@@ -47,7 +76,8 @@ pub async fn read(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<
                 tn.nspname = 'pg_catalog',
                 t.typtype = 'b' AND t.typlen = -1 AND t.typelem <> 0 AND t.oid NOT IN ({NOT_ARRAYS})
                     AND t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc,
-                e.typname::text, a.attndims::int4, a.attnotnull, a.attgenerated <> '',
+                e.typname::text, a.attndims::int4, a.attnotnull AND NOT EXISTS ({NOT_VALID}),
+                a.attgenerated::text,
                 fn.nspname::text, f.proname::text, a.xmin::text::int8,
                 a.atthasdef OR a.attidentity <> '' OR t.typtype = 'd',
                 CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,
@@ -66,8 +96,8 @@ pub async fn read(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<
     let labels = labels(client, &enums).await?;
     let mut columns: HashMap<u32, Vec<Attribute>> = HashMap::new();
     for row in &rows {
-        let generated: bool = row.get(11);
-        if !generated || server >= GENERATED_PUBLISHED_SINCE {
+        let generated = Generated::of(row.get(11));
+        if generated == Generated::No || server >= GENERATED_PUBLISHED_SINCE {
             columns.entry(row.get(0)).or_default().push(attribute(row, &labels));
         }
     }
@@ -101,7 +131,8 @@ fn attribute(row: &Row, labels: &Labels) -> Attribute {
         _ => name.clone(),
     };
     let type_oid: u32 = row.get(3);
-    let is_filled = row.get::<_, bool>(11) || row.get(15);
+    let generated = Generated::of(row.get(11));
+    let is_filled = generated != Generated::No || row.get(15);
     let added = match row.get::<_, Option<&str>>(16) {
         Some(text) => match convert(Kind::of(type_oid, &upstream_type), Cow::Borrowed(text)) {
             Ok(value) if !matches!(value.clone().into_value(), Value::Blob(_)) => {
@@ -123,5 +154,6 @@ fn attribute(row: &Row, labels: &Labels) -> Attribute {
         labels: row.get::<_, Option<u32>>(17).and_then(|oid| labels.get(&oid).cloned()).unwrap_or_default(),
         ..Column::default()
     };
-    Attribute { column, output: format!("{}.{}", quote(row.get(12)), quote(row.get(13))), added }
+    let output = format!("{}.{}", quote(row.get(12)), quote(row.get(13)));
+    Attribute { column, output, added, generated }
 }

@@ -66,7 +66,15 @@ pub async fn run(
     let mut walsender = Walsender::connect(&settings.target, "zero-initial-sync-slot")
         .await
         .map_err(|e| check::explain_walsender(e, &settings.target.user))?;
-    let slot = new_slot(&connection, &mut walsender, shard, settings).await?;
+    let failover = settings.failover && slot::can_fail_over(upstream.server.version);
+    if settings.failover && !failover {
+        events.log(
+            Level::Warn,
+            "ZERO_UPSTREAM_PG_REPLICATION_SLOT_FAILOVER is ignored: Postgres has failover slots since version 17",
+            &[("version", (upstream.server.version / 10_000).to_string())],
+        );
+    }
+    let slot = new_slot(&connection, &mut walsender, shard, failover).await?;
     events.log(
         Level::Info,
         "created replication slot",
@@ -93,14 +101,14 @@ async fn new_slot(
     connection: &Connection,
     walsender: &mut Walsender,
     shard: &Shard,
-    settings: &Settings,
+    failover: bool,
 ) -> Result<NewSlot, Error> {
     let client = &connection.client;
     slot::lock(client, shard).await?;
     slot::release_dead(client, shard).await?;
     slot::drop_unclaimed(client, shard).await?;
     check::check(client, 1).await?;
-    let slot = slot::create(client, walsender, shard, settings.failover).await?;
+    let slot = slot::create(client, walsender, shard, failover).await?;
     // The id is a time, as the reference's.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let id = now.as_millis().to_string();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::Client;
 
-use super::attributes::{self, Added, Attribute};
+use super::attributes::{self, Added, Attribute, Generated};
 use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
@@ -26,6 +26,8 @@ pub struct PublishedTable {
     pub outputs: Vec<String>,
     /// For each column what rows have in it that were there before it.
     pub added: Vec<Added>,
+    /// Some columns are generated: they can be read by SELECT alone.
+    pub generated: bool,
 }
 
 /// Everything that is published.
@@ -197,7 +199,8 @@ fn merge(relations: &mut BTreeMap<u32, (Relation, bool)>, next: Relation) -> Res
 }
 
 async fn indexes(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Vec<UpstreamIndex>>, Error> {
-    // Other access methods answer questions that SQLite's indexes cannot.
+    // Other access methods answer questions that SQLite's indexes cannot. But what is unique by one is a key that ends
+    // WITHOUT OVERLAPS: no two rows have the same values in it.
     let rows = client
         .query(
             "SELECT i.indrelid, n.nspname::text, ic.relname::text, i.indisunique, i.indisprimary,
@@ -208,7 +211,7 @@ async fn indexes(client: &Client, oids: &[u32]) -> Result<HashMap<u32, Vec<Upstr
                JOIN pg_namespace n ON n.oid = ic.relnamespace
                JOIN pg_am am ON am.oid = ic.relam
               WHERE i.indrelid = ANY($1) AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid
-                AND am.amname IN ('btree', 'hash')
+                AND (am.amname IN ('btree', 'hash') OR i.indisunique)
                 AND NOT EXISTS (SELECT 1 FROM pg_constraint x
                                  WHERE x.conindid = i.indexrelid AND x.contype = 'x')
               ORDER BY i.indrelid, n.nspname, ic.relname",
@@ -252,6 +255,10 @@ fn table(
         ));
         return None;
     }
+    if let Some(why) = unusable_identity(relation.identity, &attributes, &indexes) {
+        warnings.push(format!("table {qualified} is left out: {why}"));
+        return None;
+    }
     if !names::is_table(&relation.schema, &relation.name) {
         warnings.push(format!(
             "table {qualified} is left out: clients can name tables that begin with a letter or _, hold letters, \
@@ -259,8 +266,10 @@ fn table(
         ));
         return None;
     }
+    // What rows never have in them does not count among what was there before a column came.
+    let absent = attributes.iter().filter(|a| a.generated == Generated::Virtual).count() as i16;
     let published = |a: &Attribute| relation.columns.binary_search(&a.column.name).is_ok();
-    let (mut columns, mut outputs, mut added) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut columns, mut outputs, mut added, mut generated) = (Vec::new(), Vec::new(), Vec::new(), false);
     for attribute in attributes.into_iter().filter(published) {
         let (name, attnum) = (&attribute.column.name, attribute.column.attnum);
         if !names::is_column(name) {
@@ -282,6 +291,7 @@ fn table(
         columns.push(attribute.column);
         outputs.push(attribute.output);
         added.push(attribute.added);
+        generated |= attribute.generated != Generated::No;
     }
     for column in &columns {
         if column.zero_type.is_none() {
@@ -311,7 +321,7 @@ fn table(
         indexes: keys.indexes,
         row_filter: relation.row_filter,
         file: relation.file,
-        attributes: relation.attributes,
+        attributes: relation.attributes - absent,
         ..Table::default()
     };
     Some(PublishedTable {
@@ -321,7 +331,40 @@ fn table(
         identity_index: keys.identity_index,
         outputs,
         added,
+        generated,
     })
+}
+
+/// Why rows cannot be told by what Postgres sends of a row that goes, if they cannot: rows that nobody finds would stay.
+fn unusable_identity(identity: char, attributes: &[Attribute], indexes: &[UpstreamIndex]) -> Option<String> {
+    let is_sent = |index: &&UpstreamIndex| match identity {
+        'd' => index.primary && index.immediate,
+        'i' => index.identity,
+        _ => false,
+    };
+    let index = indexes.iter().find(is_sent)?;
+    let column = |attnum: i16| attributes.iter().map(|a| &a.column).find(|c| c.attnum == attnum);
+    for (attnum, _) in &index.columns {
+        match column(*attnum) {
+            // What is not published at all the app cannot change rows without.
+            Some(column) if column.not_null => {}
+            Some(column) => {
+                return Some(format!(
+                    "its replica identity {} has the column {}, which may hold nulls of before its NOT NULL. Run ALTER \
+                     TABLE … VALIDATE CONSTRAINT with the name of that constraint",
+                    index.bare_name, column.name
+                ));
+            }
+            None => {
+                return Some(format!(
+                    "its key {} has a generated column, and Postgres publishes those since version 18. Give it another \
+                     key, or ALTER TABLE … REPLICA IDENTITY FULL",
+                    index.bare_name
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// Gives tables without primary key the replica identity that lets the app update them

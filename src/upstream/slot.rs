@@ -41,8 +41,8 @@ pub async fn state(client: &Client, name: &str) -> Result<Option<SlotState>, Err
         .query_opt(
             "SELECT active_pid, confirmed_flush_lsn::text, restart_lsn::text, wal_status,
                     coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8,
-                    pg_current_wal_lsn()::text
-               FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
+                    pg_current_wal_lsn()::text, to_jsonb(s)->>'invalidation_reason'
+               FROM pg_replication_slots s WHERE slot_name = $1 AND database = current_database()",
             &[&name],
         )
         .await
@@ -53,9 +53,9 @@ pub async fn state(client: &Client, name: &str) -> Result<Option<SlotState>, Err
     let status: Option<String> = row.get(3);
     let lost = match (&restart, status.as_deref()) {
         (None, _) | (_, Some("lost")) => Some(format!(
-            "replication slot {name} was invalidated by the server (wal_status {}); it fell further behind \
-             than max_slot_wal_keep_size allows",
-            status.as_deref().unwrap_or("unknown")
+            "replication slot {name} was invalidated by the server (wal_status {}); {}",
+            status.as_deref().unwrap_or("unknown"),
+            explain_invalidation(row.get(6))
         )),
         _ => None,
     };
@@ -66,6 +66,15 @@ pub async fn state(client: &Client, name: &str) -> Result<Option<SlotState>, Err
         retained: row.get(4),
         current: row.get::<_, Option<&str>>(5).and_then(StateVersion::from_lsn).unwrap_or_default(),
     }))
+}
+
+/// In words what a server says of a slot that it has invalidated; nothing before version 17.
+fn explain_invalidation(reason: Option<&str>) -> String {
+    match reason {
+        None | Some("wal_removed") => "it fell further behind than max_slot_wal_keep_size allows".into(),
+        Some("idle_timeout") => "nobody used it for as long as idle_replication_slot_timeout".into(),
+        Some(other) => format!("the reason is {other}"),
+    }
 }
 
 /// The n-th name: a..z, aa, ab … Providers let operators register the first ones for
@@ -231,6 +240,14 @@ pub async fn create(
             created => return created,
         }
     }
+}
+
+/// Oldest server whose slots can go over to a standby.
+const FAILOVER_SINCE: i32 = 170_000;
+
+/// Whether a server of this version knows `failover`; older ones refuse the whole command.
+pub fn can_fail_over(server: i32) -> bool {
+    server >= FAILOVER_SINCE
 }
 
 /// SQLSTATE of a name that is taken.

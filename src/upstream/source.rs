@@ -166,6 +166,9 @@ impl Postgres {
             Err(Error::Setup(reason)) => return Err(cannot_follow(reason)),
             published => published?,
         };
+        if let Some(reason) = replicas::remade(client, &self.shard, name).await? {
+            return Err(cannot_follow(reason));
+        }
         if let Difference::Rows(reason) = compare(&from.catalogue, &published, &BTreeSet::new()) {
             return Err(cannot_follow(format!("the schema has changed: {reason}")));
         }

@@ -37,6 +37,7 @@ mod malformed;
 mod memory_budget;
 mod metrics;
 mod mutations;
+mod newer;
 mod nobody;
 mod overload;
 mod pushes;

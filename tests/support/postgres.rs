@@ -82,16 +82,35 @@ fn initialise(directory: &Path) {
     ]));
 }
 
+/// What `postgres` says of its version.
+fn version() -> String {
+    let said = command(&bin("postgres")).arg("--version").output().expect("postgres runs");
+    String::from_utf8_lossy(&said.stdout).trim().to_owned()
+}
+
+/// Whether the server under test is of this major or of a newer one.
+pub fn is_since(major: u32) -> bool {
+    let version = version();
+    let number = version.split(' ').nth(2).and_then(|n| n.split(|c: char| !c.is_ascii_digit()).next());
+    number.and_then(|n| n.parse::<u32>().ok()).expect("a version") >= major
+}
+
+/// Whether it is older than this major; then it says that the test does nothing.
+pub fn is_before(major: u32) -> bool {
+    let is_before = !is_since(major);
+    if is_before {
+        println!("SKIPPED: it needs Postgres {major} or newer, and this is {}", version());
+    }
+    is_before
+}
+
 /// An initialised data directory to copy, made once per machine: initdb takes seconds.
 fn template() -> PathBuf {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE
         .get_or_init(|| {
-            let version = command(&bin("postgres")).arg("--version").output().expect("postgres runs");
-            let version: String = String::from_utf8_lossy(&version.stdout)
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-                .collect();
+            let version: String =
+                version().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
             let path = std::env::temp_dir().join(format!("kelvin-test-{}", version.trim_matches('-')));
             if !path.join("PG_VERSION").exists() {
                 let making = path.with_extension(format!("{}", std::process::id()));
@@ -125,6 +144,18 @@ impl Cluster {
         let cluster = Cluster::start_from(&made, settings);
         let _ = std::fs::remove_dir_all(&made);
         cluster
+    }
+
+    /// A standby of this server, which is stopped and started for it. It is caught up when the two say so.
+    pub fn standby(&self, settings: &str) -> Cluster {
+        self.stop("fast");
+        self.write("standby.signal", "");
+        let conninfo = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port);
+        let standby =
+            Cluster::start_from(&self.directory, &format!("primary_conninfo = '{conninfo}'\n{settings}"));
+        self.run_there("rm", &["standby.signal"]);
+        self.launch();
+        standby
     }
 
     fn start_from(template: &Path, settings: &str) -> Cluster {

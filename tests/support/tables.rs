@@ -107,13 +107,17 @@ pub fn catalogue(connection: &Connection) -> Catalogue {
     kelvin::replica::metadata::catalogue(connection).expect("it is read").expect("there is one")
 }
 
-/// Whether the tables of schema public have the columns that upstream says.
+/// Whether the tables of schema public have the columns that upstream says: all but those that are generated and not
+/// published, and null where a constraint of before says nothing of stored rows.
 pub async fn are_those_of(catalogue: &Catalogue, database: &Database) -> bool {
-    let sql = "SELECT coalesce(string_agg(format('%s.%s %s', c.table_name, c.column_name, c.is_nullable), ','
-                                         ORDER BY c.table_name, c.ordinal_position), '')
-                 FROM information_schema.columns c JOIN pg_tables t ON t.schemaname = c.table_schema AND t.tablename = c.table_name
-                WHERE c.table_schema = 'public'
-                  AND NOT (SELECT relispartition FROM pg_class WHERE oid = format('%I.%I', c.table_schema, c.table_name)::regclass)";
+    let sql = "SELECT coalesce(string_agg(format('%s.%s %s', c.relname, a.attname, CASE WHEN a.attnotnull AND NOT EXISTS
+                  (SELECT 1 FROM pg_constraint v WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated
+                      AND v.conkey = ARRAY[a.attnum]) THEN 'NO' ELSE 'YES' END), ',' ORDER BY c.relname, a.attnum), '')
+                 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                  AND (a.attgenerated = '' OR (current_setting('server_version_num')::int >= 180000 AND EXISTS
+                  (SELECT 1 FROM pg_publication_tables p WHERE p.schemaname = 'public' AND p.tablename = c.relname
+                      AND a.attname = ANY(p.attnames))))";
     let there = database.value(sql).await;
     let mut tables: Vec<_> = catalogue.tables().filter(|table| table.schema == "public").collect();
     tables.sort_by(|a, b| a.upstream_name.cmp(&b.upstream_name));

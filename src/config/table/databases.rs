@@ -25,7 +25,7 @@ options! {
     UPSTREAM_PG_REPLICATION_SLOT_FAILOVER = boolean("upstream.pg-replication-slot-failover").default("false")
         .doc(
         "Create the replication slot with failover = true, so that it survives the promotion of a standby. \
-         Postgres 17 or newer; ignored below.");
+         Postgres 17 or newer; ignored below, with a warning.");
     UPSTREAM_PG_STREAM_INBOUND_TIMEOUT_MS = whole("upstream.pg-stream-inbound-timeout-ms", 0, i64::MAX)
         .derived("twice the server's wal_sender_timeout")
         .doc(

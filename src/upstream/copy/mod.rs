@@ -81,7 +81,7 @@ pub fn statement(published: &PublishedTable, format: Format) -> String {
     };
     let selected_all = selected.join(", ");
     match &table.row_filter {
-        None if !published.partitioned && !names.is_empty() && selected == names => {
+        None if !published.partitioned && !published.generated && !names.is_empty() && selected == names => {
             format!("COPY {name} ({selected_all}) TO STDOUT{format}")
         }
         None => format!("COPY (SELECT {selected_all} FROM {only}{name}) TO STDOUT{format}"),
