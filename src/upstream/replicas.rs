@@ -52,23 +52,15 @@ pub async fn claim(
     client.batch_execute(&insert).await.doing(doing)
 }
 
-/// Marks the replica on this slot as synced and this process as the one that streams. Which publications there are is
-/// noted the first time.
+/// Marks the replica on this slot as synced and this process as the one that streams.
 pub async fn occupy(client: &Client, shard: &Shard, slot: &str, instance: &str) -> Result<bool, Error> {
     let update = format!(
-        "UPDATE {}.replicas SET \"subscriberContext\" = $2::json, \"initialSyncContext\" =
-                (jsonb_build_object('publications',
-                  (SELECT jsonb_object_agg(pubname, oid) FROM pg_publication WHERE pubname = ANY($3)))
-                 || coalesce(\"initialSyncContext\", $2::json)::jsonb)::json
-          WHERE slot = $1",
+        "UPDATE {}.replicas SET \"initialSyncContext\" = coalesce(\"initialSyncContext\", $2),
+                \"subscriberContext\" = $2 WHERE slot = $1",
         quote(&shard.schema())
     );
     let context = serde_json::json!({ "appID": shard.app_schema(), "taskID": instance, "server": "kelvin" });
-    let publications = shard.publications();
-    let rows = client
-        .execute(&update, &[&slot, &context, &publications])
-        .await
-        .doing("claiming the replication slot")?;
+    let rows = client.execute(&update, &[&slot, &context]).await.doing("claiming the replication slot")?;
     Ok(rows > 0)
 }
 
@@ -81,23 +73,6 @@ pub async fn occupant(client: &Client, shard: &Shard, slot: &str) -> Result<Opti
     );
     let row = client.query_opt(&select, &[&slot]).await.doing("reading who owns the replication slot")?;
     Ok(row.and_then(|row| row.get(0)))
-}
-
-/// Why the stream may lack changes, if the publications are not those of the time of the initial sync, which [`occupy`]
-/// noted: what was written while there was none of a name Postgres has passed over (since 18), or fails at (before).
-pub async fn remade(client: &Client, shard: &Shard, slot: &str) -> Result<Option<String>, Error> {
-    let select = format!(
-        "SELECT p.key FROM {}.replicas r, json_each_text(r.\"initialSyncContext\"->'publications') p
-          WHERE r.slot = $1 AND NOT EXISTS (SELECT 1 FROM pg_publication
-                                             WHERE pubname = p.key AND oid::text = p.value)",
-        quote(&shard.schema())
-    );
-    let row = client.query_opt(&format!("{select} LIMIT 1"), &[&slot]).await;
-    let row = row.doing("comparing the publications with those of the initial sync")?;
-    Ok(row.map(|row| {
-        let name: String = row.get(0);
-        format!("publication {name} was dropped and created again, so that changes between were not sent")
-    }))
 }
 
 /// Removes the claims of replicas that this one replaces: those of a lower rank.

@@ -166,9 +166,6 @@ impl Postgres {
             Err(Error::Setup(reason)) => return Err(cannot_follow(reason)),
             published => published?,
         };
-        if let Some(reason) = replicas::remade(client, &self.shard, name).await? {
-            return Err(cannot_follow(reason));
-        }
         if let Difference::Rows(reason) = compare(&from.catalogue, &published, &BTreeSet::new()) {
             return Err(cannot_follow(format!("the schema has changed: {reason}")));
         }
@@ -216,9 +213,15 @@ fn cannot_follow(reason: String) -> Ended {
     Ended::ForGood(Verdict::CannotFollow(reason))
 }
 
+/// SQLSTATE of a stream that names a publication which is not there, at its place in the log.
+const UNDEFINED_OBJECT: &str = "42704";
+
 /// Why the connection was lost, or what follows from its end.
 fn judge(ended: stream::Ended) -> Ended {
     match ended {
+        stream::Ended::Lost(e) if e.sqlstate() == Some(UNDEFINED_OBJECT) => cannot_follow(format!(
+            "a publication was not there when something was written, which was not sent therefore: {e}"
+        )),
         stream::Ended::Lost(e) => Ended::Lost(e.to_string()),
         stream::Ended::Silent(limit) => Ended::Lost(format!("nothing was received for {limit:?}")),
         stream::Ended::Unseen(reason, error) => {

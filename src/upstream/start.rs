@@ -214,9 +214,6 @@ async fn resumable(
     if let Some(reason) = slot_obstacle(metadata, state.as_ref()) {
         return obstacle(reason, false);
     }
-    if let Some(reason) = replicas::remade(client, shard, &metadata.slot).await? {
-        return obstacle(reason, false);
-    }
     match compare(&metadata.catalogue, published, &BTreeSet::new()) {
         Difference::Rows(reason) => obstacle(format!("the schema has changed: {reason}"), false),
         // The stream follows the rest.

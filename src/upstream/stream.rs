@@ -74,16 +74,6 @@ impl Stream<'_> {
     pub async fn run(mut self) -> Ended {
         let mut recorded = Instant::now();
         loop {
-            let fill = self.reader.fill();
-            let filled = match self.inbound_timeout {
-                Some(limit) => executor::timeout(limit, fill).await,
-                None => Some(fill.await),
-            };
-            match filled {
-                None => return Ended::Silent(self.inbound_timeout.unwrap_or_default()),
-                Some(Err(e)) => return Ended::Lost(e),
-                Some(Ok(())) => {}
-            }
             let arrived = Instant::now();
             loop {
                 match self.decode(&mut recorded) {
@@ -105,6 +95,17 @@ impl Stream<'_> {
                         }
                     }
                 }
+            }
+            // Only now: the first messages, or an error after which nothing comes, may have come with the answer to the command.
+            let fill = self.reader.fill();
+            let filled = match self.inbound_timeout {
+                Some(limit) => executor::timeout(limit, fill).await,
+                None => Some(fill.await),
+            };
+            match filled {
+                None => return Ended::Silent(self.inbound_timeout.unwrap_or_default()),
+                Some(Err(e)) => return Ended::Lost(e),
+                Some(Ok(())) => {}
             }
         }
     }

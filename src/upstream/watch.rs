@@ -173,9 +173,6 @@ impl Watch {
             Err(Error::Setup(reason)) => return Ok(Some(Finding::SchemaChanged(reason))),
             Err(e) => return Err(e),
         };
-        if let Some(reason) = replicas::remade(client, &self.shard, &self.slot).await? {
-            return Ok(Some(Finding::SchemaChanged(reason)));
-        }
         self.warn_of(&published, told);
         let tried = |oid: u32| told.identities.contains(&oid);
         for (oid, warning) in fix_identities(client, &published, tried).await {

@@ -101,8 +101,8 @@ impl Drop for Connection {
 /// Session settings that fix how values look as text. `search_path` is emptied so that
 /// no object of the user can stand in for one of the system. The others are not left to what the role or the database has
 /// for the app's own sessions: a copy takes its time, an exported snapshot is held by a session that does nothing, and a row
-/// that a policy hides must not be missed in silence.
-pub(super) const SESSION: [(&str, &str); 11] = [
+/// that a policy hides must not be missed in silence, nor a warning that something was not sent.
+pub(super) const SESSION: [(&str, &str); 12] = [
     ("DateStyle", "ISO"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "1"),
@@ -114,6 +114,7 @@ pub(super) const SESSION: [(&str, &str); 11] = [
     ("idle_session_timeout", "0"),
     ("default_transaction_read_only", "off"),
     ("row_security", "off"),
+    ("client_min_messages", "warning"),
 ];
 
 /// Connects and authenticates; the session prints values in one fixed way.

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
-use postgres_protocol::message::backend::{ErrorResponseBody, Message};
+use postgres_protocol::message::backend::{ErrorFields, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -50,7 +50,9 @@ impl Framed {
         loop {
             let (tag, mut frame) = self.frame().await?;
             match Message::parse(&mut frame) {
-                Ok(Some(Message::ErrorResponse(body))) => return Err(Error::Server(server_error(&body))),
+                Ok(Some(Message::ErrorResponse(body))) => {
+                    return Err(Error::Server(server_error(body.fields())));
+                }
                 Ok(Some(Message::NoticeResponse(_) | Message::ParameterStatus(_))) => {}
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) => return Err(Error::Protocol(format!("an incomplete message {:?}", tag as char))),
@@ -67,9 +69,8 @@ impl Framed {
 }
 
 /// Takes an error message of the server apart.
-pub(super) fn server_error(body: &ErrorResponseBody) -> Box<ServerError> {
+pub(super) fn server_error(mut fields: ErrorFields<'_>) -> Box<ServerError> {
     let mut error = ServerError::default();
-    let mut fields = body.fields();
     while let Ok(Some(field)) = fields.next() {
         let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
         match field.type_() {

@@ -27,6 +27,12 @@ const MAX_MESSAGE: usize = 1 << 30;
 /// Microseconds between the Unix epoch and that of Postgres (2000-01-01).
 const POSTGRES_EPOCH: u64 = 946_684_800_000_000;
 
+/// SQLSTATE of what names an object that is not there.
+const UNDEFINED_OBJECT: &str = "42704";
+
+/// SQLSTATE of the warning that a publication is not there and is passed over.
+const PASSED_OVER: &str = "55000";
+
 /// One row of an answer to a replication command, as text.
 pub type SimpleRow = Vec<Option<String>>;
 
@@ -77,7 +83,9 @@ impl Walsender {
                 b'W' => break,
                 b'E' => {
                     return match Backend::parse(&mut frame) {
-                        Ok(Some(Backend::ErrorResponse(body))) => Err(Error::Server(server_error(&body))),
+                        Ok(Some(Backend::ErrorResponse(body))) => {
+                            Err(Error::Server(server_error(body.fields())))
+                        }
                         _ => Err(Error::Protocol("an unreadable error".into())),
                     };
                 }
@@ -178,7 +186,8 @@ impl Reader {
         Some((bytes[0], u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize))
     }
 
-    /// The next message that is wholly buffered; `None`: call [`Reader::fill`].
+    /// The next message that is wholly buffered; `None`: call [`Reader::fill`]. That a publication is missing is an error,
+    /// also of servers that say so in a warning and send nothing of what was written meanwhile (18 and newer).
     pub fn buffered(&mut self) -> Result<Option<Message<'_>>, Error> {
         loop {
             let Some((tag, length)) = self.header() else { return Ok(None) };
@@ -196,11 +205,24 @@ impl Reader {
                 b'E' => {
                     let mut frame = BytesMut::from(&self.buffer[from..from + 1 + length]);
                     return match Backend::parse(&mut frame) {
-                        Ok(Some(Backend::ErrorResponse(body))) => Err(Error::Server(server_error(&body))),
+                        Ok(Some(Backend::ErrorResponse(body))) => {
+                            Err(Error::Server(server_error(body.fields())))
+                        }
                         _ => Err(Error::Protocol("an unreadable error".into())),
                     };
                 }
-                b'N' | b'S' => {}
+                b'N' => {
+                    let mut frame = BytesMut::from(&self.buffer[from..from + 1 + length]);
+                    if let Ok(Some(Backend::NoticeResponse(body))) = Backend::parse(&mut frame) {
+                        let mut notice = server_error(body.fields());
+                        if notice.code == PASSED_OVER {
+                            // As older servers call it.
+                            notice.code = UNDEFINED_OBJECT.to_owned();
+                            return Err(Error::Server(notice));
+                        }
+                    }
+                }
+                b'S' => {}
                 other => return Err(Error::Protocol(format!("message {:?} in a stream", other as char))),
             }
         }
