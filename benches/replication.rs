@@ -11,6 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
+use kelvin::model::catalogue::Column;
 use kelvin::upstream::copy::{self, Columns, Format};
 use kelvin_io::executor;
 use support::on_executor;
@@ -184,7 +185,8 @@ async fn copy(database: &Database, base: u32) {
         )
     };
     // As `published` reads them: type OIDs of the columns; the enum's own is none of these.
-    let oids = [25, 25, 23, 25, 25, 0, 23, 701, 25, 25, 3802, 20, 1184, 1184];
+    let read = [25, 25, 23, 25, 25, 0, 23, 701, 25, 25, 3802, 20, 1184, 1184]
+        .map(|type_oid| Column { type_oid, ..Column::default() });
     let connection = kelvin_io::postgres::connect(&database.target, "bench").await.expect("connected");
     let client = &connection.client;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0);
@@ -194,7 +196,7 @@ async fn copy(database: &Database, base: u32) {
                 Format::Text => ("text", columns("status")),
                 Format::Binary => ("binary", columns("pg_catalog.textin(pg_catalog.enum_out(status))")),
             };
-            let rules = Columns::new(format, oids.map(|oid| (oid, "")));
+            let rules = Columns::new(format, &read);
             let sql = format!("COPY (SELECT {columns} FROM public.issues) TO STDOUT (FORMAT {name})");
             let (since, server) = (Used::now(), cpu_of(pid));
             let (mut bytes, mut first) = (0, true);

@@ -157,7 +157,7 @@ fn missing_table(name: &str) -> String {
 }
 
 fn table_without_key(table: &Table) -> String {
-    let key = table.row_key.iter().map(|c| &table.columns[*c as usize]);
+    let key = table.upstream_key().iter().map(|c| &table.columns[*c as usize]);
     let unsupported: Vec<String> = key
         .filter(|c| c.zero_type.is_none())
         .map(|c| format!("\"{}\" ({})", c.name, c.upstream_type))

@@ -80,6 +80,24 @@ pub struct Column {
     pub labels: BTreeMap<u32, String>,
 }
 
+/// Attribute number of the column that Kelvin adds where stored keys do not tell all rows apart. No column of
+/// upstream's has it.
+const EXACT_KEY: i16 = i16::MIN;
+
+impl Column {
+    /// The column that keeps of each row's key what its stored values lose. Nobody but the replica knows of it:
+    /// no column of upstream's that is replicated is called so.
+    pub fn exact_key() -> Column {
+        let (name, upstream_type) = ("(exact key)".to_owned(), "text".to_owned());
+        Column { name, upstream_type, type_oid: 25, attnum: EXACT_KEY, not_null: true, ..Column::default() }
+    }
+
+    /// Whether it is that one.
+    pub fn is_exact_key(&self) -> bool {
+        self.attnum == EXACT_KEY
+    }
+}
+
 /// One index of the replica, as upstream declares it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
@@ -118,7 +136,8 @@ pub struct Table {
     /// Names that columns do not have any more, each with the column that had it last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub former_names: BTreeMap<String, ColumnIndex>,
-    /// Key by which replication finds rows, empty if the table has none (inserts only).
+    /// Key by which replication finds rows, empty if the table has none (inserts only). Where stored values do not tell
+    /// all keys apart its last column is [`Column::exact_key`].
     pub row_key: Vec<ColumnIndex>,
     /// Unique keys of NOT NULL, visible columns, best first (fewest columns, then names).
     /// Empty: the table is not synced to clients.
@@ -147,11 +166,25 @@ impl Table {
         (0..self.columns.len() as ColumnIndex).filter(|i| !self.columns[usize::from(*i)].gone).collect()
     }
 
-    /// The same in the order of upstream's.
+    /// Those of them that upstream has, in its order.
     pub fn published_columns(&self) -> Vec<ColumnIndex> {
         let mut there = self.columns_there();
+        there.retain(|i| !self.columns[usize::from(*i)].is_exact_key());
         there.sort_by_key(|i| self.columns[usize::from(*i)].attnum);
         there
+    }
+
+    /// The row key as upstream has it.
+    pub fn upstream_key(&self) -> &[ColumnIndex] {
+        match self.exact_key() {
+            Some(_) => &self.row_key[..self.row_key.len() - 1],
+            None => &self.row_key,
+        }
+    }
+
+    /// The last column of the row key, where that is the one that Kelvin adds ([`Column::exact_key`]).
+    pub fn exact_key(&self) -> Option<ColumnIndex> {
+        self.row_key.last().copied().filter(|at| self.columns[usize::from(*at)].is_exact_key())
     }
 
     /// Columns that clients may see, in order.

@@ -87,12 +87,17 @@ impl<'c> Applier<'c> {
         let catalogue = self.catalogue.clone();
         let table = table_of(&catalogue, id, Some(&row))?;
         let version = self.version.clone();
-        if self.statements(table)?.insert(&row, &version)? {
-            self.note(table, None, Some(row));
-            return Ok(());
+        // A unique index takes any number of NULLs, which an infinity in a key is stored as.
+        let is_enforced = table.exact_key().is_none() || !key_of(table, &row).any(Value::is_null);
+        let found = if is_enforced { None } else { self.statements(table)?.find(key_of(table, &row))? };
+        if found.is_none() && self.statements(table)?.insert(&row, &version)? {
+            return self.note(table, None, Some(row));
         }
         self.surprises += 1;
-        let found = self.statements(table)?.find(key_of(table, &row))?;
+        let found = match found {
+            Some(found) => Some(found),
+            None => self.statements(table)?.find(key_of(table, &row))?,
+        };
         match found {
             Some((rowid, old)) => self.write(table, rowid, old, row),
             // The conflict is with a row that IS finds no more: impossible, but no reason
@@ -143,8 +148,7 @@ impl<'c> Applier<'c> {
         }
         statements.delete(other)?;
         self.surprises += 1;
-        self.note(table, Some(old), None);
-        Ok(())
+        self.note(table, Some(old), None)
     }
 
     /// Writes the columns that differ; nothing if none does.
@@ -155,8 +159,7 @@ impl<'c> Applier<'c> {
         }
         let version = self.version.clone();
         self.statements(table)?.update(rowid, &changed, &row, &version)?;
-        self.note(table, Some(old), Some(row));
-        Ok(())
+        self.note(table, Some(old), Some(row))
     }
 
     /// Removes a row.
@@ -174,11 +177,13 @@ impl<'c> Applier<'c> {
         match found {
             Some((rowid, old)) => {
                 statements.delete(rowid)?;
-                self.note(table, Some(old), None);
+                self.note(table, Some(old), None)
             }
-            None => self.surprises += 1,
+            None => {
+                self.surprises += 1;
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Removes all rows of some tables.
@@ -192,17 +197,21 @@ impl<'c> Applier<'c> {
     }
 
     /// Records the net effect: a changed key is one row gone and another come.
-    fn note(&mut self, table: &Table, old: Option<Row>, new: Option<Row>) {
+    fn note(&mut self, table: &Table, old: Option<Row>, new: Option<Row>) -> Result<(), Error> {
         if table.row_key.is_empty() {
             // Rows that cannot be told apart. Clients may still see such a table by a
             // deferrable key, and then look at all of it.
             if table.is_syncable() {
                 self.net.bulk(table.id);
             }
-            return;
+            return Ok(());
         }
         if !self.net.lists(table.id) {
-            return;
+            return Ok(());
+        }
+        if self.has_twins(table, old.as_ref(), new.as_ref())? {
+            self.net.bulk(table.id);
+            return Ok(());
         }
         let key = |row: &Row| -> RowKey { key_of(table, row).cloned().collect() };
         match (old, new) {
@@ -216,6 +225,24 @@ impl<'c> Applier<'c> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Whether another row has the stored key that one has, or had. To clients they are one row, which does not
+    /// go with one of them: views have to look.
+    fn has_twins(&mut self, table: &Table, old: Option<&Row>, new: Option<&Row>) -> Result<bool, Error> {
+        if table.exact_key().is_none() {
+            return Ok(false);
+        }
+        let statements = self.statements(table)?;
+        let key = |row: &Row| -> RowKey {
+            table.upstream_key().iter().map(|c| row[usize::from(*c)].clone()).collect()
+        };
+        let (old, new) = (old.map(key), new.map(key));
+        let came = new.as_ref().map(|key| statements.count_alike(key)).transpose()?.unwrap_or(0);
+        let left = old.filter(|old| new.as_ref() != Some(old));
+        let left = left.map(|key| statements.count_alike(&key)).transpose()?.unwrap_or(0);
+        Ok(came > 1 || left > 0)
     }
 
     fn statements(&mut self, table: &Table) -> Result<&mut TableStatements<'c>, Error> {

@@ -62,17 +62,20 @@ pub fn key_index(table: &Table) -> Option<usize> {
     }
     table.indexes.iter().position(|index| {
         index.unique
-            && index.columns.len() == table.row_key.len()
-            && index.columns.iter().all(|(c, _)| table.row_key.contains(c))
+            && index.columns.len() == table.upstream_key().len()
+            && index.columns.iter().all(|(c, _)| table.upstream_key().contains(c))
     })
 }
 
 /// `CREATE INDEX` for one index. Only the row key is unique (rule 25): a second unique
-/// index could refuse a row that upstream accepted, in the middle of a transaction.
+/// index could refuse a row that upstream accepted, in the middle of a transaction. Where stored keys do not tell all
+/// rows apart it ends with what does.
 pub fn create_index(table: &Table, index: &Index, unique: bool) -> String {
+    let exact = table.exact_key().filter(|_| unique).map(|c| (c, false));
     let columns: Vec<String> = index
         .columns
         .iter()
+        .chain(&exact)
         .map(|(c, descending)| {
             let name = quote(&table.columns[*c as usize].stored_name);
             if *descending { name + " DESC" } else { name }
@@ -98,7 +101,7 @@ pub fn create_indexes(table: &Table) -> Vec<(String, String)> {
         }
         None if table.row_key.is_empty() => {}
         None => {
-            let columns = table.row_key.iter().map(|c| (*c, false)).collect();
+            let columns = table.upstream_key().iter().map(|c| (*c, false)).collect();
             let stored_name = format!("_kelvin.{}.key", table.stored_name);
             let own = Index { name: String::new(), stored_name, unique: true, columns };
             all.push((own.stored_name.clone(), create_index(table, &own, true)));

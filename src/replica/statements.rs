@@ -30,6 +30,8 @@ pub(super) struct TableStatements<'c> {
     insert: Statement<'c>,
     select: Statement<'c>,
     delete: Statement<'c>,
+    /// Rows, two at most, with the key as it is stored; in a table where that may be several.
+    alike: Option<Statement<'c>>,
     updates: HashMap<ColumnSet, Statement<'c>>,
 }
 
@@ -58,6 +60,14 @@ impl<'c> TableStatements<'c> {
                 matches(table, key.iter().copied())
             ),
         };
+        let alike = match table.exact_key() {
+            Some(_) => {
+                let same = matches(table, table.upstream_key().iter().copied());
+                let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {name} WHERE {same} LIMIT 2)");
+                Some(connection.prepare(&sql).doing(doing)?)
+            }
+            None => None,
+        };
         let delete = format!("DELETE FROM {name} WHERE {rowid} = ?");
         Ok(TableStatements {
             connection,
@@ -67,6 +77,7 @@ impl<'c> TableStatements<'c> {
             insert: connection.prepare(&insert).doing(doing)?,
             select: connection.prepare(&select).doing(doing)?,
             delete: connection.prepare(&delete).doing(doing)?,
+            alike,
             updates: HashMap::new(),
             name,
         })
@@ -97,6 +108,18 @@ impl<'c> TableStatements<'c> {
         let rowid = row.get(0).doing(doing)?;
         let values: rusqlite::Result<Row> = (1..=width).map(|at| read_value(row, at)).collect();
         Ok(Some((rowid, values.doing(doing)?)))
+    }
+
+    /// How many rows have a key as it is stored, as upstream does not know it: two, if there are more.
+    pub(super) fn count_alike(&mut self, key: &[Value]) -> Result<u64, Error> {
+        let doing = "looking for rows with the same stored key";
+        let Some(alike) = &mut self.alike else { return Ok(0) };
+        for (at, value) in key.iter().enumerate() {
+            bind_value(alike, at + 1, value).doing(doing)?;
+        }
+        let mut rows = alike.raw_query();
+        let count = rows.next().doing(doing)?.map(|row| row.get::<_, i64>(0)).transpose().doing(doing)?;
+        Ok(count.unwrap_or(0) as u64)
     }
 
     /// Sets some columns of a row.

@@ -21,8 +21,9 @@ pub fn places(table: &Table, relation: &Relation<'_>) -> Option<Vec<Option<Colum
 
 fn align(table: &Table, relation: &[&RelationColumn<'_>]) -> Option<Vec<ColumnIndex>> {
     let mut slots: Vec<ColumnIndex> = (0..table.columns.len() as ColumnIndex).collect();
+    slots.retain(|at| !table.columns[usize::from(*at)].is_exact_key());
     slots.sort_by_key(|at| table.columns[usize::from(*at)].attnum);
-    let there = table.columns_there().len();
+    let there = table.published_columns().len();
     let mut best: Option<(usize, Vec<ColumnIndex>)> = None;
     let mut is_certain = true;
     for present in 0..=there.min(relation.len()) {

@@ -183,7 +183,7 @@ impl Decoder {
             Pgoutput::Relation(relation) => self.relation(&relation, payload),
             Pgoutput::Insert { oid, new } => {
                 let Some(shape) = self.shape(oid)? else { return Ok(()) };
-                let row = self.row(shape, &new)?;
+                let row = self.row(shape, &new, None)?;
                 self.push(Op::Insert { table: row.table, row: row.values })
             }
             Pgoutput::Update { oid, old, new } => self.update(oid, old, &new),
@@ -314,13 +314,11 @@ impl Decoder {
 
     fn update(&mut self, oid: u32, old: Option<Old<'_>>, new: &Tuple<'_>) -> Result<(), Stop> {
         let Some(shape) = self.shape(oid)? else { return Ok(()) };
-        let mut row = self.row(shape, new)?;
-        let before = match &old {
+        let old_tuple = old.as_ref().map(|(Old::Key(tuple) | Old::Full(tuple))| tuple);
+        let mut row = self.row(shape, new, old_tuple)?;
+        let before = match old.as_ref().zip(old_tuple) {
             None => Before::SameKey,
-            Some(old) => {
-                let old_tuple = match old {
-                    Old::Key(tuple) | Old::Full(tuple) => tuple,
-                };
+            Some((old, old_tuple)) => {
                 self.fill(shape, old_tuple, matches!(old, Old::Full(_)), &mut row)?;
                 self.before(shape, old)?.1
             }
@@ -336,7 +334,7 @@ impl Decoder {
         if row.absent.is_empty() {
             return Ok(());
         }
-        let before = self.row(shape, old)?;
+        let before = self.row(shape, old, None)?;
         let key = &self.table_of(shape)?.row_key;
         let values = &mut row.values;
         row.absent.retain(|column| {
@@ -352,7 +350,7 @@ impl Decoder {
     /// How to find the row that changed.
     fn before(&self, shape: &Shape, old: &Old<'_>) -> Result<(TableId, Before), Stop> {
         let (Old::Key(tuple) | Old::Full(tuple)) = old;
-        let row = self.row(shape, tuple)?;
+        let row = self.row(shape, tuple, None)?;
         let table = self.table_of(shape)?;
         if table.row_key.is_empty() {
             return match old {
@@ -364,7 +362,8 @@ impl Decoder {
         Ok((row.table, Before::Key(key)))
     }
 
-    fn row(&self, shape: &Shape, tuple: &Tuple<'_>) -> Result<Converted, Stop> {
+    /// `old`: has the values of the key that did not change and were not sent.
+    fn row(&self, shape: &Shape, tuple: &Tuple<'_>, old: Option<&Tuple<'_>>) -> Result<Converted, Stop> {
         let table = self.table_of(shape)?;
         if shape.columns.len() != tuple.len() {
             return Err(Stop::Protocol(format!("a row of {} with {} columns", table.name, tuple.len())));
@@ -384,6 +383,9 @@ impl Decoder {
                     values[usize::from(*at)] = value.into_value();
                 }
             }
+        }
+        if let Some(at) = table.exact_key() {
+            values[usize::from(at)] = Value::Text(shape.exact_key(table, tuple, old).into());
         }
         for at in &shape.lacking {
             values[usize::from(*at)] = table.columns[usize::from(*at)].missing.clone();

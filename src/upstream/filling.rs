@@ -179,7 +179,8 @@ fn is_same(published: &Table, table: &Table) -> bool {
     let there: Vec<ColumnIndex> = table.published_columns();
     let expected = there.iter().map(|at| &table.columns[usize::from(*at)]);
     let column = |c: &crate::model::catalogue::Column| (c.attnum, c.type_oid, c.name.clone());
-    published.columns.iter().map(column).eq(expected.map(column)) && published.row_filter == table.row_filter
+    let copied = published.columns.iter().filter(|c| !c.is_exact_key());
+    copied.map(column).eq(expected.map(column)) && published.row_filter == table.row_filter
 }
 
 /// How the rows of a copy become rows of the catalogue.
@@ -193,9 +194,9 @@ struct Reading {
 
 impl Reading {
     fn new(table: &Table, format: Format) -> Reading {
-        let places = table.published_columns();
-        let types = places.iter().map(|at| &table.columns[usize::from(*at)]);
-        let columns = Columns::new(format, types.map(|c| (c.type_oid, c.upstream_type.as_str())));
+        let mut places = table.published_columns();
+        places.extend(table.exact_key());
+        let columns = Columns::of(format, table);
         Reading { table: table.name.clone(), columns, places, width: table.columns.len() }
     }
 

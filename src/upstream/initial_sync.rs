@@ -314,10 +314,8 @@ fn load_rows(
     progress: &Progress,
 ) -> LoadResult {
     let catalogue = Arc::new(metadata.catalogue.clone());
-    let columns_of = |table: &Table| {
-        Columns::new(format, table.columns.iter().map(|c| (c.type_oid, c.upstream_type.as_str())))
-    };
-    let columns: TableMap<Columns> = catalogue.tables().map(|table| (table.id, columns_of(table))).collect();
+    let columns: TableMap<Columns> =
+        catalogue.tables().map(|table| (table.id, Columns::of(format, table))).collect();
     let connection = load::open(path, &catalogue)?;
     let mut loader = Loader::new(&connection, catalogue.clone(), metadata.replica_version);
     let finished = loop {

@@ -8,7 +8,8 @@ use super::attributes::{self, Added, Attribute, Generated};
 use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
-use crate::model::catalogue::{Catalogue, MAX_TABLES, Table, quote};
+use super::types::{Kind, is_lossy};
+use crate::model::catalogue::{Catalogue, Column, ColumnIndex, MAX_TABLES, Table, quote};
 use crate::model::ids::TableId;
 
 /// A table, and what the catalogue does not keep of it.
@@ -22,7 +23,7 @@ pub struct PublishedTable {
     pub identity: char,
     /// Unique index that could be made the replica identity of a table without key.
     pub identity_index: Option<String>,
-    /// For each column the output function of its type, quoted.
+    /// For each column of upstream's the output function of its type, quoted.
     pub outputs: Vec<String>,
     /// For each column what rows have in it that were there before it.
     pub added: Vec<Added>,
@@ -302,12 +303,17 @@ fn table(
             ));
         }
     }
-    let keys = keys::choose(&columns, &indexes, relation.identity);
+    let mut keys = keys::choose(&columns, &indexes, relation.identity);
     if keys.row_key.is_empty() {
         warnings.push(format!(
             "table {qualified} has no primary key and no unique index of NOT NULL columns; it is not \
              synced to clients"
         ));
+    }
+    let is_lossy = |c: &ColumnIndex| is_lossy(Kind::of_column(&columns[usize::from(*c)]));
+    if keys.row_key.iter().any(is_lossy) {
+        keys.row_key.push(columns.len() as ColumnIndex);
+        columns.push(Column::exact_key());
     }
     let table = Table {
         id: TableId(0),

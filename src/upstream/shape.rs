@@ -2,8 +2,8 @@
 
 use super::alignment;
 use super::names;
-use super::pgoutput::{Relation, RelationColumn};
-use super::types::Kind;
+use super::pgoutput::{Field, Relation, RelationColumn, Tuple};
+use super::types::{ExactKey, Kind};
 use crate::model::catalogue::{ColumnIndex, Table};
 use crate::model::ids::TableId;
 
@@ -69,7 +69,7 @@ impl Shape {
         };
         let columns: Vec<Option<(ColumnIndex, Kind)>> = places.into_iter().map(place).collect();
         let has = |at: &ColumnIndex| columns.iter().flatten().any(|(column, _)| column == at);
-        let lacking = table.columns_there().into_iter().filter(|at| !has(at)).collect();
+        let lacking = table.published_columns().into_iter().filter(|at| !has(at)).collect();
         let shape = Shape { table: table.id, columns: columns.into(), lacking };
         shape.check_key(table, relation)?;
         Ok(shape)
@@ -77,7 +77,7 @@ impl Shape {
 
     /// The table has got more columns, or lost some, since the connection described the relation.
     pub fn bring_to(&mut self, table: &Table) {
-        let there = table.columns_there();
+        let there = table.published_columns();
         for place in &mut self.columns {
             *place = place.filter(|(at, _)| there.contains(at));
         }
@@ -85,12 +85,31 @@ impl Shape {
         self.lacking = there.into_iter().filter(|at| !has(at)).collect();
     }
 
+    /// What tells a row from others whose key is stored alike; `old`: has the values of the key that did not change and
+    /// were not sent.
+    pub fn exact_key(&self, table: &Table, row: &Tuple<'_>, old: Option<&Tuple<'_>>) -> String {
+        let (key, mut exact) = (table.upstream_key(), ExactKey::default());
+        for (position, (field, place)) in row.iter().zip(&self.columns).enumerate() {
+            let Some((_, kind)) = place.filter(|(at, _)| key.contains(at)) else { continue };
+            let sent = match field {
+                Field::Unchanged => old.and_then(|old| old.get(position)),
+                field => Some(field),
+            };
+            match sent {
+                Some(Field::Text(text)) => exact.add(kind, text),
+                _ => exact.add_nothing(),
+            }
+        }
+        exact.into_text()
+    }
+
     /// FULL flags every column; no identity flags none, and then nothing but inserts comes.
     fn check_key(&self, table: &Table, relation: &Relation<'_>) -> Result<(), String> {
         let flagged = relation.columns.iter().filter(|column| column.key).count();
-        let is_key = |at: &ColumnIndex| table.row_key.contains(at);
+        let key = table.upstream_key();
+        let is_key = |at: &ColumnIndex| key.contains(at);
         let of_key = self.columns.iter().zip(&relation.columns).filter(|(_, column)| column.key);
-        let same = flagged == table.row_key.len()
+        let same = flagged == key.len()
             && of_key.into_iter().all(|(place, _)| place.as_ref().is_some_and(|(at, _)| is_key(at)));
         match relation.identity != b'f' && flagged > 0 && !same {
             true => Err(format!("table {} has another primary key or replica identity", table.name)),

@@ -32,6 +32,7 @@ mod late_threads;
 mod live_indexes;
 mod live_indexes_served;
 mod log;
+mod lossy_keys;
 mod lost_wishes;
 mod malformed;
 mod memory_budget;

@@ -37,7 +37,7 @@ pub async fn upstream(database: &Database, table: &Table) -> Rows {
 
 /// Reads the rows of a table of Postgres that a row filter lets pass.
 pub async fn upstream_where(database: &Database, table: &Table, condition: &str) -> Rows {
-    let there: Vec<&Column> = table.columns.iter().filter(|c| !c.gone).collect();
+    let there: Vec<&Column> = table.columns.iter().filter(|c| !c.gone && !c.is_exact_key()).collect();
     let columns: Vec<String> = there.iter().map(|c| quote(&c.name)).collect();
     let sql = format!(
         "COPY (SELECT {} FROM {}.{} WHERE {condition}) TO STDOUT",
@@ -71,9 +71,14 @@ pub fn open(path: &Path) -> Connection {
     Connection::open_with_flags(path, flags).expect("the replica opens")
 }
 
-/// Reads a table of the replica.
+/// Reads what upstream has, too, of a table of the replica.
 pub fn replica(connection: &Connection, table: &Table) -> Rows {
-    let mut rows: Rows = replica_values(connection, table).iter().map(|row| print(row)).collect();
+    let own = table.columns.iter().filter(|c| !c.gone).position(Column::is_exact_key);
+    let upstreams = |mut row: Vec<Value>| {
+        own.map(|at| row.remove(at));
+        print(&row)
+    };
+    let mut rows: Rows = replica_values(connection, table).into_iter().map(upstreams).collect();
     rows.sort();
     rows
 }

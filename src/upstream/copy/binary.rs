@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::upstream::types::{Form, Kind, Malformed, Stored, convert_binary};
+use crate::upstream::types::{ExactKey, Form, Kind, Malformed, Stored, convert_binary};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
@@ -32,16 +32,18 @@ pub fn row(mut message: Bytes, first: bool) -> Result<Option<Bytes>, Malformed> 
 }
 
 /// Calls `set` with every column of a row, in order. `Ok(false)`: the number of columns is
-/// another than that of `expected`.
+/// another than that of `expected`. `key`: positions of the columns of which more is kept than their values; it comes last.
 pub fn columns<E: From<(usize, Malformed)>>(
     row: &[u8],
     expected: &[(Kind, Form)],
+    key: &[usize],
     mut set: impl FnMut(usize, &Stored<'_>) -> Result<(), E>,
 ) -> Result<bool, E> {
     let Some((count, mut rest)) = row.split_first_chunk() else { return Ok(false) };
     if usize::try_from(i16::from_be_bytes(*count)) != Ok(expected.len()) {
         return Ok(false);
     }
+    let mut exact = ExactKey::default();
     for (at, (kind, form)) in expected.iter().enumerate() {
         let Some((length, after)) = rest.split_first_chunk() else { return Ok(false) };
         rest = after;
@@ -54,7 +56,13 @@ pub fn columns<E: From<(usize, Malformed)>>(
             return Ok(false);
         };
         rest = after;
+        if key.contains(&at) {
+            exact.add_binary(*form, *kind, field);
+        }
         set(at, &convert_binary(*form, *kind, field).map_err(|e| E::from((at, e)))?)?;
+    }
+    if !key.is_empty() {
+        set(expected.len(), &Stored::Text(exact.into_text().into()))?;
     }
     Ok(rest.is_empty())
 }
@@ -66,7 +74,7 @@ mod tests {
 
     fn read(row: &[u8], oids: &[u32]) -> Result<Option<Vec<String>>, Bad> {
         let expected: Vec<_> = oids.iter().map(|oid| (Kind::of(*oid, ""), Form::of(*oid))).collect();
-        seen(&expected, |expected, set| columns(row, expected, set))
+        seen(&expected, |expected, set| columns(row, expected, &[], set))
     }
 
     const ROW: &[u8] = b"\0\x03\0\0\0\x02\x01\0\xff\xff\xff\xff\0\0\0\x01a";

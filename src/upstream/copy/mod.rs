@@ -9,7 +9,7 @@ mod text;
 
 use super::published::PublishedTable;
 use super::types::{Form, Kind, Malformed, Stored};
-use crate::model::catalogue::quote;
+use crate::model::catalogue::{Column, Table, quote};
 
 /// A format of COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +25,26 @@ pub struct Columns {
     format: Format,
     /// In order; the form is of the binary format.
     columns: Vec<(Kind, Form)>,
+    /// Positions of those of the key, where there is more to be kept of it than its values.
+    key: Vec<usize>,
 }
 
 impl Columns {
     /// Of columns with these types: OID, and name in the catalogue's form.
     pub fn new<'t>(format: Format, types: impl IntoIterator<Item = (u32, &'t str)>) -> Columns {
         let rules = |(oid, name)| (Kind::of(oid, name), Form::of(oid));
-        Columns { format, columns: types.into_iter().map(rules).collect() }
+        Columns { format, columns: types.into_iter().map(rules).collect(), key: Vec::new() }
+    }
+
+    /// Of a table of the catalogue: its published columns, and after them what tells keys apart, if there is a place
+    /// for it.
+    pub fn of(format: Format, table: &Table) -> Columns {
+        let there = table.published_columns();
+        let types = there.iter().map(|at| &table.columns[usize::from(*at)]);
+        let columns = Columns::new(format, types.map(|c| (c.type_oid, c.upstream_type.as_str())));
+        let key = table.exact_key().map(|_| table.upstream_key()).unwrap_or_default();
+        let key = (0..there.len()).filter(|at| key.contains(&there[*at])).collect();
+        Columns { key, ..columns }
     }
 
     /// Calls `set` with every column of a row, in order. `Ok(false)`: these are not the
@@ -42,8 +55,8 @@ impl Columns {
         set: impl FnMut(usize, &Stored<'_>) -> Result<(), E>,
     ) -> Result<bool, E> {
         match self.format {
-            Format::Text => text::columns(row, &self.columns, set),
-            Format::Binary => binary::columns(row, &self.columns, set),
+            Format::Text => text::columns(row, &self.columns, &self.key, set),
+            Format::Binary => binary::columns(row, &self.columns, &self.key, set),
         }
     }
 }
@@ -60,9 +73,9 @@ pub fn row(format: Format, message: bytes::Bytes, first: bool) -> Result<Option<
 /// The statement that copies a table.
 pub fn statement(published: &PublishedTable, format: Format) -> String {
     let table = &published.table;
-    let names: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
-    let selected: Vec<String> = table
-        .columns
+    let columns: Vec<&Column> = table.columns.iter().filter(|c| !c.is_exact_key()).collect();
+    let names: Vec<String> = columns.iter().map(|c| quote(&c.name)).collect();
+    let selected: Vec<String> = columns
         .iter()
         .zip(&published.outputs)
         .map(|(column, output)| match (format, Form::of(column.type_oid)) {

@@ -2,25 +2,33 @@
 
 use std::borrow::Cow;
 
-use crate::upstream::types::{Form, Kind, Malformed, Stored, convert};
+use crate::upstream::types::{ExactKey, Form, Kind, Malformed, Stored, convert};
 
 /// Calls `set` with every column of a line, in order; the newline at its end is optional.
-/// `Ok(false)`: the number of columns is another than that of `expected`.
+/// `Ok(false)`: the number of columns is another than that of `expected`. `key`: positions of the columns of which more is
+/// kept than their values; it comes last.
 pub fn columns<E: From<(usize, Malformed)>>(
     line: &[u8],
     expected: &[(Kind, Form)],
+    key: &[usize],
     mut set: impl FnMut(usize, &Stored<'_>) -> Result<(), E>,
 ) -> Result<bool, E> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     if expected.is_empty() {
         return Ok(line.is_empty());
     }
-    let mut count = 0;
+    let (mut count, mut exact) = (0, ExactKey::default());
     for field in line.split(|b| *b == b'\t') {
         let Some((kind, _)) = expected.get(count) else { return Ok(false) };
         let stored = if field == b"\\N" { Ok(Stored::Null) } else { value(*kind, field) };
+        if key.contains(&count) {
+            exact.add(*kind, &String::from_utf8_lossy(&unescape(field)));
+        }
         set(count, &stored.map_err(|e| E::from((count, e)))?)?;
         count += 1;
+    }
+    if count == expected.len() && !key.is_empty() {
+        set(count, &Stored::Text(exact.into_text().into()))?;
     }
     Ok(count == expected.len())
 }
@@ -71,7 +79,7 @@ mod tests {
 
     fn read(line: &[u8], kinds: &[Kind]) -> Option<Vec<String>> {
         let expected: Vec<_> = kinds.iter().map(|kind| (*kind, Form::Text)).collect();
-        seen(&expected, |expected, set| columns(line, expected, set)).unwrap()
+        seen(&expected, |expected, set| columns(line, expected, &[], set)).unwrap()
     }
 
     #[test]

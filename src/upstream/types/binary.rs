@@ -34,7 +34,7 @@ pub enum Form {
 }
 
 /// Microseconds from 1970 to 2000, where Postgres counts from.
-const EPOCH: i128 = 946_684_800_000_000;
+pub(super) const EPOCH: i128 = 946_684_800_000_000;
 
 const MICROS_PER_DAY: i128 = 86_400_000_000;
 
@@ -77,7 +77,7 @@ pub fn convert_binary(form: Form, kind: Kind, field: &[u8]) -> Result<Stored<'_>
     })
 }
 
-fn fixed<const N: usize>(field: &[u8]) -> Result<[u8; N], Malformed> {
+pub(super) fn fixed<const N: usize>(field: &[u8]) -> Result<[u8; N], Malformed> {
     field.try_into().map_err(|_| Malformed::bytes("value of a fixed size"))
 }
 

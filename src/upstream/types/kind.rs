@@ -1,6 +1,6 @@
 //! Which rule converts a column, and what clients see of it.
 
-use crate::model::catalogue::ZeroType;
+use crate::model::catalogue::{Column, ZeroType};
 
 /// How the text of a type becomes a stored value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,11 @@ pub enum Element {
 }
 
 impl Kind {
+    /// The rule for a column of the catalogue.
+    pub fn of_column(column: &Column) -> Kind {
+        Kind::of(column.type_oid, &column.upstream_type)
+    }
+
     /// The rule for a column, from its type OID (fixed for built-in types) and its type
     /// name, which ends with `[]` for arrays.
     pub fn of(type_oid: u32, upstream_type: &str) -> Kind {
@@ -80,6 +85,12 @@ impl Kind {
 }
 
 impl Element {
+    /// Whether different elements may be written alike.
+    pub fn is_lossy(self) -> bool {
+        use Element::{Date, Number, Time, TimeTz, Timestamp};
+        matches!(self, Number | Date | Time | TimeTz | Timestamp)
+    }
+
     fn of_array(array_oid: u32) -> Element {
         match array_oid {
             1000 => Element::Boolean,

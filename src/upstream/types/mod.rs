@@ -7,11 +7,13 @@
 
 mod array;
 mod binary;
+mod exact;
 mod kind;
 mod text;
 mod time;
 
 pub use binary::{Form, convert_binary};
+pub use exact::{ExactKey, is_lossy};
 pub use kind::{Element, Kind, TypeFacts, zero_type};
 pub use text::convert;
 

@@ -31,10 +31,20 @@ pub(super) fn date(text: &str) -> Result<Option<i128>, Malformed> {
 
 /// Milliseconds since midnight, cut off below; 24:00:00 is 86,400,000.
 pub(super) fn time(text: &str) -> Result<i64, Malformed> {
+    Ok(micros(text)? / 1000)
+}
+
+/// Microseconds since midnight.
+pub(super) fn micros(text: &str) -> Result<i64, Malformed> {
     match clock_and_zone(text) {
-        Some((micros, 0)) => Ok(micros / 1000),
+        Some((micros, 0)) => Ok(micros),
         _ => Err(Malformed::new("time", text)),
     }
+}
+
+/// Whether a time is in UTC, and has no microseconds.
+pub(super) fn is_whole_utc(text: &str) -> bool {
+    matches!(clock_and_zone(text), Some((micros, 0)) if micros % 1000 == 0)
 }
 
 /// Milliseconds since midnight UTC in [0, 24 h), except that 24:00:00 UTC itself stays
