@@ -57,6 +57,9 @@ pub struct Column {
     pub stored_name: String,
     /// Upstream type name without modifiers, `[]` once per dimension.
     pub upstream_type: String,
+    /// What separates the elements of its arrays, where that is no comma.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<u8>,
     /// OID of the upstream type.
     pub type_oid: u32,
     /// Upstream attribute number; identifies the column across renames.

@@ -81,7 +81,8 @@ pub async fn read(client: &Client, oids: &[u32], server: i32) -> Result<HashMap<
                 fn.nspname::text, f.proname::text, a.xmin::text::int8,
                 a.atthasdef OR a.attidentity <> '' OR t.typtype = 'd',
                 CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,
-                CASE WHEN t.typtype = 'e' THEN t.oid WHEN e.typtype = 'e' THEN e.oid END
+                CASE WHEN t.typtype = 'e' THEN t.oid WHEN e.typtype = 'e' THEN e.oid END,
+                ascii(e.typdelim::text)
            FROM pg_attribute a
            JOIN pg_type t ON t.oid = a.atttypid
            JOIN pg_namespace tn ON tn.oid = t.typnamespace
@@ -133,19 +134,11 @@ fn attribute(row: &Row, labels: &Labels) -> Attribute {
     let type_oid: u32 = row.get(3);
     let generated = Generated::of(row.get(11));
     let is_filled = generated != Generated::No || row.get(15);
-    let added = match row.get::<_, Option<&str>>(16) {
-        Some(text) => match convert(Kind::of(type_oid, &upstream_type), Cow::Borrowed(text)) {
-            Ok(value) if !matches!(value.clone().into_value(), Value::Blob(_)) => {
-                Added::With(value.into_value())
-            }
-            _ => Added::Filled,
-        },
-        None if is_filled => Added::Filled,
-        None => Added::Empty,
-    };
+    let delimiter = row.get::<_, Option<i32>>(18).filter(|_| array).and_then(|c| u8::try_from(c).ok());
     let column = Column {
         name: row.get(2),
         upstream_type,
+        delimiter: delimiter.filter(|c| *c != b','),
         type_oid,
         attnum: row.get(1),
         zero_type: zero_type(facts),
@@ -153,6 +146,16 @@ fn attribute(row: &Row, labels: &Labels) -> Attribute {
         defined_by: row.get::<_, i64>(14) as u32,
         labels: row.get::<_, Option<u32>>(17).and_then(|oid| labels.get(&oid).cloned()).unwrap_or_default(),
         ..Column::default()
+    };
+    let added = match row.get::<_, Option<&str>>(16) {
+        Some(text) => match convert(Kind::of_column(&column), Cow::Borrowed(text)) {
+            Ok(value) if !matches!(value.clone().into_value(), Value::Blob(_)) => {
+                Added::With(value.into_value())
+            }
+            _ => Added::Filled,
+        },
+        None if is_filled => Added::Filled,
+        None => Added::Empty,
     };
     let output = format!("{}.{}", quote(row.get(12)), quote(row.get(13)));
     Attribute { column, output, added, generated }

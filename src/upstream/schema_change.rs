@@ -135,7 +135,7 @@ fn rewritten(old: &Table, now: &Table, published: &PublishedTable) -> Option<Str
     }
     let same_file = old.file == now.file;
     for (was, is) in old.columns.iter().zip(&now.columns).filter(|(was, is)| !was.gone && !is.gone) {
-        let kind = |column: &Column| (Kind::of(column.type_oid, &column.upstream_type), column.zero_type);
+        let kind = |column: &Column| (Kind::of_column(column), column.zero_type);
         if kind(was) != kind(is) || (was.type_oid != is.type_oid && !same_file) {
             let (before, after) = (&was.upstream_type, &is.upstream_type);
             return Some(format!("column {name}.{} has the type {after} instead of {before}", is.name));

@@ -46,7 +46,7 @@ impl Shape {
                 return Err(format!("column {name}.{} has another type", ours.name));
             }
         }
-        let kinds = ours().map(|column| Kind::of(column.type_oid, &column.upstream_type));
+        let kinds = ours().map(Kind::of_column);
         let mut places = published.iter().copied().zip(kinds);
         let place =
             |column: &RelationColumn<'_>| names::is_column(column.name).then(|| places.next()).flatten();
@@ -65,7 +65,7 @@ impl Shape {
         let place = |at: Option<ColumnIndex>| {
             let at = at?;
             let ours = &table.columns[usize::from(at)];
-            (!ours.gone).then(|| (at, Kind::of(ours.type_oid, &ours.upstream_type)))
+            (!ours.gone).then(|| (at, Kind::of_column(ours)))
         };
         let columns: Vec<Option<(ColumnIndex, Kind)>> = places.into_iter().map(place).collect();
         let has = |at: &ColumnIndex| columns.iter().flatten().any(|(column, _)| column == at);

@@ -49,8 +49,7 @@ pub async fn upstream_where(database: &Database, table: &Table, condition: &str)
     let session = kelvin_io::postgres::connect(&database.target, "test").await.expect("connected");
     let lines = session.client.copy_out(sql.as_str()).await.expect("COPY begins");
     let mut lines = std::pin::pin!(lines);
-    let types = there.iter().map(|c| (c.type_oid, c.upstream_type.as_str()));
-    let columns = Columns::new(Format::Text, types);
+    let columns = Columns::new(Format::Text, there);
     let mut rows = Vec::new();
     while let Some(line) = lines.try_next().await.expect("COPY goes on") {
         let mut values = Vec::new();

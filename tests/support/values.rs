@@ -36,6 +36,11 @@ pub const PRELUDE: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'it''s \"ok\"', 'very, happy');
     CREATE DOMAIN age AS int CHECK (VALUE >= 0);
     CREATE TYPE pair AS (a int, b text);
+    CREATE DOMAIN frame AS box;
+    CREATE TYPE piped;
+    CREATE FUNCTION piped_in(cstring) RETURNS piped LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION piped_out(piped) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE piped (INPUT = piped_in, OUTPUT = piped_out, LIKE = text, DELIMITER = '|');
 ";
 
 pub fn literal(text: &str) -> String {
@@ -245,6 +250,15 @@ pub const CASES: &[(&str, &[Case])] = &[
     ("jsonb[]", &[("{\"{\\\"b\\\":1}\"}", Text("[{\"b\": 1}]"))]),
     ("bytea[]", &[("{\"\\\\x00ff\"}", Text("[\"\\\\x00ff\"]"))]),
     ("box[]", &[("{(3,4),(1,2);(1,1),(0,0)}", Text("[\"(3,4),(1,2)\",\"(1,1),(0,0)\"]"))]),
+    ("frame[]", &[("{(3,4),(1,2);NULL}", Text("[\"(3,4),(1,2)\",null]"))]),
+    (
+        "piped[]",
+        &[
+            ("{a,b|\"c|d\"|NULL|\"NULL\"|\"{}x\"}", Text("[\"a,b\",\"c|d\",null,\"NULL\",\"{}x\"]")),
+            ("[0:1][1:2]={{1|2}|{\"3,\\\"}\"|\"\"}}", Text("[[\"1\",\"2\"],[\"3,\\\"}\",\"\"]]")),
+            ("{}", Text("[]")),
+        ],
+    ),
     ("int4range[]", &[("{\"[1,5)\"}", Text("[\"[1,5)\"]"))]),
 ];
 

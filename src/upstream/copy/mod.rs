@@ -30,18 +30,17 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Of columns with these types: OID, and name in the catalogue's form.
-    pub fn new<'t>(format: Format, types: impl IntoIterator<Item = (u32, &'t str)>) -> Columns {
-        let rules = |(oid, name)| (Kind::of(oid, name), Form::of(oid));
-        Columns { format, columns: types.into_iter().map(rules).collect(), key: Vec::new() }
+    /// Of these columns.
+    pub fn new<'t>(format: Format, columns: impl IntoIterator<Item = &'t Column>) -> Columns {
+        let rules = |column: &Column| (Kind::of_column(column), Form::of(column.type_oid));
+        Columns { format, columns: columns.into_iter().map(rules).collect(), key: Vec::new() }
     }
 
     /// Of a table of the catalogue: its published columns, and after them what tells keys apart, if there is a place
     /// for it.
     pub fn of(format: Format, table: &Table) -> Columns {
         let there = table.published_columns();
-        let types = there.iter().map(|at| &table.columns[usize::from(*at)]);
-        let columns = Columns::new(format, types.map(|c| (c.type_oid, c.upstream_type.as_str())));
+        let columns = Columns::new(format, there.iter().map(|at| &table.columns[usize::from(*at)]));
         let key = table.exact_key().map(|_| table.upstream_key()).unwrap_or_default();
         let key = (0..there.len()).filter(|at| key.contains(&there[*at])).collect();
         Columns { key, ..columns }

@@ -8,13 +8,14 @@ use super::{Malformed, Stored, millis, number, text, time};
 /// Deepest nesting. Postgres allows six dimensions.
 const MAX_DEPTH: usize = 8;
 
-/// Converts an array literal, such as `{1,NULL,"a b"}` or `[0:1]={{1},{2}}`.
-pub(super) fn to_json(element: Element, literal: &str) -> Result<String, Malformed> {
+/// Converts an array literal, such as `{1,NULL,"a b"}` or `[0:1]={{1},{2}}`, with its elements separated by a byte that
+/// depends on their type.
+pub(super) fn to_json(element: Element, separator: u8, literal: &str) -> Result<String, Malformed> {
     let mut parser = Parser {
         literal,
         rest: after_bounds(literal).as_bytes(),
         element,
-        separator: if element == Element::Box { b';' } else { b',' },
+        separator,
         out: String::with_capacity(literal.len() + 8),
         scratch: Vec::new(),
     };
@@ -132,7 +133,7 @@ fn write_element(element: Element, value: &str, out: &mut String) -> Result<(), 
         Element::Time => write_number(Stored::Integer(time::time(value)?), out),
         Element::TimeTz => write_number(Stored::Integer(time::time_tz(value)?), out),
         Element::Json => out.push_str(value),
-        Element::Text | Element::Box => out.push_str(&Json::from(value).to_string()),
+        Element::Text => out.push_str(&Json::from(value).to_string()),
     }
     Ok(())
 }
@@ -166,16 +167,21 @@ mod tests {
             (Element::Number, "{1.50,NaN,1e+21,100,-0}", "[1.5,null,1e+21,100,0]"),
             (Element::Timestamp, "{\"2024-01-01 00:00:00.5+00\",infinity}", "[1704067200500,null]"),
             (Element::Json, r#"{"{\"a\": [1, 2]}",3}"#, r#"[{"a": [1, 2]},3]"#),
-            (Element::Box, "{(1,2),(0,0);(3,4),(1,1)}", r#"["(1,2),(0,0)","(3,4),(1,1)"]"#),
         ] {
-            assert_eq!(to_json(element, literal).unwrap(), json, "{literal}");
+            assert_eq!(to_json(element, b',', literal).unwrap(), json, "{literal}");
+        }
+        for (separator, literal, json) in [
+            (b';', "{(1,2),(0,0);(3,4),(1,1)}", r#"["(1,2),(0,0)","(3,4),(1,1)"]"#),
+            (b'|', r#"{{a,b|"c|d"}|{NULL|"}"}}"#, r#"[["a,b","c|d"],[null,"}"]]"#),
+        ] {
+            assert_eq!(to_json(Element::Text, separator, literal).unwrap(), json, "{literal}");
         }
     }
 
     #[test]
     fn broken_literals_are_refused() {
         for literal in ["", "{", "{1", "{1,}", "1", "{1}x", "{\"a}", "{{{{{{{{{{1}}}}}}}}}}"] {
-            assert!(to_json(Element::Integer, literal).is_err(), "{literal}");
+            assert!(to_json(Element::Integer, b',', literal).is_err(), "{literal}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Form, Kind, Stored, convert, millis, time};
 /// Whether different values of a column may be stored alike.
 pub fn is_lossy(kind: Kind) -> bool {
     match kind {
-        Kind::Number | Kind::Date | Kind::Time | Kind::TimeTz | Kind::Timestamp | Kind::Array(_) => true,
+        Kind::Number | Kind::Date | Kind::Time | Kind::TimeTz | Kind::Timestamp | Kind::Array(..) => true,
         Kind::Integer | Kind::Boolean | Kind::Json | Kind::Bytes | Kind::Inet | Kind::Text => false,
     }
 }
@@ -37,9 +37,9 @@ impl ExactKey {
             Kind::Time => self.add_time(time::micros(text).unwrap_or_default()),
             // Two that are the same moment in different zones are different.
             Kind::TimeTz if !time::is_whole_utc(text) => self.keep(text),
-            Kind::Array(element) if element.is_lossy() => self.keep(text),
+            Kind::Array(element, _) if element.is_lossy() => self.keep(text),
             // Bounds are no part of what is stored, and tell arrays apart.
-            Kind::Array(_) if text.starts_with('[') => {
+            Kind::Array(..) if text.starts_with('[') => {
                 self.keep(text.split_once('=').map_or(text, |(bounds, _)| bounds));
             }
             _ => {}
@@ -186,7 +186,7 @@ mod tests {
                 Kind::Timestamp,
                 &["2024-02-29 12:34:56.789012", "294276-12-31 23:59:59.999+00", "1700-01-01 00:00:00.000001"],
             ),
-            (Kind::Array(Element::Text), &["{a,b}"]),
+            (Kind::Array(Element::Text, b','), &["{a,b}"]),
             (Kind::Text, &["NaN"]),
         ] {
             for text in texts {
@@ -209,8 +209,8 @@ mod tests {
             (Kind::Timestamp, "294276-12-31 23:59:59.999999+00", "9224318015999999999"),
             (Kind::Time, "01:02:03.0049", "3723004900"),
             (Kind::TimeTz, "01:02:03+01", "01:02:03+01"),
-            (Kind::Array(Element::Number), "{NaN}", "{NaN}"),
-            (Kind::Array(Element::Text), "[0:0]={\"a=b\"}", "[0:0]"),
+            (Kind::Array(Element::Number, b','), "{NaN}", "{NaN}"),
+            (Kind::Array(Element::Text, b','), "[0:0]={\"a=b\"}", "[0:0]"),
         ] {
             assert_eq!(kept(kind, text), expected, "{kind:?} {text}");
         }

@@ -27,8 +27,8 @@ pub enum Kind {
     Inet,
     /// Everything else: the text as it is.
     Text,
-    /// An array: JSON text.
-    Array(Element),
+    /// An array: JSON text. Its elements are separated by this.
+    Array(Element, u8),
 }
 
 /// How the text of an array's element becomes JSON.
@@ -52,21 +52,26 @@ pub enum Element {
     Json,
     /// A string.
     Text,
-    /// A string; elements are separated by semicolons.
-    Box,
 }
+
+/// OID of `box[]`, whose elements are separated by semicolons.
+const BOXES: u32 = 1020;
 
 impl Kind {
     /// The rule for a column of the catalogue.
     pub fn of_column(column: &Column) -> Kind {
-        Kind::of(column.type_oid, &column.upstream_type)
+        match (Kind::of(column.type_oid, &column.upstream_type), column.delimiter) {
+            (Kind::Array(element, _), Some(delimiter)) => Kind::Array(element, delimiter),
+            (kind, _) => kind,
+        }
     }
 
-    /// The rule for a column, from its type OID (fixed for built-in types) and its type
-    /// name, which ends with `[]` for arrays.
+    /// The rule for a type, from its OID (fixed for built-in types) and its name, which ends with `[]` for arrays. Those
+    /// of types that are not built in may have another delimiter.
     pub fn of(type_oid: u32, upstream_type: &str) -> Kind {
         if upstream_type.ends_with("[]") {
-            return Kind::Array(Element::of_array(type_oid));
+            let delimiter = if type_oid == BOXES { b';' } else { b',' };
+            return Kind::Array(Element::of_array(type_oid), delimiter);
         }
         match type_oid {
             16 => Kind::Boolean,
@@ -101,7 +106,6 @@ impl Element {
             1183 => Element::Time,
             1270 => Element::TimeTz,
             1115 | 1185 => Element::Timestamp,
-            1020 => Element::Box,
             _ => Element::Text,
         }
     }

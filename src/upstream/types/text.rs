@@ -17,7 +17,9 @@ pub fn convert<'a>(kind: Kind, text: Cow<'a, str>) -> Result<Stored<'a>, Malform
         Kind::Time => Stored::Integer(time::time(&text)?),
         Kind::TimeTz => Stored::Integer(time::time_tz(&text)?),
         Kind::Bytes => Stored::Blob(bytes(&text)?),
-        Kind::Array(element) => Stored::Text(Cow::Owned(array::to_json(element, &text)?)),
+        Kind::Array(element, delimiter) => {
+            Stored::Text(Cow::Owned(array::to_json(element, delimiter, &text)?))
+        }
     })
 }
 
