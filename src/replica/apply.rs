@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::error::Error;
 use super::net::Net;
+use super::oversize;
 use super::statements::{ColumnSet, TableStatements};
 use super::work::{Absent, Before, Op};
 use crate::model::catalogue::{Catalogue, Table};
@@ -20,6 +21,8 @@ pub struct Applier<'c> {
     connection: &'c Connection,
     catalogue: Arc<Catalogue>,
     statements: TableMap<TableStatements<'c>>,
+    /// Most bytes of a row.
+    pub row_limit: usize,
     /// `_0_version` of the rows that are written now.
     version: Value,
     /// Effect since the last [`Net::take`].
@@ -37,6 +40,7 @@ impl<'c> Applier<'c> {
             connection,
             statements: TableMap::default(),
             catalogue,
+            row_limit: oversize::MAX_ROW,
             version: Value::Null,
             net: Net::default(),
             rows: 0,
@@ -82,10 +86,11 @@ impl<'c> Applier<'c> {
     }
 
     /// Adds a row, or puts it in the place of the one with its key.
-    pub fn insert(&mut self, id: TableId, row: Row) -> Result<(), Error> {
+    pub fn insert(&mut self, id: TableId, mut row: Row) -> Result<(), Error> {
         self.rows += 1;
         let catalogue = self.catalogue.clone();
         let table = table_of(&catalogue, id, Some(&row))?;
+        self.fit(table, &mut row);
         let version = self.version.clone();
         // A unique index takes any number of NULLs, which an infinity in a key is stored as.
         let is_enforced = table.exact_key().is_none() || !key_of(table, &row).any(Value::is_null);
@@ -124,7 +129,10 @@ impl<'c> Applier<'c> {
         let found = match &before {
             Before::SameKey => self.statements(table)?.find(key_of(table, &row))?,
             Before::Key(key) => self.statements(table)?.find(key.iter())?,
-            Before::Whole(old) => self.statements(table)?.find(key_of(table, old))?,
+            Before::Whole(old) => {
+                let old = self.as_stored(table, old);
+                self.statements(table)?.find(key_of(table, &old))?
+            }
         };
         let Some((rowid, old)) = found else {
             self.surprises += 1;
@@ -133,10 +141,26 @@ impl<'c> Applier<'c> {
         for column in absent {
             row[*column as usize] = old[*column as usize].clone();
         }
+        self.fit(table, &mut row);
         if !table.row_key.is_empty() && !key_of(table, &old).eq(key_of(table, &row)) {
             self.make_way(table, rowid, &row)?;
         }
         self.write(table, rowid, old, row)
+    }
+
+    /// Takes out of a row what the replica has no room for.
+    fn fit(&self, table: &Table, row: &mut Row) {
+        let lacking = oversize::fit(self.row_limit, table, row);
+        if !lacking.is_empty() {
+            oversize::report(table, &oversize::key_of(table, row), &lacking);
+        }
+    }
+
+    /// The row by whose values one is looked for, as it was stored.
+    fn as_stored(&self, table: &Table, row: &Row) -> Row {
+        let mut row = row.clone();
+        oversize::fit(self.row_limit, table, &mut row);
+        row
     }
 
     /// Removes whatever has the key that a row is about to take.
@@ -168,15 +192,17 @@ impl<'c> Applier<'c> {
         let catalogue = self.catalogue.clone();
         let table = table_of(&catalogue, id, None)?;
         check(table, before)?;
-        let statements = self.statements(table)?;
         let found = match before {
-            Before::Key(key) => statements.find(key.iter())?,
-            Before::Whole(row) => statements.find(key_of(table, row))?,
+            Before::Key(key) => self.statements(table)?.find(key.iter())?,
+            Before::Whole(row) => {
+                let row = self.as_stored(table, row);
+                self.statements(table)?.find(key_of(table, &row))?
+            }
             Before::SameKey => None,
         };
         match found {
             Some((rowid, old)) => {
-                statements.delete(rowid)?;
+                self.statements(table)?.delete(rowid)?;
                 self.note(table, Some(old), None)
             }
             None => {
@@ -235,9 +261,7 @@ impl<'c> Applier<'c> {
             return Ok(false);
         }
         let statements = self.statements(table)?;
-        let key = |row: &Row| -> RowKey {
-            table.upstream_key().iter().map(|c| row[usize::from(*c)].clone()).collect()
-        };
+        let key = |row: &Row| oversize::key_of(table, row);
         let (old, new) = (old.map(key), new.map(key));
         let came = new.as_ref().map(|key| statements.count_alike(key)).transpose()?.unwrap_or(0);
         let left = old.filter(|old| new.as_ref() != Some(old));

@@ -45,6 +45,8 @@ pub struct Settings {
     pub auto_reset: bool,
     /// Sizes of the replica's log.
     pub log_limits: Limits,
+    /// Most bytes of a row ([`super::oversize`]).
+    pub row_limit: usize,
 }
 
 /// A replica that can be read and written.
@@ -72,6 +74,7 @@ impl Engine {
             upstream: Arc::new(metadata.catalogue.clone()),
             version: metadata.state_version,
             position: metadata.position,
+            row_limit: settings.row_limit,
         };
         let (path, numbers, commits) = (settings.file.clone(), gauges.clone(), events.commits());
         let threads = executor::blocking(move || Threads::start(&path, start, &numbers, commits)).await?;

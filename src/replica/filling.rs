@@ -12,10 +12,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::Applier;
 use super::error::{Doing, Error};
-use super::op_codec;
 use super::statements::TableStatements;
 use super::work::{FillWork, Op};
+use super::{op_codec, oversize};
 use crate::model::catalogue::{Catalogue, Table, quote};
+use crate::model::commit::Row;
 use crate::model::ids::TableId;
 use crate::model::value::Value;
 use crate::model::version::StateVersion;
@@ -31,6 +32,8 @@ pub(super) struct Fillings<'c> {
     waiting: VecDeque<FillWork>,
     /// Number of the last operation that was put aside.
     last: i64,
+    /// Most bytes of a row, and of what is put aside.
+    row_limit: usize,
 }
 
 struct Filling<'c> {
@@ -45,11 +48,12 @@ struct Filling<'c> {
 }
 
 impl<'c> Fillings<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Result<Fillings<'c>, Error> {
+    pub(super) fn new(connection: &'c Connection, row_limit: usize) -> Result<Fillings<'c>, Error> {
         let last = connection
             .query_row(r#"SELECT max(seq) FROM "_kelvin.spool""#, [], |row| row.get::<_, Option<i64>>(0))
             .doing("looking for what was put aside")?;
-        Ok(Fillings { connection, tables: HashMap::new(), waiting: VecDeque::new(), last: last.unwrap_or(0) })
+        let (tables, waiting, last) = (HashMap::new(), VecDeque::new(), last.unwrap_or(0));
+        Ok(Fillings { connection, tables, waiting, last, row_limit })
     }
 
     /// Remembers a step.
@@ -63,15 +67,27 @@ impl<'c> Fillings<'c> {
     }
 
     /// Puts an operation aside, within an open transaction.
-    pub(super) fn put_aside(&mut self, table: TableId, version: StateVersion, op: &Op) -> Result<(), Error> {
+    pub(super) fn put_aside(&mut self, table: &Table, version: StateVersion, op: &Op) -> Result<(), Error> {
         let mut bytes = Vec::new();
         op_codec::write([op], &mut bytes);
+        if bytes.len() <= self.row_limit {
+            return self.put_bytes_aside(table, version, &bytes);
+        }
+        for op in oversize::fit_operation(self.row_limit, table, op.clone()) {
+            bytes.clear();
+            op_codec::write([&op], &mut bytes);
+            self.put_bytes_aside(table, version, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn put_bytes_aside(&mut self, table: &Table, version: StateVersion, bytes: &[u8]) -> Result<(), Error> {
         self.last += 1;
         self.connection
             .prepare_cached(
                 r#"INSERT INTO "_kelvin.spool" ("table", seq, version, op) VALUES (?1, ?2, ?3, ?4)"#,
             )
-            .and_then(|mut insert| insert.execute(params![table.0, self.last, version.0 as i64, bytes]))
+            .and_then(|mut insert| insert.execute(params![table.id.0, self.last, version.0 as i64, bytes]))
             .doing("putting a change aside")?;
         Ok(())
     }
@@ -106,7 +122,7 @@ impl<'c> Fillings<'c> {
             }
             FillWork::Rows { table, rows, reply } => {
                 let answer = match self.tables.get_mut(&table) {
-                    Some(filling) => filling.insert(rows())?,
+                    Some(filling) => filling.insert(rows(), self.row_limit)?,
                     None => Err("the table has become another meanwhile".to_owned()),
                 };
                 // Whoever has given up does not listen.
@@ -115,7 +131,9 @@ impl<'c> Fillings<'c> {
             FillWork::End { table, reply } => {
                 if let Some(filling) = self.tables.get_mut(&table) {
                     let shown = Arc::new(catalogue.with_filled(table));
-                    filling.applier = Some(Applier::new(self.connection, shown));
+                    let mut applier = Applier::new(self.connection, shown);
+                    applier.row_limit = self.row_limit;
+                    filling.applier = Some(applier);
                     filling.reply = Some(reply);
                 }
             }
@@ -175,15 +193,23 @@ pub(super) fn forget_others(connection: &Connection, catalogue: &Catalogue) -> R
 
 impl<'c> Filling<'c> {
     /// Inserts rows that were copied.
-    fn insert(&mut self, rows: Result<Vec<Box<[Value]>>, String>) -> Result<Result<u64, String>, Error> {
+    fn insert(
+        &mut self,
+        rows: Result<Vec<Row>, String>,
+        row_limit: usize,
+    ) -> Result<Result<u64, String>, Error> {
         let rows = match rows {
             Ok(rows) => rows,
             Err(why) => return Ok(Err(why)),
         };
         let mut count = 0;
-        for row in rows {
+        for mut row in rows {
             if row.len() != self.table.columns.len() {
                 return Ok(Err("a row with other columns than its table".to_owned()));
+            }
+            let lacking = oversize::fit(row_limit, &self.table, &mut row);
+            if !lacking.is_empty() {
+                oversize::report(&self.table, &oversize::key_of(&self.table, &row), &lacking);
             }
             count += u64::from(self.rows.insert(&row, &self.version)?);
         }

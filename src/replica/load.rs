@@ -12,9 +12,10 @@ use rusqlite::{Connection, OpenFlags, Statement};
 
 use super::error::{Doing, Error};
 use super::metadata::{self, Metadata};
-use super::stored::Stored;
+use super::oversize::{self, MAX_ROW, Room};
+use super::stored::{Stored, read_value};
 use super::{file, schema};
-use crate::model::catalogue::{Catalogue, quote};
+use crate::model::catalogue::{Catalogue, Table, quote};
 use crate::model::ids::TableId;
 use crate::model::table_map::TableMap;
 use crate::model::version::StateVersion;
@@ -61,12 +62,15 @@ pub struct Loader<'c> {
     catalogue: Arc<Catalogue>,
     version: String,
     inserts: TableMap<Statement<'c>>,
+    /// Most bytes of a row.
+    pub row_limit: usize,
 }
 
 impl<'c> Loader<'c> {
     /// `version` becomes the version of every row.
     pub fn new(connection: &'c Connection, catalogue: Arc<Catalogue>, version: StateVersion) -> Self {
-        Loader { connection, catalogue, version: version.to_lexi(), inserts: TableMap::default() }
+        let (version, inserts) = (version.to_lexi(), TableMap::default());
+        Loader { connection, catalogue, version, inserts, row_limit: MAX_ROW }
     }
 
     /// The statement of a table, for as many rows as come together.
@@ -86,24 +90,53 @@ impl<'c> Loader<'c> {
                 slot.insert(statement)
             }
         };
-        Ok(TableLoader { statement })
+        let (table, limit) = (self.catalogue.get(id), self.row_limit);
+        Ok(TableLoader { connection: self.connection, table, statement, limit, room: Room::new(limit) })
     }
 }
 
 /// Inserts rows into one table.
 pub struct TableLoader<'a, 'c> {
+    connection: &'c Connection,
+    table: &'a Table,
     statement: &'a mut Statement<'c>,
+    limit: usize,
+    /// What is left of it in the row at hand.
+    room: Room,
 }
 
 impl TableLoader<'_, '_> {
     /// Sets a column of the next row, counted from 0.
     pub fn set(&mut self, column: usize, value: &Stored<'_>) -> Result<(), Error> {
+        let value =
+            if self.room.take(self.table, column, oversize::size(value)) { value } else { &Stored::Null };
         value.bind(self.statement, column + 1).doing("loading a row")
     }
 
     /// Inserts the row.
     pub fn insert(&mut self) -> Result<(), Error> {
         self.statement.raw_execute().doing("loading a row")?;
+        let room = std::mem::replace(&mut self.room, Room::new(self.limit));
+        if room.lacking.is_empty() { Ok(()) } else { self.report(&room) }
+    }
+
+    /// Says what the last row lacks.
+    fn report(&self, room: &Room) -> Result<(), Error> {
+        let doing = "looking at a row with a large value";
+        let key = self.table.upstream_key();
+        let name = |c: &u16| quote(&self.table.columns[usize::from(*c)].stored_name);
+        let names: Vec<String> = key.iter().map(name).collect();
+        let names = if names.is_empty() { "NULL".to_owned() } else { names.join(", ") };
+        // A table whose columns have all the names of the row number is found by none, and has no key said.
+        let Some(rowid) = schema::rowid_name(&self.table.columns) else {
+            oversize::report(self.table, &[], &room.lacking);
+            return Ok(());
+        };
+        let sql = format!("SELECT {names} FROM {} WHERE {rowid} = ?1", quote(&self.table.stored_name));
+        let read = |row: &rusqlite::Row<'_>| (0..key.len()).map(|at| read_value(row, at)).collect();
+        let values: Vec<_> =
+            self.connection.query_row(&sql, [self.connection.last_insert_rowid()], read).doing(doing)?;
+        oversize::report(self.table, &values, &room.lacking);
         Ok(())
     }
 }

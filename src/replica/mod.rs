@@ -34,6 +34,7 @@ pub mod load;
 pub mod metadata;
 pub mod net;
 pub mod op_codec;
+pub mod oversize;
 pub mod reader;
 pub mod schema;
 pub mod schema_change;

@@ -77,6 +77,8 @@ pub struct WriterParts {
     pub version: StateVersion,
     /// Position recorded in the file.
     pub position: StateVersion,
+    /// Most bytes of a row.
+    pub row_limit: usize,
 }
 
 /// Handle of the thread.
@@ -204,16 +206,18 @@ impl<'c> Session<'c> {
         (commits, output): (Commits, Sender<Output>),
     ) -> Result<Self, Error> {
         let doing = "preparing the writer";
+        let mut applier = Applier::new(connection, start.catalogue.clone());
+        applier.row_limit = start.row_limit;
         Ok(Session {
             connection,
-            applier: Applier::new(connection, start.catalogue.clone()),
+            applier,
             begin: connection.prepare("BEGIN IMMEDIATE").doing(doing)?,
             commit: connection.prepare("COMMIT").doing(doing)?,
             set_state: connection.prepare(SET_STATE).doing(doing)?,
             set_seen: connection.prepare(SET_SEEN).doing(doing)?,
             catalogue: start.catalogue,
             upstream: start.upstream,
-            fillings: Fillings::new(connection)?,
+            fillings: Fillings::new(connection, start.row_limit)?,
             before: None,
             gauges,
             gate,
@@ -303,6 +307,8 @@ impl<'c> Session<'c> {
     fn put_aside(&mut self, table: TableId, op: &Op) -> Result<(), Error> {
         self.applier.rows += 1;
         let version = self.current.unwrap_or(self.complete);
+        let gone = Error::Misfit("a change of a table that is not there");
+        let table = self.catalogue.find_any(table).ok_or(gone)?;
         self.fillings.put_aside(table, version, op)
     }
 

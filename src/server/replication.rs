@@ -23,6 +23,7 @@ use crate::replica::applied::Applied;
 use crate::replica::events::{Events, ReplicaReady};
 use crate::replica::gauges::Gauges;
 use crate::replica::live_indexes::IndexRequest;
+use crate::replica::oversize::MAX_ROW;
 use crate::replica::verdict::End;
 use crate::replica::wal::Limits;
 use crate::replica::writer::Commits;
@@ -137,6 +138,7 @@ fn settings(config: &Config) -> Settings {
         inbound_timeout: config.upstream.stream_inbound_timeout,
         heartbeat_interval: config.lag_report_interval,
         log_limits: Limits::default(),
+        row_limit: MAX_ROW,
         task_id: config.task_id.clone(),
     }
 }

@@ -288,12 +288,12 @@ fn start_loader(
 ) -> Result<(Sender<Work>, Receiver<LoadResult>), Error> {
     let (chunks, work) = bounded(CHUNKS);
     let (sender, result) = bounded(1);
-    let (path, format) = (settings.replica_file.clone(), settings.copy_format);
+    let (path, how) = (settings.replica_file.clone(), (settings.copy_format, settings.row_limit));
     let metadata = metadata.clone();
     std::thread::Builder::new()
         .name("initial-sync".into())
         .spawn(move || {
-            let loaded = load_rows(&path, &metadata, format, &work, &progress);
+            let loaded = load_rows(&path, &metadata, how, &work, &progress);
             // Closed at once, so that no worker goes on copying for nothing.
             work.close();
             let _ = sender.try_send(loaded);
@@ -309,7 +309,7 @@ fn start_loader(
 fn load_rows(
     path: &std::path::Path,
     metadata: &Metadata,
-    format: Format,
+    (format, row_limit): (Format, usize),
     work: &Receiver<Work>,
     progress: &Progress,
 ) -> LoadResult {
@@ -318,6 +318,7 @@ fn load_rows(
         catalogue.tables().map(|table| (table.id, Columns::of(format, table))).collect();
     let connection = load::open(path, &catalogue)?;
     let mut loader = Loader::new(&connection, catalogue.clone(), metadata.replica_version);
+    loader.row_limit = row_limit;
     let finished = loop {
         match work.recv_blocking() {
             Ok(Work::Rows { table, rows }) => {

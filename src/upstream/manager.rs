@@ -52,6 +52,7 @@ async fn replicate(settings: Settings, events: Rc<dyn Events>, stop: Receiver<()
         file: settings.replica_file.clone(),
         auto_reset: settings.auto_reset,
         log_limits: settings.log_limits,
+        row_limit: settings.row_limit,
     };
     let started =
         Engine::start(of_engine, events.clone(), gauges.clone(), &ready.metadata, ready.epoch).await;

@@ -37,6 +37,8 @@ pub struct Settings {
     pub heartbeat_interval: Option<Duration>,
     /// Sizes of the replica's log.
     pub log_limits: Limits,
+    /// Most bytes of a row that the replica takes.
+    pub row_limit: usize,
     /// Names this process in the upstream database.
     pub task_id: String,
 }

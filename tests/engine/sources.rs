@@ -23,6 +23,7 @@ use kelvin::replica::gauges::Gauges;
 use kelvin::replica::live_indexes::IndexRequest;
 use kelvin::replica::load;
 use kelvin::replica::metadata::Metadata;
+use kelvin::replica::oversize::MAX_ROW;
 use kelvin::replica::source::{ChangeSource, Ended};
 use kelvin::replica::verdict::{EXIT_CONFIGURATION, EXIT_REPLICA, End, Verdict};
 use kelvin::replica::wal::Limits;
@@ -166,7 +167,8 @@ async fn follow(path: &Path, auto_reset: bool, turns: Vec<Turn>) -> Outcome {
     let metadata = replica(path);
     let heard = Heard { log: RefCell::default(), commits: Arc::default(), index_requests: bounded(1) };
     let (heard, gauges) = (Rc::new(heard), Arc::new(Gauges::default()));
-    let settings = Settings { file: path.to_owned(), auto_reset, log_limits: Limits::default() };
+    let (log_limits, row_limit) = (Limits::default(), MAX_ROW);
+    let settings = Settings { file: path.to_owned(), auto_reset, log_limits, row_limit };
     let engine = Engine::start(settings, heard.clone(), gauges.clone(), &metadata, 5).await;
     let asked = Rc::new(RefCell::default());
     let source = Script { turns: RefCell::new(turns.into()), asked: Rc::clone(&asked) };

@@ -28,6 +28,7 @@ mod floods;
 mod health;
 mod hostile;
 mod inspector;
+mod large_values;
 mod late_threads;
 mod live_indexes;
 mod live_indexes_served;

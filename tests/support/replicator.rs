@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kelvin::model::version::StateVersion;
 use kelvin::replica::events::ReplicaReady;
 use kelvin::replica::gauges::Gauges;
+use kelvin::replica::oversize::MAX_ROW;
 use kelvin::replica::verdict::End;
 use kelvin::replica::wal::Limits;
 use kelvin::upstream::copy::Format;
@@ -70,6 +71,7 @@ pub fn settings(target: &Target, replica: &Path) -> Settings {
         inbound_timeout: None,
         heartbeat_interval: None,
         log_limits: Limits::default(),
+        row_limit: MAX_ROW,
         task_id: "test".into(),
     }
 }

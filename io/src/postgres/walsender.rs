@@ -22,7 +22,7 @@ use super::startup::{self, Framed, server_error};
 const READ_BUFFER: usize = 256 << 10;
 
 /// Largest replication message in bytes; Postgres allocates at most 1 GiB for one.
-const MAX_MESSAGE: usize = 1 << 30;
+const MAX_MESSAGE: usize = (1 << 30) + 4;
 
 /// Microseconds between the Unix epoch and that of Postgres (2000-01-01).
 const POSTGRES_EPOCH: u64 = 946_684_800_000_000;

@@ -36,9 +36,12 @@ fn number(n: f64) -> Stored<'static> {
 
 /// Microseconds as stored: milliseconds, with a fraction where there is one.
 fn millis(micros: i128) -> Stored<'static> {
-    if micros % 1000 == 0 {
-        // A timestamp of Postgres has at most 19 digits of microseconds.
+    // Beyond 2^53 an integer is one that no client can hold, and a query that has it fails. A date so far away is
+    // a number all the same.
+    if micros % 1000 == 0 && (micros / 1000).unsigned_abs() < EXACT as u128 {
         Stored::Integer((micros / 1000) as i64)
+    } else if micros % 1000 == 0 {
+        Stored::Real((micros / 1000) as f64)
     } else {
         Stored::Real(micros as f64 / 1000.0)
     }
