@@ -247,24 +247,8 @@ fn table(
     warnings: &mut Vec<String>,
 ) -> Option<PublishedTable> {
     let qualified = format!("{}.{}", relation.schema, relation.name);
-    if relation.identity == 'n' {
-        warnings.push(format!(
-            "table {qualified} is left out: it has REPLICA IDENTITY NOTHING, so the app cannot change its rows while it is \
-             published. Run ALTER TABLE {}.{} REPLICA IDENTITY DEFAULT",
-            quote(&relation.schema),
-            quote(&relation.name)
-        ));
-        return None;
-    }
-    if let Some(why) = unusable_identity(relation.identity, &attributes, &indexes) {
+    if let Some(why) = unusable(&relation, &attributes, &indexes) {
         warnings.push(format!("table {qualified} is left out: {why}"));
-        return None;
-    }
-    if !names::is_table(&relation.schema, &relation.name) {
-        warnings.push(format!(
-            "table {qualified} is left out: clients can name tables that begin with a letter or _, hold letters, \
-             digits, _ and -, and do not begin with sqlite_"
-        ));
         return None;
     }
     // What rows never have in them does not count among what was there before a column came.
@@ -294,15 +278,13 @@ fn table(
         added.push(attribute.added);
         generated |= attribute.generated != Generated::No;
     }
-    for column in &columns {
-        if column.zero_type.is_none() {
-            warnings.push(format!(
-                "column {qualified}.{} has the type {}, which clients cannot hold; it is replicated and \
-                 not synced",
-                column.name, column.upstream_type
-            ));
-        }
-    }
+    let hidden = columns.iter().filter(|column| column.zero_type.is_none());
+    warnings.extend(hidden.map(|column| {
+        format!(
+            "column {qualified}.{} has the type {}, which clients cannot hold; it is replicated and not synced",
+            column.name, column.upstream_type
+        )
+    }));
     let mut keys = keys::choose(&columns, &indexes, relation.identity);
     if keys.row_key.is_empty() {
         warnings.push(format!(
@@ -310,11 +292,7 @@ fn table(
              synced to clients"
         ));
     }
-    let is_lossy = |c: &ColumnIndex| is_lossy(Kind::of_column(&columns[usize::from(*c)]));
-    if keys.row_key.iter().any(is_lossy) {
-        keys.row_key.push(columns.len() as ColumnIndex);
-        columns.push(Column::exact_key());
-    }
+    tell_apart(&mut keys.row_key, &mut columns);
     let table = Table {
         id: TableId(0),
         name: names::in_replica(&relation.schema, &relation.name),
@@ -338,6 +316,35 @@ fn table(
         outputs,
         added,
         generated,
+    })
+}
+
+/// Adds a column to a key of which different values may be stored alike (`docs/spec/replication.md` §7.4).
+fn tell_apart(row_key: &mut Vec<ColumnIndex>, columns: &mut Vec<Column>) {
+    if row_key.iter().any(|c| is_lossy(Kind::of_column(&columns[usize::from(*c)]))) {
+        row_key.push(columns.len() as ColumnIndex);
+        columns.push(Column::exact_key());
+    }
+}
+
+/// Why a table is not replicated, if it is not.
+fn unusable(relation: &Relation, attributes: &[Attribute], indexes: &[UpstreamIndex]) -> Option<String> {
+    if relation.identity == 'n' {
+        return Some(format!(
+            "it has REPLICA IDENTITY NOTHING, so the app cannot change its rows while it is published. Run ALTER TABLE \
+             {}.{} REPLICA IDENTITY DEFAULT",
+            quote(&relation.schema),
+            quote(&relation.name)
+        ));
+    }
+    if let Some(why) = unusable_identity(relation.identity, attributes, indexes) {
+        return Some(why);
+    }
+    let is_named = names::is_table(&relation.schema, &relation.name);
+    (!is_named).then(|| {
+        "clients can name tables that begin with a letter or _, hold letters, digits, _ and -, and do not begin with \
+         sqlite_"
+            .to_owned()
     })
 }
 

@@ -45,6 +45,7 @@ fn kinds() -> Vec<Kind> {
     let scalars = [
         Kind::Integer,
         Kind::Number,
+        Kind::Float,
         Kind::Boolean,
         Kind::Date,
         Kind::Time,

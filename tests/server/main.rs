@@ -34,6 +34,7 @@ mod live_indexes;
 mod live_indexes_served;
 mod log;
 mod lossy_keys;
+mod lossy_keys_random;
 mod lost_wishes;
 mod malformed;
 mod memory_budget;

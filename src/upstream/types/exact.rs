@@ -9,7 +9,13 @@ use super::{Form, Kind, Stored, convert, millis, time};
 /// Whether different values of a column may be stored alike.
 pub fn is_lossy(kind: Kind) -> bool {
     match kind {
-        Kind::Number | Kind::Date | Kind::Time | Kind::TimeTz | Kind::Timestamp | Kind::Array(..) => true,
+        Kind::Number
+        | Kind::Float
+        | Kind::Date
+        | Kind::Time
+        | Kind::TimeTz
+        | Kind::Timestamp
+        | Kind::Array(..) => true,
         Kind::Integer | Kind::Boolean | Kind::Json | Kind::Bytes | Kind::Inet | Kind::Text => false,
     }
 }
@@ -28,6 +34,9 @@ impl ExactKey {
         self.begin();
         match kind {
             Kind::Number if !is_exact(text) => self.keep(text),
+            // Its digits are not compared: of a number half way between two shorter ones Postgres prints more of them
+            // than are needed.
+            Kind::Float if matches!(text, "NaN" | "Infinity" | "-Infinity") => self.keep(text),
             // In the form that a binary copy has, too: microseconds.
             Kind::Date if matches!(time::date(text), Ok(None)) => self.keep(text),
             Kind::Timestamp => match time::timestamp(text) {

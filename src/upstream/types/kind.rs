@@ -7,8 +7,10 @@ use crate::model::catalogue::{Column, ZeroType};
 pub enum Kind {
     /// int2, int4, int8.
     Integer,
-    /// float4, float8, numeric.
+    /// numeric.
     Number,
+    /// float4, float8.
+    Float,
     /// bool.
     Boolean,
     /// date.
@@ -78,7 +80,8 @@ impl Kind {
             17 => Kind::Bytes,
             869 => Kind::Inet,
             20 | 21 | 23 => Kind::Integer,
-            700 | 701 | 1700 => Kind::Number,
+            700 | 701 => Kind::Float,
+            1700 => Kind::Number,
             114 | 3802 => Kind::Json,
             1082 => Kind::Date,
             1083 => Kind::Time,

@@ -10,7 +10,7 @@ pub fn convert<'a>(kind: Kind, text: Cow<'a, str>) -> Result<Stored<'a>, Malform
         Kind::Text | Kind::Json => Stored::Text(text),
         Kind::Inet => Stored::Text(inet(text)),
         Kind::Integer => Stored::Integer(integer(&text)?),
-        Kind::Number => number(double(&text)?),
+        Kind::Number | Kind::Float => number(double(&text)?),
         Kind::Boolean => Stored::Integer(i64::from(boolean(&text)?)),
         Kind::Timestamp => time::timestamp(&text)?.map_or(Stored::Null, millis),
         Kind::Date => time::date(&text)?.map_or(Stored::Null, millis),
