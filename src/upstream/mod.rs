@@ -33,6 +33,7 @@ mod snapshot;
 mod source;
 pub mod start;
 mod stream;
+mod triggers;
 pub mod types;
 mod watch;
 

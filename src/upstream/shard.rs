@@ -7,8 +7,8 @@
 
 use tokio_postgres::Client;
 
-use super::decode::LOOK_SUFFIX;
 use super::error::{Doing, Error};
+use super::triggers::{self, Announced};
 use crate::model::catalogue::quote;
 
 /// Version of zero-cache's upstream schema whose tables [`setup`] creates; a zero-cache
@@ -66,6 +66,11 @@ impl Shard {
         format!("{}/{}", self.app_id, self.number)
     }
 
+    /// Name of an event trigger of the shard.
+    pub fn event_trigger(&self, what: &str) -> String {
+        format!("{}_{what}_{}", self.app_id, self.number)
+    }
+
     /// Every publication that is subscribed to, sorted.
     pub fn publications(&self) -> Vec<String> {
         let mut all = self.requested.clone();
@@ -103,8 +108,8 @@ fn check_publication(name: &str) -> Result<(), Error> {
     )))
 }
 
-/// Creates whatever is missing, in one transaction.
-pub async fn setup(client: &mut Client, shard: &Shard) -> Result<(), Error> {
+/// Creates whatever is missing, in one transaction. Says whether changes of the schema are announced from now on.
+pub async fn setup(client: &mut Client, shard: &Shard) -> Result<Announced, Error> {
     let doing = "setting up Kelvin's schemas in the upstream database";
     let transaction = client.transaction().await.doing(doing)?;
     let lock = format!("migrate-schema:{}", shard.schema());
@@ -123,7 +128,9 @@ pub async fn setup(client: &mut Client, shard: &Shard) -> Result<(), Error> {
         quote(&shard.schema())
     );
     inner.execute(&update, &[&shard.publications()]).await.doing(doing)?;
-    transaction.commit().await.doing(doing)
+    let announced = triggers::install(inner, shard).await?;
+    transaction.commit().await.doing(doing)?;
+    Ok(announced)
 }
 
 fn explain_setup(error: kelvin_io::postgres::Error, shard: &Shard) -> Error {
@@ -180,7 +187,6 @@ fn app_objects(shard: &Shard) -> String {
 fn shard_objects(shard: &Shard) -> String {
     let schema = quote(&shard.schema());
     let sequence = shard.sequence();
-    let look = format!("{}{LOOK_SUFFIX}", shard.message_prefix());
     format!(
         r#"
         CREATE SCHEMA IF NOT EXISTS {schema};
@@ -223,18 +229,6 @@ fn shard_objects(shard: &Shard) -> String {
         INSERT INTO {schema}."versionHistory" ("dataVersion", "schemaVersion", "minSafeVersion")
             VALUES ({SCHEMA_VERSION}, {SCHEMA_VERSION}, 1) ON CONFLICT DO NOTHING;
         CREATE SEQUENCE IF NOT EXISTS {sequence};
-        DO $do$ BEGIN
-            IF to_regprocedure('{schema}.update_schemas()') IS NULL THEN
-                CREATE FUNCTION {schema}.update_schemas() RETURNS void AS $body$
-                BEGIN
-                    PERFORM pg_catalog.pg_logical_emit_message(true, '{look}', '');
-                END
-                $body$ LANGUAGE plpgsql;
-            END IF;
-        EXCEPTION WHEN insufficient_privilege THEN
-            -- Somebody else has set this up, and changes are found without it.
-            NULL;
-        END $do$;
         "#
     )
 }
