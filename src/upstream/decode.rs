@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::announcement::is_context_only;
 use super::heartbeat;
 use super::pgoutput::{Field, Invalid, Old, Pgoutput, Relation, Tuple, parse};
 use super::published::Published;
@@ -201,7 +202,8 @@ impl Decoder {
             }
             Pgoutput::Message { transactional, position, prefix, content } => {
                 let ours = prefix.strip_prefix(self.message_prefix.as_str());
-                self.schema_hint |= matches!(ours, Some("" | "/ddl" | LOOK_SUFFIX));
+                self.schema_hint |=
+                    matches!(ours, Some("" | "/ddl" | LOOK_SUFFIX)) && !is_context_only(content);
                 if ours == Some(MARKER_SUFFIX) && transactional {
                     let passed = self.looks.borrow_mut().pass(&String::from_utf8_lossy(content));
                     return match passed {

@@ -8,12 +8,14 @@
 
 pub mod acks;
 mod alignment;
+mod announcement;
 pub mod attributes;
 pub mod check;
 pub mod copy;
 pub mod decode;
 mod error;
 mod filling;
+mod glance;
 mod heartbeat;
 mod initial_sync;
 pub mod keys;
@@ -24,6 +26,7 @@ pub mod pgoutput;
 mod progress;
 pub mod published;
 mod replicas;
+mod schedule;
 pub mod schema_change;
 pub mod settings;
 mod shape;

@@ -8,7 +8,6 @@
 use tokio_postgres::Client;
 
 use super::error::{Doing, Error};
-use super::triggers::{self, Announced};
 use crate::model::catalogue::quote;
 
 /// Version of zero-cache's upstream schema whose tables [`setup`] creates; a zero-cache
@@ -108,13 +107,12 @@ fn check_publication(name: &str) -> Result<(), Error> {
     )))
 }
 
-/// Creates whatever is missing, in one transaction. Says whether changes of the schema are announced from now on.
-pub async fn setup(client: &mut Client, shard: &Shard) -> Result<Announced, Error> {
+/// Creates whatever is missing, in one transaction.
+pub async fn setup(client: &mut Client, shard: &Shard) -> Result<(), Error> {
     let doing = "setting up Kelvin's schemas in the upstream database";
     let transaction = client.transaction().await.doing(doing)?;
-    let lock = format!("migrate-schema:{}", shard.schema());
-    transaction.execute("SELECT pg_advisory_xact_lock(hashtext($1))", &[&lock]).await.doing(doing)?;
     let inner = transaction.client();
+    lock_setup(inner, shard).await?;
     check_requested(inner, shard).await?;
     let created = async {
         inner.batch_execute(&app_objects(shard)).await?;
@@ -128,9 +126,14 @@ pub async fn setup(client: &mut Client, shard: &Shard) -> Result<Announced, Erro
         quote(&shard.schema())
     );
     inner.execute(&update, &[&shard.publications()]).await.doing(doing)?;
-    let announced = triggers::install(inner, shard).await?;
-    transaction.commit().await.doing(doing)?;
-    Ok(announced)
+    transaction.commit().await.doing(doing)
+}
+
+/// Waits until no other process sets the shard up, to the end of the transaction: zero-cache takes the same lock.
+pub async fn lock_setup(client: &Client, shard: &Shard) -> Result<(), Error> {
+    let lock = format!("migrate-schema:{}", shard.schema());
+    let locked = client.execute("SELECT pg_advisory_xact_lock(hashtext($1))", &[&lock]).await;
+    locked.map(|_| ()).doing("waiting for another process that sets up the upstream database")
 }
 
 fn explain_setup(error: kelvin_io::postgres::Error, shard: &Shard) -> Error {

@@ -14,7 +14,7 @@ use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::{self, Shard};
 use super::slot::SlotState;
-use super::triggers::Announced;
+use super::triggers::{self, Announced};
 use super::{check, replicas, slot};
 use crate::model::logging::Level;
 use crate::model::version::StateVersion;
@@ -23,8 +23,7 @@ use crate::replica::file::{self, FoundFile};
 use crate::replica::gauges::Gauges;
 use crate::replica::metadata::Metadata;
 
-const WITHOUT_TRIGGERS: &str =
-    "not all event triggers are in place, so changes of the schema are found by looking: within milliseconds in a small \
+const WITHOUT_TRIGGERS: &str = "not all event triggers are in place, so changes of the schema are found by looking: within milliseconds in a small \
      database, a second in others. To have them announced instead, let ZERO_UPSTREAM_DB be a role that may make event \
      triggers (a superuser, or the provider's administrator) at one start; until then roles without rights on the \
      shard's schema may be refused to change tables, if a zero-cache has left triggers";
@@ -70,8 +69,8 @@ pub async fn run(
         .doing("connecting to the upstream database")?;
     let server = check::check(&connection.client, 0).await?;
     events.progress("preparing the upstream database");
-    let announced = shard::setup(&mut connection.client, shard).await?;
-    if let Announced::No(reason) = announced {
+    shard::setup(&mut connection.client, shard).await?;
+    if let Announced::No(reason) = triggers::install(&mut connection.client, shard).await? {
         events.log(Level::Info, WITHOUT_TRIGGERS, &[("reason", reason)]);
     }
     let epoch = shard::next_epoch(&connection.client, shard).await?;

@@ -13,26 +13,19 @@ use kelvin_io::executor;
 use kelvin_io::postgres::{Connection, connect};
 
 use super::error::{Doing, Error};
+use super::glance::Glance;
 use super::heartbeat::Heartbeat;
 use super::look::{self, Looker};
 use super::published::{Published, fix_identities};
+use super::schedule::{LOOK_AT_LEAST, Schedule};
 use super::schema_change::{Difference, compare};
 use super::settings::Settings;
 use super::shard::Shard;
-use super::{replicas, slot};
+use super::{replicas, slot, triggers};
 use crate::model::catalogue::Catalogue;
 use crate::model::logging::Level;
 use crate::replica::events::Events;
 use crate::replica::gauges::Gauges;
-
-/// How often upstream is looked at without a reason, if that takes little.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// The same at least.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(10);
-
-/// So many times the time that a look took passes until the next.
-const LOOK_SHARE: u32 = 50;
 
 /// How often slots of older replicas are tried again.
 const CLEANUP: Duration = Duration::from_secs(30);
@@ -85,20 +78,30 @@ impl Watch {
         let mut told = Told { warnings: self.warnings.iter().cloned().collect(), ..Told::default() };
         let interval = self.settings.heartbeat_interval;
         let mut heartbeat = Heartbeat::new(&self.shard.message_prefix(), interval, Instant::now());
-        let mut look_due = Instant::now() + LOOK;
+        let mut schedule = Schedule::new(Instant::now());
+        let mut glance = Glance::new();
+        glance.set_needed(true, Instant::now());
         loop {
-            let due = heartbeat.due().map_or(look_due, |beat| beat.min(look_due));
-            let wait = due.saturating_duration_since(Instant::now());
-            let hinted = executor::timeout(wait, self.hints.recv()).await.is_some();
-            let began = Instant::now();
-            let found = if hinted || began >= look_due {
-                let look = self.look(&mut connection, &mut cleanup, &mut told);
-                let late = || Err(Error::Setup("upstream did not answer a look at it in time".into()));
-                let found = executor::timeout(look::LIMIT, look).await.unwrap_or_else(late);
-                look_due = Instant::now() + (began.elapsed() * LOOK_SHARE).clamp(LOOK, LOOK_AT_LEAST);
+            let due = [Some(schedule.due()), heartbeat.due(), glance.due()].into_iter().flatten().min();
+            let wait = due.unwrap_or_else(Instant::now).saturating_duration_since(Instant::now());
+            if executor::timeout(wait, self.hints.recv()).await.is_some() {
+                schedule.prompt(Instant::now());
+            }
+            let now = Instant::now();
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            let found = if is_due(Some(schedule.due())) {
+                told.found = false;
+                let look = self.look(&mut connection, &mut cleanup, &mut told, &mut glance);
+                let found =
+                    executor::timeout(look::LIMIT, look).await.unwrap_or_else(|| late("a look at it"));
+                schedule.looked(now, Instant::now(), told.found);
                 found
-            } else {
+            } else if is_due(heartbeat.due()) {
                 self.beat(&mut connection, &mut heartbeat).await
+            } else if is_due(glance.due()) {
+                self.glance(&mut connection, &mut glance, &mut schedule).await
+            } else {
+                Ok(None)
             };
             match found {
                 Ok(None) => {}
@@ -131,8 +134,24 @@ impl Watch {
         let beat = heartbeat.beat(client, &self.gauges.lag, &*self.events);
         match executor::timeout(LOOK_AT_LEAST, beat).await {
             Some(result) => result.map(|()| None),
-            None => Err(Error::Setup("a heartbeat was not taken in time".into())),
+            None => late("a heartbeat"),
         }
+    }
+
+    async fn glance(
+        &self,
+        connection: &mut Option<Connection>,
+        glance: &mut Glance,
+        schedule: &mut Schedule,
+    ) -> Result<Option<Finding>, Error> {
+        let client = &self.connected(connection).await?.client;
+        match executor::timeout(LOOK_AT_LEAST, glance.is_other(client)).await {
+            Some(Ok(true)) => schedule.prompt(Instant::now()),
+            Some(Ok(false)) => {}
+            Some(Err(e)) => return Err(e),
+            None => return late("a glance at it"),
+        }
+        Ok(None)
     }
 
     async fn look(
@@ -140,8 +159,11 @@ impl Watch {
         connection: &mut Option<Connection>,
         cleanup: &mut Cleanup,
         told: &mut Told,
+        glance: &mut Glance,
     ) -> Result<Option<Finding>, Error> {
         let client = &self.connected(connection).await?.client;
+        // Somebody may have dropped or disabled them.
+        glance.set_needed(!triggers::are_in_place(client, &self.shard).await?, Instant::now());
         // One that has synced a replica of its own removes the claims of older ones.
         if replicas::occupant(client, &self.shard, &self.slot).await?.as_deref() != Some(&*self.instance) {
             return Ok(Some(Finding::TakenOver));
@@ -184,6 +206,7 @@ impl Watch {
             return Ok(None);
         }
         let difference = compare(&before, &published, &self.looker.looks.borrow().filled);
+        told.found = !matches!(difference, Difference::None);
         match difference {
             Difference::None => {}
             Difference::Rows(reason) => return Ok(Some(Finding::SchemaChanged(reason))),
@@ -254,5 +277,11 @@ struct Told {
     identities: HashSet<u32>,
     /// When a change of the schema was last looked at for the stream.
     looked: Option<Instant>,
+    /// The last look saw what was not known.
+    found: bool,
     retained: i64,
+}
+
+fn late(what: &str) -> Result<Option<Finding>, Error> {
+    Err(Error::Setup(format!("upstream did not answer {what} in time")))
 }

@@ -11,15 +11,22 @@ use tokio_postgres::Client;
 
 use self::functions::{Function, SEARCH_PATH};
 use super::error::{Doing, Error};
-use super::shard::Shard;
+use super::shard::{self, Shard};
 use crate::model::catalogue::quote;
 
 /// Version of zero-cache's upstream schema that has these triggers.
 const VERSION_WITH_TRIGGERS: i32 = 23;
 
 /// What zero-cache watches.
-const ANNOUNCED: [&str; 7] =
-    ["CREATE TABLE", "ALTER TABLE", "CREATE INDEX", "DROP TABLE", "DROP INDEX", "ALTER PUBLICATION", "ALTER SCHEMA"];
+const ANNOUNCED: [&str; 7] = [
+    "CREATE TABLE",
+    "ALTER TABLE",
+    "CREATE INDEX",
+    "DROP TABLE",
+    "DROP INDEX",
+    "ALTER PUBLICATION",
+    "ALTER SCHEMA",
+];
 
 /// What else can change what is published, or how it is to be read. What goes is seen by `sql_drop`, whatever took it along.
 const LOOKED_AT: [&str; 14] = [
@@ -69,7 +76,12 @@ impl Trigger {
 }
 
 fn triggers(shard: &Shard) -> Vec<Trigger> {
-    let trigger = |what: &str, event, tags, function| Trigger { name: shard.event_trigger(what), event, tags, function };
+    let trigger = |what: &str, event, tags, function| Trigger {
+        name: shard.event_trigger(what),
+        event,
+        tags,
+        function,
+    };
     let commented = ANNOUNCED.into_iter().chain(["COMMENT"]).collect();
     vec![
         trigger("ddl_start", "ddl_command_start", ANNOUNCED.to_vec(), "emit_ddl_start"),
@@ -95,17 +107,21 @@ pub async fn are_in_place(client: &Client, shard: &Shard) -> Result<bool, Error>
     Ok(row.get::<_, i64>(0) == 2)
 }
 
-/// Makes what is missing or different, within the transaction that is open. What this role may not make is left as it is.
+/// Makes what is missing or different. What this role may not make is left as it is.
 ///
 /// # Errors
-/// If Postgres does not answer, or the transaction cannot go on.
-pub async fn install(client: &Client, shard: &Shard) -> Result<Announced, Error> {
+/// If Postgres does not answer.
+pub async fn install(client: &mut Client, shard: &Shard) -> Result<Announced, Error> {
+    let doing = "installing the event triggers";
+    let transaction = client.transaction().await.doing(doing)?;
+    shard::lock_setup(transaction.client(), shard).await?;
     let wanted = functions::all(shard);
-    let functions = match are_functions_right(client, shard, &wanted).await? {
+    let functions = match are_functions_right(transaction.client(), shard, &wanted).await? {
         true => Ok(()),
-        false => attempt(client, &functions::create_all(shard, &wanted)).await?,
+        false => attempt(transaction.client(), &functions::create_all(shard, &wanted)).await?,
     };
-    let triggers = install_triggers(client, shard).await?;
+    let triggers = install_triggers(transaction.client(), shard).await?;
+    transaction.commit().await.doing(doing)?;
     Ok(match functions.and(triggers) {
         Ok(()) => Announced::Yes,
         Err(why) => Announced::No(why),
@@ -128,8 +144,9 @@ async fn are_functions_right(client: &Client, shard: &Shard, wanted: &[Function]
         .filter(|row| row.get::<_, Option<bool>>(3) == Some(true))
         .map(|row| ((row.get(0), row.get(1)), row.get(2)))
         .collect();
-    let is_right =
-        |f: &Function| found.get(&(f.name.to_owned(), f.arguments.to_owned())).is_some_and(|body| *body == f.body);
+    let is_right = |f: &Function| {
+        found.get(&(f.name.to_owned(), f.arguments.to_owned())).is_some_and(|body| *body == f.body)
+    };
     Ok(wanted.iter().all(is_right))
 }
 
@@ -160,9 +177,11 @@ async fn install_triggers(client: &Client, shard: &Shard) -> Result<Result<(), S
         return Ok(Err(format!("event trigger {} is disabled", disabled.get::<_, &str>(0))));
     }
     let is_right = |trigger: &&Trigger| {
-        rows.iter().any(|row| row.get::<_, &str>(0) == trigger.name && row.get::<_, Option<bool>>(2) == Some(true))
+        rows.iter()
+            .any(|row| row.get::<_, &str>(0) == trigger.name && row.get::<_, Option<bool>>(2) == Some(true))
     };
-    let mut sql: String = wanted.iter().filter(|t| !is_right(t)).map(|trigger| trigger.create(&schema)).collect();
+    let mut sql: String =
+        wanted.iter().filter(|t| !is_right(t)).map(|trigger| trigger.create(&schema)).collect();
     // A zero-cache of this version has nothing to make anew then. One of before would refuse to start without them.
     sql.push_str(&format!(
         r#"UPDATE {schema}."shardConfig" SET "ddlDetection" = true WHERE NOT "ddlDetection";
