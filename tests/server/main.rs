@@ -60,6 +60,7 @@ mod soak;
 mod tabs;
 mod time_to_live;
 mod transformations;
+mod triggers;
 mod types;
 mod views_explained;
 mod warnings;

@@ -227,6 +227,21 @@ impl Cluster {
         run(command.args(arguments).current_dir(&self.directory));
     }
 
+    /// Copies a database as its users do. `false`: this Postgres has no programs for that.
+    pub fn copy(&self, from: &str, to: &str) -> bool {
+        if !bin("pg_dump").exists() {
+            return false;
+        }
+        let whom = format!("-h 127.0.0.1 -p {} -U postgres", self.port);
+        let (pg_dump, psql) = (bin("pg_dump"), bin("psql"));
+        let (pg_dump, psql) = (pg_dump.display(), psql.display());
+        let copy = format!(
+            "set -e; {pg_dump} {whom} {from} > copy.sql; {psql} {whom} -qX -v ON_ERROR_STOP=1 -f copy.sql {to}"
+        );
+        self.run_there("sh", &["-c", &copy]);
+        true
+    }
+
     /// Everything that the server has logged.
     pub fn log(&self) -> String {
         let path = self.directory.join("server.log");
