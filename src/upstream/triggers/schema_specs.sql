@@ -5,13 +5,13 @@ WITH shown AS MATERIALIZED (
       JOIN pg_namespace n ON n.nspname = p.schemaname
       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
      WHERE p.pubname = ANY (ARRAY[{publications}])
-), known AS MATERIALIZED (
-    SELECT a.attrelid, a.attnum, a.attname, a.attgenerated
+), known AS (
+    SELECT a.attrelid, a.attnum, a.attname
       FROM (SELECT DISTINCT s.oid, u.name FROM shown s, unnest(s.attnames) u (name)) p
       JOIN pg_attribute a ON a.attrelid = p.oid AND a.attname = p.name
      WHERE a.attgenerated = '' OR current_setting('server_version_num')::int >= 160000
-), columns AS (
-    SELECT k.attrelid, json_object_agg(k.attname, jsonb_build_object(
+), columns AS MATERIALIZED (
+    SELECT k.attrelid, array_agg(k.attnum) AS numbers, json_object_agg(k.attname, jsonb_build_object(
                'pos', k.attnum,
                'dataType', CASE a.attndims WHEN 0 THEN t.typname::text
                            ELSE substr(t.typname, 2) || repeat('[]', a.attndims) END,
@@ -39,9 +39,10 @@ WITH shown AS MATERIALIZED (
                'replicaIdentity', s.relreplident,
                'columns', c.list,
                'primaryKey', ARRAY(
-                   SELECT k.attname
-                     FROM pg_constraint p, unnest(p.conkey) WITH ORDINALITY key (attnum, place), known k
-                    WHERE p.conrelid = s.oid AND p.contype = 'p' AND k.attrelid = s.oid AND k.attnum = key.attnum
+                   SELECT a.attname
+                     FROM pg_constraint p, unnest(p.conkey) WITH ORDINALITY key (attnum, place), pg_attribute a
+                    WHERE p.conrelid = s.oid AND p.contype = 'p' AND key.attnum = ANY (c.numbers)
+                      AND a.attrelid = s.oid AND a.attnum = key.attnum
                     ORDER BY key.place),
                'publications', s.publications
            ) AS spec
@@ -65,7 +66,7 @@ WITH shown AS MATERIALIZED (
                      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.attnum
                     WHERE key.place <= i.indnkeyatts)
            ) AS spec
-      FROM (SELECT DISTINCT attrelid FROM known) k
+      FROM columns k
       JOIN pg_index i ON i.indrelid = k.attrelid
       JOIN pg_class x ON x.oid = i.indexrelid
       JOIN pg_class t ON t.oid = i.indrelid
@@ -73,8 +74,7 @@ WITH shown AS MATERIALIZED (
      WHERE i.indexprs IS NULL AND i.indpred IS NULL
        AND NOT EXISTS (
            SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY key (attnum, place)
-            WHERE key.place <= i.indnkeyatts
-              AND NOT EXISTS (SELECT FROM known o WHERE o.attrelid = i.indrelid AND o.attnum = key.attnum))
+            WHERE key.place <= i.indnkeyatts AND key.attnum <> ALL (k.numbers))
        -- Whoever refers to a unique index has a constraint on it too.
        AND (SELECT count(*) = 0 OR bool_or(c.contype IN ('p', 'u')) FROM pg_constraint c WHERE c.conindid = i.indexrelid)
 )
