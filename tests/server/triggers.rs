@@ -21,7 +21,7 @@ const TABLES: &str = "
 ";
 
 /// Changes of every kind that a replica shows.
-const CHANGES: [&str; 16] = [
+const CHANGES: [&str; 15] = [
     "ALTER TABLE t ADD d int DEFAULT 7",
     "ALTER TABLE t RENAME d TO e",
     "ALTER TABLE t ALTER a SET NOT NULL",
@@ -32,7 +32,6 @@ const CHANGES: [&str; 16] = [
     "ALTER TABLE u RENAME TO v",
     "CREATE TABLE w (id int PRIMARY KEY)",
     "CREATE TABLE x AS SELECT 1 AS id",
-    "ALTER TABLE x ADD PRIMARY KEY (id)",
     "DROP TABLE x",
     "ALTER PUBLICATION app ADD TABLE s.z",
     "ALTER SCHEMA s RENAME TO s2",
@@ -236,7 +235,7 @@ fn zero_cache_is_told_something_else_than_by_its_own_triggers() {
         // The prefix is from the eleventh byte on; a zero and the length follow.
         let read = format!(
             "SELECT json_agg(json_build_array(e->'type', e->'version', e#>'{{event,tag}}', length(e#>>'{{context,query}}') > 9,
-                    e#>'{{previousSchema,tables,2,columns,d}}', e#>'{{schema,tables,2,columns,d}}') ORDER BY n)
+                    e#>'{{previousSchema,tables,0,columns,d}}', e#>'{{schema,tables,0,columns,d}}') ORDER BY n)
                FROM (SELECT row_number() OVER () AS n, convert_from(substr(data, 26), 'UTF8')::json AS e {}) m",
             ear.heard("zero/0/ddl")
         );
@@ -347,8 +346,11 @@ fn what_fails_in_a_trigger_makes_migrations_fail_or_wait() {
         );
         open.run("ALTER TABLE u ADD three int; COMMIT").await;
         assert!(replicator.follows(&database).await, "{:?}", replicator.ended().await);
-        database.run("DROP TABLE zero_0.\"publishedSchema\"; ALTER TABLE t ADD four int; SELECT zero_0.update_schemas()").await;
-        database.run("BEGIN ISOLATION LEVEL SERIALIZABLE; ALTER TABLE t ADD five int; CREATE TABLE six (id int PRIMARY KEY); COMMIT").await;
+        open.run("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM u").await;
+        database.run("ALTER TABLE t ADD four int").await;
+        // What was announced last is newer than its snapshot.
+        open.run("ALTER TABLE t ADD five int; COMMIT").await;
+        database.run("DROP TABLE zero_0.\"publishedSchema\"; ALTER TABLE t ADD six int; SELECT zero_0.update_schemas()").await;
         assert!(replicator.follows(&database).await, "{:?}", replicator.ended().await);
         // Whoever may not do it is told so by Postgres, as ever.
         let refused = database.connection.client.batch_execute("ALTER TABLE nothing ADD a int").await;
