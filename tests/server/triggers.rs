@@ -200,7 +200,10 @@ fn changes_are_announced_that_change_nothing_or_not_announced_that_do() {
             "CREATE SCHEMA made CREATE TABLE inside (id int)",
             "DROP SCHEMA made CASCADE",
             "CREATE INDEX CONCURRENTLY soon ON t (b)",
+            // Refused if anything was written before it.
             "DROP INDEX CONCURRENTLY soon",
+            "CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (1) TO (2)",
+            "ALTER TABLE parts DETACH PARTITION part CONCURRENTLY",
             "DO 'BEGIN EXECUTE ''ALTER TABLE t ADD nested int''; END'",
         ]) {
             assert!(ear.asks(change).await, "nobody asks for a look after {change}");

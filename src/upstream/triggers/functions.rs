@@ -152,9 +152,12 @@ EXCEPTION WHEN OTHERS THEN
 END
 "#;
 
+// Whatever is written before DROP INDEX CONCURRENTLY makes Postgres refuse it.
 const START: &str = r#"
 BEGIN
-    PERFORM {schema}.update_schemas('ddlStart', TG_TAG, NULL);
+    IF TG_TAG <> 'DROP INDEX' THEN
+        PERFORM {schema}.update_schemas('ddlStart', TG_TAG, NULL);
+    END IF;
 EXCEPTION WHEN OTHERS THEN
     RAISE LOG '{prefix}: % could not be announced: %', TG_TAG, SQLERRM;
 END
