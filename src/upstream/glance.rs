@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::{Doing, Error};
 
@@ -16,11 +16,12 @@ const SHARE: u32 = 20;
 /// Where it takes longer, a look each second finds things as soon.
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// Every version of a row has the number of its transaction, so any change that is visible gives another sum.
+/// Every version of a row has the number of its transaction, so any change that is visible gives another sum. What
+/// users make has OIDs from 16384 on.
 const SUMS: &str = "SELECT concat_ws(' ',
-    (SELECT sum(xmin::text::int8) FROM pg_class),
-    (SELECT sum(xmin::text::int8) FROM pg_attribute),
-    (SELECT sum(xmin::text::int8) FROM pg_index),
+    (SELECT sum(xmin::text::int8) FROM pg_class WHERE oid >= 16384),
+    (SELECT sum(xmin::text::int8) FROM pg_attribute WHERE attrelid >= 16384),
+    (SELECT sum(xmin::text::int8) FROM pg_index WHERE indrelid >= 16384),
     (SELECT sum(xmin::text::int8) FROM pg_enum),
     (SELECT sum(xmin::text::int8) FROM pg_inherits),
     (SELECT sum(xmin::text::int8) FROM pg_namespace),
@@ -71,17 +72,24 @@ impl Glance {
     }
 
     async fn compare(&mut self, client: &Client) -> Result<bool, Error> {
-        let doing = "glancing at the catalogue";
-        let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.doing(doing)?;
-        let position: String = row.get(0);
+        let position = text(client, "SELECT pg_current_wal_insert_lsn()").await?;
         if position == self.position {
             return Ok(false);
         }
-        let row = client.query_one(SUMS, &[]).await.doing(doing)?;
-        let sums: String = row.get(0);
+        let sums = text(client, SUMS).await?;
         self.position = position;
         let is_other = !self.sums.is_empty() && sums != self.sums;
         self.sums = sums;
         Ok(is_other)
     }
+}
+
+/// The first value of a query, in one round trip.
+async fn text(client: &Client, sql: &str) -> Result<String, Error> {
+    let messages = client.simple_query(sql).await.doing("glancing at the catalogue")?;
+    let value = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(value.unwrap_or_default().to_owned())
 }
