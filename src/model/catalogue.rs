@@ -4,14 +4,14 @@
 //! relation message) is resolved here before it reaches SQL text.
 //! Follows `docs/spec/replication.md` §5 and `docs/spec/zql.md` §15.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::TableId;
 use crate::model::table_map::TableMap;
 
-pub use super::table::{Column, ColumnIndex, Index, Table, ZeroType};
+pub use super::table::{Column, ColumnIndex, Index, Partition, Table, ZeroType};
 
 /// Most tables that a lineage can have, those included that are gone: so many ids there are. Nobody publishes
 /// as many at a time, and a lineage that has used them all is replaced by a new initial sync.
@@ -23,19 +23,19 @@ pub struct Catalogue {
     /// Grows with every change of the schema.
     pub epoch: u64,
     /// By id.
-    slots: TableMap<Table>,
+    pub(super) slots: TableMap<Table>,
     /// In the order in which they are listed.
-    by_name: BTreeMap<String, TableId>,
+    pub(super) by_name: BTreeMap<String, TableId>,
     /// Ids that were given in this lineage: the next table gets this one.
-    given: usize,
+    pub(super) given: usize,
     /// Names that tables do not have any more, each with the table that had it last.
-    former_names: BTreeMap<String, TableId>,
+    pub(super) former_names: BTreeMap<String, TableId>,
     /// Names in the file of tables that are gone, and are to be removed from it.
-    dropped: Vec<String>,
+    pub(super) dropped: Vec<String>,
     /// Tables whose rows are still being copied: nobody is shown them.
-    filling: TableMap<Table>,
+    pub(super) filling: TableMap<Table>,
     /// Tables that are gone, for whoever still names their rows. Not stored.
-    gone: TableMap<Table>,
+    pub(super) gone: TableMap<Table>,
 }
 
 /// What is stored with a replica.
@@ -67,7 +67,15 @@ impl Catalogue {
         Catalogue::default().with(epoch, given, tables)
     }
 
-    fn with(mut self, epoch: u64, given: usize, tables: impl IntoIterator<Item = Table>) -> Self {
+    /// One that has nothing but this table, with its id and its names.
+    pub fn of_one(table: &Table) -> Self {
+        let mut one = Catalogue { epoch: table.epoch, ..Catalogue::default() };
+        one.by_name.insert(table.name.clone(), table.id);
+        one.slots.insert(table.id, table.clone());
+        one
+    }
+
+    pub(super) fn with(mut self, epoch: u64, given: usize, tables: impl IntoIterator<Item = Table>) -> Self {
         (self.epoch, self.given) = (epoch, given);
         for table in tables {
             self.by_name.insert(table.name.clone(), table.id);
@@ -75,61 +83,6 @@ impl Catalogue {
         }
         self.give_stored_names();
         self
-    }
-
-    /// What this catalogue becomes, in the same lineage, when these are the tables: each one that it knows by its
-    /// OID keeps its id, and any other gets one that was never given, and is to be filled. One that is being filled and
-    /// has become another is begun anew under another id. `None`: there are no more ids.
-    pub fn followed_by(&self, epoch: u64, mut tables: Vec<Table>) -> Option<Catalogue> {
-        let known: HashMap<u32, &Table> = self.all().map(|table| (table.oid, table)).collect();
-        let mut given = self.given;
-        tables.sort_by(|a, b| a.name.cmp(&b.name));
-        let (mut listed, mut filling) = (Vec::with_capacity(tables.len()), TableMap::default());
-        for now in tables {
-            let before = known.get(&now.oid);
-            if let Some(before) = before.filter(|before| self.slots.get(before.id).is_some()) {
-                listed.push(before.followed_by(now, epoch));
-                continue;
-            }
-            let next = before.map(|before| before.followed_by(now.clone(), epoch));
-            let same = before.zip(next).filter(|(before, next)| before.is_filled_alike(next));
-            let next = match same {
-                Some((_, next)) => next,
-                None => {
-                    given += 1;
-                    Table { id: TableId(u16::try_from(given - 1).ok()?), epoch, ..now }
-                }
-            };
-            filling.insert(next.id, next);
-        }
-        let is_there = |id: TableId| filling.get(id).is_some() || listed.iter().any(|table| table.id == id);
-        let gone = self.all().filter(|old| !is_there(old.id)).map(|old| old.stored_name.clone());
-        let dropped = self.dropped.iter().cloned().chain(gone).collect();
-        let empty =
-            Catalogue { former_names: self.former_names.clone(), dropped, filling, ..Catalogue::default() };
-        let mut next = empty.with(epoch, given, listed);
-        next.remember_names_of(self);
-        Some(next)
-    }
-
-    /// The same when a table has been filled: from now on everybody is shown it.
-    pub fn with_filled(&self, id: TableId) -> Catalogue {
-        let mut next = self.clone();
-        if let Some(table) = next.filling.slot(id).take() {
-            next.by_name.insert(table.name.clone(), id);
-            next.slots.insert(id, Table { epoch: next.epoch, ..table });
-        }
-        next
-    }
-
-    fn remember_names_of(&mut self, before: &Catalogue) {
-        for old in before.tables() {
-            if self.by_name.get(&old.name) != Some(&old.id) {
-                self.former_names.insert(old.name.clone(), old.id);
-            }
-        }
-        let by_name = &self.by_name;
-        self.former_names.retain(|name, id| by_name.get(name) != Some(id));
     }
 
     /// Whether this can be what a lineage goes on with: a name that clients know means what it meant.
@@ -337,10 +290,13 @@ mod tests {
 
     /// What a catalogue becomes when what has come has been filled.
     fn filled(before: &Catalogue, epoch: u64, tables: Vec<Table>) -> Option<Catalogue> {
-        let next = before.followed_by(epoch, tables)?;
+        let next = before.followed_by(epoch, tables, &KEPT)?;
         let filling: Vec<TableId> = next.filling().map(|table| table.id).collect();
         Some(filling.into_iter().fold(next, |next, id| next.with_filled(id)))
     }
+
+    /// Rows of tables can always be kept.
+    const KEPT: fn(&Table, &Table) -> Option<String> = |_, _| None;
 
     fn of(tables: &[(u32, &str)]) -> Vec<Table> {
         tables.iter().map(|(oid, name)| table(*oid, name)).collect()
@@ -357,9 +313,9 @@ mod tests {
         assert_eq!(second.find(TableId(0)), None);
         assert_eq!(second.get(TableId(2)).name, "z");
         assert_eq!(second.table("c"), None);
-        // Another table of a name that was there; and one that comes back was gone.
+        // Another table of a name that was there is what clients know by it; and one that comes back was gone.
         let third = filled(&second, 3, of(&[(50, "b"), (10, "a"), (30, "z")])).unwrap();
-        assert_eq!(ids(&third), [("a", 4), ("b", 5), ("z", 2)]);
+        assert_eq!(ids(&third), [("a", 4), ("b", 1), ("z", 2)]);
     }
 
     #[test]
@@ -370,7 +326,7 @@ mod tests {
         assert_eq!(read, second);
         let third = filled(&read, 1, of(&[(10, "a"), (30, "b")])).unwrap();
         assert_eq!(ids(&third), [("a", 0), ("b", 2)]);
-        let none = Catalogue::from_json(&read.followed_by(1, Vec::new()).unwrap().to_json()).unwrap();
+        let none = Catalogue::from_json(&read.followed_by(1, Vec::new(), &KEPT).unwrap().to_json()).unwrap();
         assert_eq!(ids(&filled(&none, 1, of(&[(10, "a")])).unwrap()), [("a", 2)]);
     }
 
@@ -408,20 +364,20 @@ mod tests {
     #[test]
     fn a_table_that_comes_is_shown_when_it_is_filled_and_begun_anew_when_it_changes() {
         let first = Catalogue::new(1, of(&[(10, "a")]));
-        let second = first.followed_by(2, of(&[(10, "a"), (20, "b")])).unwrap();
+        let second = first.followed_by(2, of(&[(10, "a"), (20, "b")]), &KEPT).unwrap();
         assert_eq!((ids(&second), second.filling().count()), (vec![("a", 0)], 1));
         assert_eq!(Catalogue::from_json(&second.to_json()).unwrap(), second);
         // Nothing of it has changed.
-        let same = second.followed_by(3, of(&[(10, "a"), (20, "b")])).unwrap();
+        let same = second.followed_by(3, of(&[(10, "a"), (20, "b")]), &KEPT).unwrap();
         assert_eq!(same.filling().map(|table| table.id).collect::<Vec<_>>(), [TableId(1)]);
         assert_eq!(ids(&same.with_filled(TableId(1))), [("a", 0), ("b", 1)]);
         let mut changed = of(&[(10, "a"), (20, "b")]);
         changed[1].columns[0].type_oid = 23;
-        let third = second.followed_by(3, changed).unwrap();
+        let third = second.followed_by(3, changed, &KEPT).unwrap();
         assert_eq!(third.filling().map(|table| table.id).collect::<Vec<_>>(), [TableId(2)]);
         assert_eq!(third.dropped(), ["b"]);
         assert_eq!(third.filling().next().unwrap().stored_name, "b_", "the other is still in the file");
-        let gone = third.followed_by(4, of(&[(10, "a")])).unwrap();
+        let gone = third.followed_by(4, of(&[(10, "a")]), &KEPT).unwrap();
         assert_eq!((gone.filling().count(), gone.dropped().len()), (0, 2));
     }
 }

@@ -115,6 +115,26 @@ pub struct Index {
     pub columns: Vec<(ColumnIndex, bool)>,
 }
 
+/// A partition of a table: by these it is seen that rows came or went with it, or in it, that were not sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// File of its rows; zero, if it has partitions of its own.
+    pub file: u32,
+    /// Transaction that made it a partition.
+    pub attached_by: u32,
+}
+
+/// What a copy is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refill {
+    /// The table that is shown until then.
+    pub table: TableId,
+    /// Why its rows could not be kept, for the log.
+    pub because: String,
+    /// Clients may hold other values than the table that is shown: each row counts as changed.
+    pub all_new: bool,
+}
+
 /// One replicated table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
@@ -156,6 +176,15 @@ pub struct Table {
     /// Attribute numbers that upstream has given, to columns that are not published as well. Zero: not known.
     #[serde(default)]
     pub attributes: i16,
+    /// Of a partitioned table: its partitions of all levels, by OID.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub partitions: BTreeMap<u32, Partition>,
+    /// Of a table that is being filled: what it takes the place of when it is. `None`: it is a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refill: Option<Refill>,
+    /// Id under which its rows were copied, if they were copied anew since the table came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled_as: Option<TableId>,
 }
 
 impl Table {
@@ -219,6 +248,15 @@ impl Table {
             && !self.columns.iter().any(|c| !c.gone && self.former_names.contains_key(&c.name))
     }
 
+    /// What names its own indexes in the file: no other copy of its rows has the same.
+    pub fn copy_name(&self) -> String {
+        match (self.filled_as, &self.refill) {
+            (Some(id), _) => format!("#{}", id.0),
+            (None, Some(_)) => format!("#{}", self.id.0),
+            (None, None) => self.stored_name.clone(),
+        }
+    }
+
     /// Gives every column that has none its name in the file: its own, if none that was there before, in any
     /// case, has it.
     pub(super) fn give_stored_names(&mut self) {
@@ -267,6 +305,8 @@ impl Table {
             row_key: key(&now.row_key),
             candidate_keys: now.candidate_keys.iter().map(key).collect(),
             indexes: self.indexes_at(&now.indexes, place),
+            refill: self.refill.clone(),
+            filled_as: self.filled_as,
             columns,
             ..now
         };
@@ -280,7 +320,11 @@ impl Table {
 
     /// Indexes whose columns are at these places. One that differs from one of before in its name only is that one in
     /// the file: it need not be built again.
-    fn indexes_at(&self, indexes: &[Index], place: impl Fn(&ColumnIndex) -> ColumnIndex) -> Vec<Index> {
+    pub(super) fn indexes_at(
+        &self,
+        indexes: &[Index],
+        place: impl Fn(&ColumnIndex) -> ColumnIndex,
+    ) -> Vec<Index> {
         let mut free: Vec<&Index> = self.indexes.iter().collect();
         let mut placed: Vec<Index> = Vec::with_capacity(indexes.len());
         for index in indexes {
@@ -318,7 +362,7 @@ impl Table {
         stored(self) == stored(now) && !rewritten && self.attributes == now.attributes
     }
 
-    fn remember_names_of(&mut self, before: &Table) {
+    pub(super) fn remember_names_of(&mut self, before: &Table) {
         for (at, old) in before.columns.iter().enumerate().filter(|(_, old)| !old.gone) {
             let now = &self.columns[at];
             if now.gone || now.name != old.name {
@@ -334,7 +378,7 @@ impl Table {
     }
 
     /// Whether whoever asks for rows of it may see something else than before.
-    fn looks_different(&self, other: &Table) -> bool {
+    pub(super) fn looks_different(&self, other: &Table) -> bool {
         let seen = |table: &Table| {
             let column = |c: &Column| (c.name.clone(), c.zero_type, c.gone);
             (

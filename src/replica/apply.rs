@@ -74,6 +74,11 @@ impl<'c> Applier<'c> {
         self.version = Value::Text(version.to_lexi().into_boxed_str());
     }
 
+    /// Rows that are written from here on have none: they count as changed when they are shown.
+    pub fn begin_unversioned(&mut self) {
+        self.version = Value::Null;
+    }
+
     /// Applies one change of rows.
     pub fn apply(&mut self, op: Op) -> Result<(), Error> {
         match op {
@@ -136,7 +141,8 @@ impl<'c> Applier<'c> {
         };
         let Some((rowid, old)) = found else {
             self.surprises += 1;
-            return self.insert(id, row);
+            // While the table is copied the rows that are shown need not be those that are published; the copy has it.
+            return if self.catalogue.is_copied(id) { Ok(()) } else { self.insert(id, row) };
         };
         for column in absent {
             row[*column as usize] = old[*column as usize].clone();

@@ -4,6 +4,7 @@
 //! as they were at one exact position; then what was put aside from there on is added, in the order in which it came. When
 //! nothing is left the table can be shown.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::Applier;
 use super::error::{Doing, Error};
+use super::live_indexes;
+use super::refilling::Comparison;
 use super::statements::TableStatements;
 use super::work::{FillWork, Op};
 use super::{op_codec, oversize};
@@ -41,6 +44,8 @@ struct Filling<'c> {
     table: Table,
     version: Value,
     rows: TableStatements<'c>,
+    /// Of a copy: which of its rows are those that are shown.
+    comparison: Option<Comparison<'c>>,
     /// All rows are there: what was put aside is being added.
     applier: Option<Applier<'c>>,
     /// Who is told when nothing is left.
@@ -110,11 +115,19 @@ impl<'c> Fillings<'c> {
                 self.connection.execute(&empty, []).doing(doing)?;
                 let of_before = r#"DELETE FROM "_kelvin.spool" WHERE "table" = ?1 AND version < ?2"#;
                 self.connection.execute(of_before, params![id.0, from.0 as i64]).doing(doing)?;
+                if let Some(shown) = table.refill.as_ref().and_then(|refill| catalogue.find(refill.table)) {
+                    live_indexes::copy(self.connection, shown, table)?;
+                }
                 let filling = Filling {
                     from,
                     table: table.clone(),
-                    version: Value::Text(from.to_lexi().into_boxed_str()),
+                    version: match table.refill {
+                        // When it is shown; that is known then.
+                        Some(_) => Value::Null,
+                        None => Value::Text(from.to_lexi().into_boxed_str()),
+                    },
                     rows: TableStatements::prepare(self.connection, table)?,
+                    comparison: Comparison::new(self.connection, catalogue, table)?,
                     applier: None,
                     reply: None,
                 };
@@ -130,8 +143,8 @@ impl<'c> Fillings<'c> {
             }
             FillWork::End { table, reply } => {
                 if let Some(filling) = self.tables.get_mut(&table) {
-                    let shown = Arc::new(catalogue.with_filled(table));
-                    let mut applier = Applier::new(self.connection, shown);
+                    let alone = Arc::new(Catalogue::of_one(&filling.table));
+                    let mut applier = Applier::new(self.connection, alone);
                     applier.row_limit = self.row_limit;
                     filling.applier = Some(applier);
                     filling.reply = Some(reply);
@@ -156,10 +169,12 @@ impl<'c> Fillings<'c> {
     /// The catalogue is another one from here on: tables that are shown now get all that was put aside, within the
     /// open transaction, and those that are not filled any more are forgotten.
     pub(super) fn follow(&mut self, old: &Catalogue, new: &Catalogue) -> Result<(), Error> {
-        for table in new.tables().filter(|table| old.is_filling(table.id)) {
-            let filling = self.tables.get_mut(&table.id).filter(|filling| filling.applier.is_some());
+        for table in new.tables() {
+            let copy = new.taken_over(old, table).map(|copy| copy.id);
+            let Some(id) = copy.or(Some(table.id).filter(|id| old.is_filling(*id))) else { continue };
+            let filling = self.tables.get_mut(&id).filter(|filling| filling.applier.is_some());
             let filling = filling.ok_or(Error::Misfit("a table that has not been filled"))?;
-            while filling.add(self.connection, table.id, SLICE)? > 0 {}
+            while filling.add(self.connection, id, SLICE)? > 0 {}
         }
         // Statements would be in the way of changes, or mean something else.
         for (id, filling) in &mut self.tables {
@@ -211,7 +226,11 @@ impl<'c> Filling<'c> {
             if !lacking.is_empty() {
                 oversize::report(&self.table, &oversize::key_of(&self.table, &row), &lacking);
             }
-            count += u64::from(self.rows.insert(&row, &self.version)?);
+            let version = match &mut self.comparison {
+                Some(comparison) => Cow::Owned(comparison.version(&row)?),
+                None => Cow::Borrowed(&self.version),
+            };
+            count += u64::from(self.rows.insert(&row, &version)?);
         }
         Ok(Ok(count))
     }
@@ -230,9 +249,16 @@ impl<'c> Filling<'c> {
             statement.query_map(params![id.0, most as i64], read).and_then(Iterator::collect).doing(doing)?;
         drop(statement);
         for (_, version, bytes) in some.iter().filter(|(_, version, _)| StateVersion(*version) >= self.from) {
-            applier.begin(StateVersion(*version));
             for op in op_codec::read(bytes).map_err(|_| Error::Misfit("a change that cannot be read"))? {
-                applier.apply(op.map_err(|_| Error::Misfit("a change that cannot be read"))?)?;
+                let op = op.map_err(|_| Error::Misfit("a change that cannot be read"))?;
+                match &op {
+                    // What it does not carry may be another value in the copy than in the row that is shown.
+                    Op::Update { absent, .. } if self.table.refill.is_some() && !absent.is_empty() => {
+                        applier.begin_unversioned();
+                    }
+                    _ => applier.begin(StateVersion(*version)),
+                }
+                applier.apply(op)?;
             }
         }
         // Nobody has seen the table: there is nobody to be told.
@@ -253,8 +279,9 @@ impl<'c> Filling<'c> {
     ) -> Result<(), Error> {
         self.table = table.clone();
         self.rows = TableStatements::prepare(connection, table)?;
+        self.comparison = Comparison::new(connection, catalogue, table)?;
         if let Some(applier) = &mut self.applier {
-            applier.go_back(Arc::new(catalogue.with_filled(table.id)));
+            applier.go_back(Arc::new(Catalogue::of_one(table)));
         }
         Ok(())
     }

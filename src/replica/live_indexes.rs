@@ -40,7 +40,7 @@ impl IndexRequest {
             self.columns.iter().map(|c| table.columns[*c as usize].stored_name.as_str()).collect();
         Index {
             name: String::new(),
-            stored_name: format!("{PREFIX}{}({})", table.stored_name, columns.join(",")),
+            stored_name: format!("{PREFIX}{}({})", table.copy_name(), columns.join(",")),
             unique: false,
             columns: self.columns.iter().map(|c| (*c, false)).collect(),
         }
@@ -70,6 +70,31 @@ pub fn drop_unusable(connection: &Connection, table: &Table) -> Result<(), Error
             let drop = format!("DROP INDEX {}", crate::model::catalogue::quote(&name));
             connection.execute_batch(&drop).doing(doing)?;
         }
+    }
+    Ok(())
+}
+
+/// Drops all of a table that is no part of the catalogue any more.
+pub fn drop_all(connection: &Connection, table: &Table) -> Result<(), Error> {
+    for (name, _) in list(connection, table)? {
+        let drop = format!("DROP INDEX {}", crate::model::catalogue::quote(&name));
+        connection.execute_batch(&drop).doing("dropping the indexes of a table that is gone")?;
+    }
+    Ok(())
+}
+
+/// Gives a copy of a table those that the table has, as far as its columns are in the copy.
+pub fn copy(connection: &Connection, table: &Table, copy: &Table) -> Result<(), Error> {
+    let doing = "creating the indexes of a copy";
+    let has = list(connection, copy)?;
+    for (_, columns) in
+        list(connection, table)?.into_iter().filter(|(_, columns)| has.iter().all(|(_, has)| has != columns))
+    {
+        let columns: Option<Vec<ColumnIndex>> =
+            columns.iter().map(|column| stored_column(copy, column)).collect();
+        let Some(columns) = columns else { continue };
+        let index = IndexRequest { table: copy.id, columns }.index(copy);
+        connection.execute_batch(&schema::create_index(copy, &index, false)).doing(doing)?;
     }
     Ok(())
 }

@@ -217,6 +217,11 @@ const CREATE_LATER: &str = r#"
         op BLOB NOT NULL,
         PRIMARY KEY ("table", seq)
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS "_kelvin.refilled" (
+        "table" INTEGER PRIMARY KEY,
+        version TEXT NOT NULL,
+        after INTEGER
+    );
 "#;
 
 /// Gives a file of before what it lacks, within a transaction.
@@ -278,10 +283,10 @@ mod tests {
     #[test]
     fn ids_of_tables_and_of_those_that_are_gone_are_read_back() {
         let before = Catalogue::new(1, vec![table(10, "a"), table(20, "b"), table(30, "c")]);
-        let (connection, metadata) = file(before.followed_by(1, vec![table(20, "b")]).unwrap());
+        let (connection, metadata) = file(before.followed_by(1, vec![table(20, "b")], &|_, _| None).unwrap());
         let read = read(&connection).unwrap().unwrap();
         assert_eq!(read, metadata);
-        let next = read.catalogue.followed_by(1, vec![table(20, "b"), table(40, "a")]).unwrap();
+        let next = read.catalogue.followed_by(1, vec![table(20, "b"), table(40, "a")], &|_, _| None).unwrap();
         let next = next.with_filled(TableId(3));
         let ids = ["a", "b"].map(|name| next.table(name).unwrap().id);
         assert_eq!(ids, [TableId(3), TableId(1)]);

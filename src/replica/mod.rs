@@ -36,6 +36,7 @@ pub mod net;
 pub mod op_codec;
 pub mod oversize;
 pub mod reader;
+mod refilling;
 pub mod schema;
 pub mod schema_change;
 mod shift_and;

@@ -102,7 +102,7 @@ pub fn create_indexes(table: &Table) -> Vec<(String, String)> {
         None if table.row_key.is_empty() => {}
         None => {
             let columns = table.upstream_key().iter().map(|c| (*c, false)).collect();
-            let stored_name = format!("_kelvin.{}.key", table.stored_name);
+            let stored_name = format!("_kelvin.{}.key", table.copy_name());
             let own = Index { name: String::new(), stored_name, unique: true, columns };
             all.push((own.stored_name.clone(), create_index(table, &own, true)));
         }

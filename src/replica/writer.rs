@@ -18,19 +18,18 @@ use super::apply::Applier;
 use super::checkpoint::Gate;
 use super::durable::Written;
 use super::error::{Doing, Error};
-use super::filling::{self, Fillings};
+use super::filling::Fillings;
 use super::gauges::Gauges;
-use super::live_indexes::{self, IndexRequest};
+use super::live_indexes::IndexRequest;
 use super::metadata::{self, SET_SEEN, SET_STATE, now_millis};
-use super::schema_change;
 use super::work::{Op, Operations, Reached, Work};
 use crate::model::catalogue::Catalogue;
 use crate::model::commit::Commit;
-use crate::model::ids::TableId;
 use crate::model::version::StateVersion;
 use crate::testing::panics;
 
 mod between;
+mod tables;
 
 /// Name of the writer's thread.
 pub const THREAD: &str = "replica-writer";
@@ -192,6 +191,8 @@ struct Session<'c> {
     arrived: Option<Instant>,
     /// When the end of the first complete one was received.
     first_arrived: Option<Instant>,
+    /// Rows may have been shown whose versions are not written.
+    lacks_versions: bool,
     /// Indexes to be created, with the time since which they wait.
     index_requests: VecDeque<(IndexRequest, Instant)>,
 }
@@ -233,6 +234,7 @@ impl<'c> Session<'c> {
             transactions: 0,
             arrived: None,
             first_arrived: None,
+            lacks_versions: true,
             index_requests: VecDeque::new(),
         })
     }
@@ -256,6 +258,7 @@ impl<'c> Session<'c> {
             self.fulfil(queue)?;
             self.fill(queue)?;
             self.drop_tables(queue)?;
+            self.set_versions(queue)?;
             self.gauges.lag.worked(Instant::now());
         }
         // The stream ended; what is complete is kept, the rest comes again.
@@ -291,41 +294,16 @@ impl<'c> Session<'c> {
                     tables.into_iter().partition(|table| self.catalogue.is_filling(*table));
                 aside
                     .into_iter()
-                    .try_for_each(|table| self.put_aside(table, &Op::Truncate { tables: vec![table] }))?;
+                    .try_for_each(|table| self.put_aside(table, Op::Truncate { tables: vec![table] }))?;
                 self.applier.truncate(&shown)
             }
             Op::Insert { table, .. } | Op::Update { table, .. } | Op::Delete { table, .. }
                 if self.catalogue.is_filling(table) =>
             {
-                self.put_aside(table, &op)
+                self.put_aside(table, op)
             }
             op => self.applier.apply(op),
         }
-    }
-
-    /// A change of a table that is being filled.
-    fn put_aside(&mut self, table: TableId, op: &Op) -> Result<(), Error> {
-        self.applier.rows += 1;
-        let version = self.current.unwrap_or(self.complete);
-        let gone = Error::Misfit("a change of a table that is not there");
-        let table = self.catalogue.find_any(table).ok_or(gone)?;
-        self.fillings.put_aside(table, version, op)
-    }
-
-    /// Brings the file to what the tables are from here on. It is undone with the transaction.
-    fn follow(&mut self, upstream: Arc<Catalogue>) -> Result<(), Error> {
-        self.applier.forget_statements();
-        self.fillings.follow(&self.upstream, &upstream)?;
-        schema_change::apply(self.connection, &self.upstream, &upstream)?;
-        filling::forget_others(self.connection, &upstream)?;
-        let catalogue = Arc::new(live_indexes::find(self.connection, &upstream)?);
-        self.applier.follow(catalogue.clone());
-        let was = (
-            std::mem::replace(&mut self.upstream, upstream),
-            std::mem::replace(&mut self.catalogue, catalogue),
-        );
-        self.before.get_or_insert(was);
-        Ok(())
     }
 
     /// Begins an upstream transaction.

@@ -1,25 +1,24 @@
 //! From pgoutput messages to the writer's work. Sans-IO: it knows the catalogue and the
 //! relation messages of one connection, and decides nothing about time.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::announcement::is_context_only;
 use super::heartbeat;
-use super::pgoutput::{Field, Invalid, Old, Pgoutput, Relation, Tuple, parse};
+use super::pgoutput::{Pgoutput, Relation, parse};
 use super::published::Published;
+use super::relations::Relations;
+use super::row_changes;
 use super::schema_change::{Difference, Looks, Passed, compare};
 use super::shape::Shape;
-use super::types::{Malformed, convert};
+use super::stop::Stop;
 use crate::model::catalogue::{Catalogue, Table};
-use crate::model::commit::{Row, RowKey};
 use crate::model::ids::TableId;
-use crate::model::value::Value;
 use crate::model::version::StateVersion;
-use crate::replica::work::{Absent, Before, Op, Operations};
+use crate::replica::work::{Op, Operations};
 
 /// What follows the shard's own prefix in the prefix of a marker: a look at upstream was exact where it stands.
 pub const MARKER_SUFFIX: &str = "/kelvin-schema";
@@ -27,48 +26,24 @@ pub const MARKER_SUFFIX: &str = "/kelvin-schema";
 /// The same of what `update_schemas()` writes: the schema may have changed.
 pub const LOOK_SUFFIX: &str = "/kelvin-look";
 
-/// Why a stream cannot be decoded any further. What came before is in the batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// The schema is not the catalogue's any more, for this reason: upstream has to be looked at, and what was seen be
-    /// given to [`Decoder::go_on`].
-    Look(String),
-    /// The schema has become what the replica cannot follow.
-    SchemaChanged(String),
-    /// The server, or we, broke the protocol.
-    Protocol(String),
-    /// A value that its type does not allow.
-    Value {
-        /// `table.column`.
-        column: String,
-        /// What was expected and what came.
-        source: Malformed,
-    },
-}
-
-impl From<Invalid> for Stop {
-    fn from(e: Invalid) -> Self {
-        Stop::Protocol(e.to_string())
-    }
-}
-
 /// Decodes the stream of one connection.
 pub struct Decoder {
     /// What the tables are where the stream is.
     catalogue: Arc<Catalogue>,
     /// Their ids, by what they are upstream.
     tables: HashMap<u32, TableId>,
-    /// Relations that this connection has described.
-    known: HashMap<u32, Shape>,
-    /// What it has said of relations that are not in the catalogue.
-    unknown: HashMap<u32, Vec<u8>>,
-    /// Those of which a look has shown that their rows are not wanted.
-    ignored: HashSet<u32>,
+    relations: Relations,
     message_prefix: String,
     /// Looks at upstream whose markers have not come.
     looks: Rc<RefCell<Looks>>,
     /// The message that cannot be decoded before upstream is looked at.
     waiting: Option<Vec<u8>>,
+    /// Relation that the message before described, if it is not in the catalogue.
+    described: Option<u32>,
+    /// A table and one of its partitions, whose rows came before it was known.
+    unknown_partition: Option<(u32, u32)>,
+    /// The message that a look is needed for has no other use.
+    is_passed_over: bool,
     batch: Operations,
     /// Where in the batch the open transaction begins.
     begin_at: Option<usize>,
@@ -83,12 +58,13 @@ impl Decoder {
         Decoder {
             tables: catalogue.all().map(|table| (table.oid, table.id)).collect(),
             catalogue,
-            known: HashMap::new(),
-            unknown: HashMap::new(),
-            ignored: HashSet::new(),
+            relations: Relations::default(),
             message_prefix,
             looks,
             waiting: None,
+            described: None,
+            unknown_partition: None,
+            is_passed_over: false,
             batch: Operations::default(),
             begin_at: None,
             version: None,
@@ -136,7 +112,10 @@ impl Decoder {
     /// Decodes one message of the plugin.
     pub fn message(&mut self, payload: &[u8]) -> Result<(), Stop> {
         let decoded = self.decode(payload);
-        if let Err(Stop::Look(_)) = decoded {
+        let is_passed_over = std::mem::take(&mut self.is_passed_over);
+        if let Err(Stop::Look(_)) = decoded
+            && !is_passed_over
+        {
             self.waiting = Some(payload.to_vec());
         }
         decoded
@@ -146,7 +125,16 @@ impl Decoder {
     pub fn go_on(&mut self) -> Result<(), Stop> {
         let published = self.looks.borrow().newest().cloned();
         published.iter().try_for_each(|published| self.follow(published))?;
-        self.ignored.extend(self.unknown.keys());
+        self.relations.ignore_unknown();
+        if let Some((root, partition)) = self.unknown_partition.take() {
+            let is_gone = |table: &Table| !table.partitions.contains_key(&partition);
+            if self.table(root).is_some_and(is_gone) {
+                // It has come and gone between two looks: nobody says what became of its rows.
+                let reason = "a partition came and went".to_owned();
+                self.looks.borrow_mut().unexplained.insert(root, reason);
+                published.iter().try_for_each(|published| self.follow(published))?;
+            }
+        }
         match self.waiting.take() {
             Some(payload) => self.message(&payload),
             None => Ok(()),
@@ -155,22 +143,17 @@ impl Decoder {
 
     /// The tables are as they were seen, if that is not what they are here already.
     fn follow(&mut self, published: &Published) -> Result<(), Stop> {
-        let difference = compare(&self.catalogue, published, &self.looks.borrow().filled);
+        let difference = compare(&self.catalogue, published, &self.looks.borrow());
         match difference {
             Difference::None => Ok(()),
             Difference::Rows(reason) => Err(Stop::SchemaChanged(reason)),
             Difference::Schema(catalogue) => {
+                self.looks.borrow_mut().unexplained.clear();
                 self.catalogue = Arc::new(catalogue);
                 self.tables = self.catalogue.all().map(|table| (table.oid, table.id)).collect();
-                for (oid, mut shape) in std::mem::take(&mut self.known) {
-                    if let Some(table) = self.catalogue.find_any(shape.table) {
-                        shape.bring_to(table);
-                        self.known.insert(oid, shape);
-                    }
-                }
-                let is_ours =
-                    |oid: &u32, _: &mut Vec<u8>| self.tables.contains_key(oid) && !self.ignored.contains(oid);
-                let come: Vec<Vec<u8>> = self.unknown.extract_if(is_ours).map(|(_, said)| said).collect();
+                let find = |oid: u32| self.tables.get(&oid).and_then(|id| self.catalogue.find_any(*id));
+                self.relations.bring(find);
+                let come = self.relations.come(|oid| self.tables.contains_key(&oid));
                 self.push(Op::Schema { catalogue: self.catalogue.clone() })?;
                 come.iter().try_for_each(|said| self.decode(said))
             }
@@ -178,25 +161,33 @@ impl Decoder {
     }
 
     fn decode(&mut self, payload: &[u8]) -> Result<(), Stop> {
+        let described = self.described.take();
         match parse(payload)? {
             Pgoutput::Begin { commit_lsn } => self.begin(StateVersion(commit_lsn)),
             Pgoutput::Commit { commit_lsn } => self.commit(StateVersion(commit_lsn)),
             Pgoutput::Relation(relation) => self.relation(&relation, payload),
             Pgoutput::Insert { oid, new } => {
-                let Some(shape) = self.shape(oid)? else { return Ok(()) };
-                let row = self.row(shape, &new, None)?;
-                self.push(Op::Insert { table: row.table, row: row.values })
+                self.explain(described, oid)?;
+                let Some(shape) = self.relations.shape(oid)? else { return Ok(()) };
+                match row_changes::insert(self.table_of(shape)?, shape, &new)? {
+                    Some(op) => self.push(op),
+                    None => self.copy_anew(oid),
+                }
             }
-            Pgoutput::Update { oid, old, new } => self.update(oid, old, &new),
+            Pgoutput::Update { oid, old, new } => {
+                self.explain(described, oid)?;
+                let Some(shape) = self.relations.shape(oid)? else { return Ok(()) };
+                self.push(row_changes::update(self.table_of(shape)?, shape, old.as_ref(), &new)?)
+            }
             Pgoutput::Delete { oid, old } => {
-                let Some(shape) = self.shape(oid)? else { return Ok(()) };
-                let (table, before) = self.before(shape, &old)?;
-                self.push(Op::Delete { table, before })
+                self.explain(described, oid)?;
+                let Some(shape) = self.relations.shape(oid)? else { return Ok(()) };
+                self.push(row_changes::delete(self.table_of(shape)?, shape, &old)?)
             }
             Pgoutput::Truncate { oids } => {
                 let mut tables = Vec::with_capacity(oids.len());
                 for oid in oids {
-                    tables.extend(self.shape(oid)?.map(|shape| shape.table));
+                    tables.extend(self.relations.shape(oid)?.map(|shape| shape.table));
                 }
                 self.push(Op::Truncate { tables })
             }
@@ -252,28 +243,72 @@ impl Decoder {
     }
 
     fn relation(&mut self, relation: &Relation<'_>, said: &[u8]) -> Result<(), Stop> {
-        self.known.remove(&relation.oid);
-        let Some(table) = self.table(relation.oid) else { return self.not_ours(relation.oid, said) };
+        self.relations.forget(relation.oid);
+        let Some(table) = self.table(relation.oid) else {
+            self.relations.not_ours(relation.oid, said);
+            self.described = Some(relation.oid);
+            return Ok(());
+        };
         let reason = match Shape::exact(table, relation) {
-            Ok(shape) => return self.know(relation, shape),
+            Ok(shape) => {
+                self.relations.know(relation.oid, shape, said);
+                return Ok(());
+            }
             Err(reason) => reason,
         };
         let newest = self.looks.borrow().newest().cloned();
         let Some(published) = newest else { return Err(Stop::Look(reason)) };
         // What was followed before may have been undone with a connection that was lost.
         self.follow(&published)?;
-        let Some(table) = self.table(relation.oid) else { return self.not_ours(relation.oid, said) };
+        let Some(table) = self.table(relation.oid) else {
+            self.relations.not_ours(relation.oid, said);
+            return Ok(());
+        };
         match Shape::exact(table, relation).or_else(|_| Shape::former(table, relation)) {
-            Ok(shape) => self.know(relation, shape),
+            Ok(shape) => {
+                self.relations.know(relation.oid, shape, said);
+                Ok(())
+            }
             // Whatever has such rows is older than the snapshot that the table is filled from: each change of its columns
             // begins that anew.
             Err(_) if self.catalogue.is_filling(table.id) => {
-                self.not_ours(relation.oid, said)?;
-                self.ignored.insert(relation.oid);
+                self.relations.ignore(relation.oid, said);
                 Ok(())
             }
-            Err(reason) => Err(Stop::SchemaChanged(reason)),
+            // Nobody says which of its columns are which: all rows are read again, in a snapshot that is newer than these.
+            Err(reason) => {
+                self.looks.borrow_mut().unexplained.insert(relation.oid, reason);
+                self.follow(&published)?;
+                self.relations.ignore(relation.oid, said);
+                Ok(())
+            }
         }
+    }
+
+    /// A row has come into the publication by its filter, without those large values that did not change. Nobody else says what
+    /// they are.
+    fn copy_anew(&mut self, oid: u32) -> Result<(), Stop> {
+        let reason = "a row that its filter lets through now came without its large values (REPLICA IDENTITY FULL would bring them)";
+        let newest = self.looks.borrow().newest().cloned();
+        self.looks.borrow_mut().unexplained.insert(oid, reason.to_owned());
+        match newest {
+            Some(published) => self.follow(&published),
+            None => {
+                self.is_passed_over = true;
+                Err(Stop::Look(reason.to_owned()))
+            }
+        }
+    }
+
+    /// A relation that is described, and then a change of another one, is a partition of that.
+    fn explain(&mut self, described: Option<u32>, changed: u32) -> Result<(), Stop> {
+        let Some((partition, table)) = described.zip(self.table(changed)) else { return Ok(()) };
+        if partition == changed || table.partitions.contains_key(&partition) {
+            return Ok(());
+        }
+        let reason = format!("table {} has a partition that is not known", table.name);
+        self.unknown_partition = Some((changed, partition));
+        Err(Stop::Look(reason))
     }
 
     fn table(&self, oid: u32) -> Option<&Table> {
@@ -285,121 +320,6 @@ impl Decoder {
         let table = self.catalogue.find_any(shape.table);
         table.ok_or_else(|| Stop::Protocol("a change of a table that is gone".into()))
     }
-
-    fn know(&mut self, relation: &Relation<'_>, shape: Shape) -> Result<(), Stop> {
-        self.known.insert(relation.oid, shape);
-        Ok(())
-    }
-
-    /// Partitions are described too, beside the root that their changes are sent as. So only a change tells that a
-    /// relation is published by itself.
-    fn not_ours(&mut self, oid: u32, said: &[u8]) -> Result<(), Stop> {
-        self.unknown.insert(oid, said.to_vec());
-        self.ignored.remove(&oid);
-        Ok(())
-    }
-
-    /// How rows of a relation are to be taken. `None`: they are not wanted.
-    fn shape(&self, oid: u32) -> Result<Option<&Shape>, Stop> {
-        if let Some(shape) = self.known.get(&oid) {
-            return Ok(Some(shape));
-        }
-        match self.unknown.get(&oid) {
-            Some(_) if self.ignored.contains(&oid) => Ok(None),
-            Some(said) => Err(Stop::Look(match parse(said) {
-                Ok(Pgoutput::Relation(of)) => format!("table {}.{} is published", of.schema, of.name),
-                _ => format!("relation {oid} is published"),
-            })),
-            None => Err(Stop::Protocol(format!("a change of unknown relation {oid}"))),
-        }
-    }
-
-    fn update(&mut self, oid: u32, old: Option<Old<'_>>, new: &Tuple<'_>) -> Result<(), Stop> {
-        let Some(shape) = self.shape(oid)? else { return Ok(()) };
-        let old_tuple = old.as_ref().map(|(Old::Key(tuple) | Old::Full(tuple))| tuple);
-        let mut row = self.row(shape, new, old_tuple)?;
-        let before = match old.as_ref().zip(old_tuple) {
-            None => Before::SameKey,
-            Some((old, old_tuple)) => {
-                self.fill(shape, old_tuple, matches!(old, Old::Full(_)), &mut row)?;
-                self.before(shape, old)?.1
-            }
-        };
-        row.absent.extend_from_slice(&shape.lacking);
-        let Converted { table, values, absent } = row;
-        self.push(Op::Update { table, before, row: values, absent })
-    }
-
-    /// Takes values that the new row does not carry from the old one: all of them if it
-    /// was sent in full, those of the key otherwise.
-    fn fill(&self, shape: &Shape, old: &Tuple<'_>, full: bool, row: &mut Converted) -> Result<(), Stop> {
-        if row.absent.is_empty() {
-            return Ok(());
-        }
-        let before = self.row(shape, old, None)?;
-        let key = &self.table_of(shape)?.row_key;
-        let values = &mut row.values;
-        row.absent.retain(|column| {
-            let known = full || key.contains(column);
-            if known {
-                values[*column as usize] = before.values[*column as usize].clone();
-            }
-            !known
-        });
-        Ok(())
-    }
-
-    /// How to find the row that changed.
-    fn before(&self, shape: &Shape, old: &Old<'_>) -> Result<(TableId, Before), Stop> {
-        let (Old::Key(tuple) | Old::Full(tuple)) = old;
-        let row = self.row(shape, tuple, None)?;
-        let table = self.table_of(shape)?;
-        if table.row_key.is_empty() {
-            return match old {
-                Old::Full(_) => Ok((row.table, Before::Whole(row.values))),
-                Old::Key(_) => Err(Stop::Protocol(format!("a key for table {}, which has none", table.name))),
-            };
-        }
-        let key: RowKey = table.row_key.iter().map(|c| row.values[*c as usize].clone()).collect();
-        Ok((row.table, Before::Key(key)))
-    }
-
-    /// `old`: has the values of the key that did not change and were not sent.
-    fn row(&self, shape: &Shape, tuple: &Tuple<'_>, old: Option<&Tuple<'_>>) -> Result<Converted, Stop> {
-        let table = self.table_of(shape)?;
-        if shape.columns.len() != tuple.len() {
-            return Err(Stop::Protocol(format!("a row of {} with {} columns", table.name, tuple.len())));
-        }
-        let mut absent = Absent::new();
-        let mut values = vec![Value::Null; table.columns.len()];
-        for (field, place) in tuple.iter().zip(&shape.columns) {
-            let Some((at, kind)) = place else { continue };
-            match field {
-                Field::Null => {}
-                Field::Unchanged => absent.push(*at),
-                Field::Text(text) => {
-                    let value = convert(*kind, Cow::Borrowed(text)).map_err(|source| Stop::Value {
-                        column: format!("{}.{}", table.name, table.columns[usize::from(*at)].name),
-                        source,
-                    })?;
-                    values[usize::from(*at)] = value.into_value();
-                }
-            }
-        }
-        if let Some(at) = table.exact_key() {
-            values[usize::from(at)] = Value::Text(shape.exact_key(table, tuple, old).into());
-        }
-        for at in &shape.lacking {
-            values[usize::from(*at)] = table.columns[usize::from(*at)].missing.clone();
-        }
-        Ok(Converted { table: table.id, values: values.into_boxed_slice(), absent })
-    }
-}
-
-struct Converted {
-    table: TableId,
-    values: Row,
-    absent: Absent,
 }
 
 #[cfg(test)]
@@ -437,7 +357,8 @@ mod tests {
             Decoder::new(Arc::new(Catalogue::new(1, vec![table()])), "zero/0".into(), Rc::default());
         let truncate = b"T\0\0\0\x01\0\0\0\0\x07";
         assert!(matches!(decoder.message(truncate), Err(Stop::Protocol(_))), "unknown relation");
-        decoder.known.insert(7, Shape { table: TableId(0), columns: Box::from([]), lacking: Box::from([]) });
+        let shape = Shape { table: TableId(0), columns: Box::from([]), lacking: Box::from([]) };
+        decoder.relations.know(7, shape, &[]);
         assert!(matches!(decoder.message(truncate), Err(Stop::Protocol(_))), "no transaction");
         decoder.seen(StateVersion(5));
         decoder.seen(StateVersion(9));

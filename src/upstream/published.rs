@@ -1,6 +1,6 @@
 //! What upstream publishes, as a catalogue (`docs/spec/replication.md` §5).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio_postgres::Client;
 
@@ -8,6 +8,7 @@ use super::attributes::{self, Added, Attribute, Generated};
 use super::error::{Doing, Error};
 use super::keys::{self, UpstreamIndex};
 use super::names;
+use super::partitions::{self, Partitions};
 use super::types::{Kind, is_lossy};
 use crate::model::catalogue::{Catalogue, Column, ColumnIndex, MAX_TABLES, Table, quote};
 use crate::model::ids::TableId;
@@ -29,6 +30,8 @@ pub struct PublishedTable {
     pub added: Vec<Added>,
     /// Some columns are generated: they can be read by SELECT alone.
     pub generated: bool,
+    /// Partitions that may have had rows of their own when they came.
+    pub foreign_partitions: BTreeSet<u32>,
 }
 
 /// Everything that is published.
@@ -46,8 +49,13 @@ impl Published {
         Catalogue::new(epoch, self.tables())
     }
 
-    /// As what a catalogue has become, in the next epoch. `None`: too many tables have come and gone.
-    pub fn following(&self, catalogue: &Catalogue) -> Option<Catalogue> {
+    /// As what a catalogue has become, in the next epoch. `rows_lost` says why the rows of a table, the first, cannot be kept
+    /// when it becomes the second, if they cannot. `None`: too many tables have come and gone.
+    pub fn following(
+        &self,
+        catalogue: &Catalogue,
+        rows_lost: &dyn Fn(&Table, &Table, &PublishedTable) -> Option<String>,
+    ) -> Option<Catalogue> {
         let mut tables = self.tables();
         for (table, published) in tables.iter_mut().zip(&self.tables) {
             for (column, added) in table.columns.iter_mut().zip(&published.added) {
@@ -56,7 +64,9 @@ impl Published {
                 }
             }
         }
-        catalogue.followed_by(catalogue.epoch + 1, tables)
+        let by_oid: HashMap<u32, &PublishedTable> = self.tables.iter().map(|of| (of.table.oid, of)).collect();
+        let lost = |old: &Table, now: &Table| by_oid.get(&now.oid).and_then(|of| rows_lost(old, now, of));
+        catalogue.followed_by(catalogue.epoch + 1, tables, &lost)
     }
 
     fn tables(&self) -> Vec<Table> {
@@ -78,6 +88,7 @@ struct Relation {
     /// File of its rows; zero, if they are in partitions.
     file: u32,
     attributes: i16,
+    partitions: Partitions,
 }
 
 /// Reads the published schema as the session sees it: now, or in an imported snapshot.
@@ -89,11 +100,14 @@ pub async fn read(client: &Client, publications: &[String], server: i32) -> Resu
         return Err(Error::Setup(format!("{published} tables are published; at most {MAX_TABLES} can be")));
     }
     let oids: Vec<u32> = relations.iter().map(|r| r.oid).collect();
+    let roots: Vec<u32> = relations.iter().filter(|r| r.kind == 'p').map(|r| r.oid).collect();
+    let mut partitions = partitions::read(client, &roots).await?;
     let mut columns = attributes::read(client, &oids, server).await?;
     let mut indexes = indexes(client, &oids).await?;
     let mut warnings = Vec::new();
     let mut tables = Vec::with_capacity(relations.len());
-    for relation in relations {
+    for mut relation in relations {
+        relation.partitions = partitions.remove(&relation.oid).unwrap_or_default();
         let columns = columns.remove(&relation.oid).unwrap_or_default();
         let indexes = indexes.remove(&relation.oid).unwrap_or_default();
         tables.extend(table(relation, columns, indexes, &mut warnings));
@@ -163,6 +177,7 @@ async fn relations(client: &Client, publications: &[String]) -> Result<Vec<Relat
             row_filter: filter,
             file: row.get(8),
             attributes: row.get(9),
+            partitions: Partitions::default(),
         };
         merge(&mut relations, relation)?;
     }
@@ -306,6 +321,7 @@ fn table(
         row_filter: relation.row_filter,
         file: relation.file,
         attributes: relation.attributes - absent,
+        partitions: relation.partitions.all,
         ..Table::default()
     };
     Some(PublishedTable {
@@ -316,6 +332,7 @@ fn table(
         outputs,
         added,
         generated,
+        foreign_partitions: relation.partitions.foreign,
     })
 }
 

@@ -1,9 +1,10 @@
 //! What has become of the tables, and whether the replica can follow (`docs/spec/schema-changes.md` S6, S7).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::attributes::Added;
+use super::partitions::moved_rows;
 use super::published::{Published, PublishedTable};
 use super::types::Kind;
 use crate::model::catalogue::{Catalogue, Column, Table};
@@ -28,6 +29,8 @@ pub struct Looks {
     count: u64,
     /// Tables that have been filled by this process, and can be shown.
     pub filled: BTreeSet<TableId>,
+    /// Tables, by OID, of which the stream has not said what all rows are, with the reason.
+    pub unexplained: BTreeMap<u32, String>,
 }
 
 #[derive(Debug)]
@@ -98,40 +101,45 @@ impl Looks {
     }
 }
 
-/// Compares the catalogue, and which of its tables have been filled, with what is published now.
-pub fn compare(catalogue: &Catalogue, published: &Published, filled: &BTreeSet<TableId>) -> Difference {
-    let Some(mut now) = published.following(catalogue) else {
+/// Compares the catalogue, and what has become of its tables since the last look, with what is published now.
+pub fn compare(catalogue: &Catalogue, published: &Published, looks: &Looks) -> Difference {
+    let lost = |old: &Table, now: &Table, published: &PublishedTable| {
+        rows_lost(old, now, published).or_else(|| looks.unexplained.get(&now.oid).cloned())
+    };
+    let Some(mut now) = published.following(catalogue, &lost) else {
         return Difference::Rows("more tables came and went than one replica can have".into());
     };
-    for id in filled.iter().filter(|id| catalogue.is_filling(**id)) {
+    for id in looks.filled.iter().filter(|id| catalogue.is_filling(**id)) {
         now = now.with_filled(*id);
     }
     if now.says_the_same_as(catalogue) {
         return Difference::None;
     }
     if !now.fits() {
-        return Difference::Rows("a name has come back for another table or column than it was of".into());
-    }
-    for table in catalogue.tables() {
-        let published = published.tables.iter().find(|published| published.table.oid == table.oid);
-        let Some((next, published)) = now.find(table.id).zip(published) else { continue };
-        if let Some(what) = rewritten(table, next, published) {
-            return Difference::Rows(what);
-        }
+        return Difference::Rows("a table has the name of one that is gone".into());
     }
     Difference::Schema(now)
+}
+
+/// Why the rows of a table cannot be kept when it becomes another.
+fn rows_lost(old: &Table, now: &Table, published: &PublishedTable) -> Option<String> {
+    let is_another = || Some("a column has the name of one that is gone".to_owned());
+    rewritten(old, now, published)
+        .or_else(|| moved_rows(old, now, &published.foreign_partitions))
+        .or_else(|| is_another().filter(|_| !now.fits()))
 }
 
 /// Why the stored rows of a table are not what upstream's are any more, or may not be.
 fn rewritten(old: &Table, now: &Table, published: &PublishedTable) -> Option<String> {
     let name = &now.name;
-    if old.row_key != now.row_key {
-        return Some(format!("table {name} has another primary key or replica identity"));
-    }
     // A file of before this was kept says nothing of it.
     let is_known = old.attributes != 0;
     if is_known && old.row_filter != now.row_filter {
         return Some(format!("other rows of table {name} are published"));
+    }
+    let has_exact = old.exact_key().is_some() || now.exact_key().is_some();
+    if has_exact && old.row_key != now.row_key {
+        return Some(format!("table {name} has another key, of which stored values do not tell all"));
     }
     let same_file = old.file == now.file;
     for (was, is) in old.columns.iter().zip(&now.columns).filter(|(was, is)| !was.gone && !is.gone) {
@@ -176,9 +184,13 @@ const MAX_DESCRIBED: usize = 20;
 /// What has changed from one catalogue to the one that follows it, for the log.
 pub fn describe(old: &Catalogue, now: &Catalogue) -> String {
     let mut changes = Vec::new();
-    let came = now.all().filter(|table| old.find_any(table.id).is_none());
-    changes.extend(came.map(|table| format!("table {} has come and is being filled", table.name)));
-    let shown = now.tables().filter(|table| old.is_filling(table.id));
+    let came = now.filling().filter(|table| old.find_any(table.id).is_none());
+    changes.extend(came.map(|table| match &table.refill {
+        Some(refill) => format!("table {} is copied anew: {}", table.name, refill.because),
+        None => format!("table {} has come and is being filled", table.name),
+    }));
+    let is_filled = |table: &&Table| old.is_filling(table.id) || now.taken_over(old, table).is_some();
+    let shown = now.tables().filter(is_filled);
     changes.extend(shown.map(|table| format!("table {} has been filled", table.name)));
     for table in old.tables() {
         match now.find(table.id) {
@@ -216,6 +228,10 @@ fn describe_table(old: &Table, now: &Table, changes: &mut Vec<String>) {
     changes.extend(added.map(|column| format!("column {name}.{} was added", column.name)));
     if old.candidate_keys.len() != now.candidate_keys.len() {
         changes.push(format!("table {name} has other keys"));
+    }
+    if old.partitions.len() != now.partitions.len() {
+        let (had, has) = (old.partitions.len(), now.partitions.len());
+        changes.push(format!("table {name} has {has} partitions instead of {had}"));
     }
     if old.indexes.len() != now.indexes.len() {
         changes.push(format!(

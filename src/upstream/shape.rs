@@ -75,8 +75,10 @@ impl Shape {
         Ok(shape)
     }
 
-    /// The table has got more columns, or lost some, since the connection described the relation.
+    /// The table has got more columns, or lost some, since the connection described the relation; or it is a copy of the one
+    /// that it was, or that copy now.
     pub fn bring_to(&mut self, table: &Table) {
+        self.table = table.id;
         let there = table.published_columns();
         for place in &mut self.columns {
             *place = place.filter(|(at, _)| there.contains(at));
@@ -185,7 +187,7 @@ mod tests {
             Catalogue::new(1, vec![table(&[("id", 25, 1), ("old", 25, 2), ("same", 25, 3), ("a", 25, 4)])]);
         // `old` is replaced by `new`, `a` is `b` now.
         let next = table(&[("id", 25, 1), ("same", 25, 3), ("b", 25, 4), ("new", 25, 5)]);
-        let second = first.followed_by(2, vec![next]).unwrap();
+        let second = first.followed_by(2, vec![next], &|_, _| None).unwrap();
         let table = second.table("t").unwrap();
         let places = |columns: &[(&str, u32, bool)]| {
             let shape = Shape::former(table, &relation("t", columns)).unwrap();

@@ -2,7 +2,6 @@
 //! what else may end that.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,14 +11,15 @@ use futures_util::future::{self, Either};
 use kelvin_io::channel::{Receiver, Sender, bounded};
 use kelvin_io::postgres::{Walsender, connect};
 
-use super::decode::{Decoder, Stop};
+use super::decode::Decoder;
 use super::error::{Doing, Error};
 use super::filling::Filler;
 use super::look::Looker;
-use super::schema_change::{Difference, compare};
+use super::schema_change::{Difference, Looks, compare};
 use super::settings::Settings;
 use super::shard::Shard;
 use super::start::{Ready, gone_back, identify_system, slot_problem};
+use super::stop::Stop;
 use super::stream::{self, Statuses, Stream, report};
 use super::watch::{Finding, Watch};
 use super::{check, replicas, slot};
@@ -166,7 +166,7 @@ impl Postgres {
             Err(Error::Setup(reason)) => return Err(cannot_follow(reason)),
             published => published?,
         };
-        if let Difference::Rows(reason) = compare(&from.catalogue, &published, &BTreeSet::new()) {
+        if let Difference::Rows(reason) = compare(&from.catalogue, &published, &Looks::default()) {
             return Err(cannot_follow(format!("the schema has changed: {reason}")));
         }
         let row = client

@@ -1,6 +1,5 @@
 //! The start: checks upstream, then continues the replica that is there or makes a new one.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use kelvin_io::executor;
@@ -10,7 +9,7 @@ use tokio_postgres::Client;
 use super::error::{Doing, Error};
 use super::initial_sync::{self, Upstream};
 use super::published::{self, Published};
-use super::schema_change::{Difference, compare};
+use super::schema_change::{Difference, Looks, compare};
 use super::settings::Settings;
 use super::shard::{self, Shard};
 use super::slot::SlotState;
@@ -223,7 +222,7 @@ async fn resumable(
     if let Some(reason) = slot_obstacle(metadata, state.as_ref()) {
         return obstacle(reason, false);
     }
-    match compare(&metadata.catalogue, published, &BTreeSet::new()) {
+    match compare(&metadata.catalogue, published, &Looks::default()) {
         Difference::Rows(reason) => obstacle(format!("the schema has changed: {reason}"), false),
         // The stream follows the rest.
         Difference::None | Difference::Schema(_) => Ok(Ok(())),

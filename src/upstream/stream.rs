@@ -11,10 +11,11 @@ use kelvin_io::executor;
 use kelvin_io::postgres::{Error as PostgresError, Message, Reader, Writer};
 
 use super::acks::Acks;
-use super::decode::{Decoder, Stop};
+use super::decode::Decoder;
 use super::error::Error;
 use super::look::Looker;
 use super::schema_change::describe;
+use super::stop::Stop;
 use crate::model::catalogue::Catalogue;
 use crate::model::logging::Level;
 use crate::model::version::StateVersion;

@@ -205,7 +205,7 @@ impl Watch {
         if !Arc::ptr_eq(&before, &self.catalogue.borrow()) {
             return Ok(None);
         }
-        let difference = compare(&before, &published, &self.looker.looks.borrow().filled);
+        let difference = compare(&before, &published, &self.looker.looks.borrow());
         told.found = !matches!(difference, Difference::None);
         match difference {
             Difference::None => {}

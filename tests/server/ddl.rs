@@ -6,113 +6,25 @@ use std::time::Duration;
 use crate::support::on_executor;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::random::Random;
-use crate::support::replicator::{Replicator, Scratch, settings};
+use crate::support::replicator::{Record, Replicator, Scratch, settings};
 use crate::support::tables;
 use kelvin_io::executor;
 
-const TABLES: &str = "
+pub const TABLES: &str = "
     CREATE TABLE t (id int PRIMARY KEY, a text, b int, c timestamptz);
     CREATE TABLE u (id int PRIMARY KEY, n int);
     INSERT INTO t SELECT i, 'a' || i, i, now() FROM generate_series(1, 50) i;
     INSERT INTO u SELECT i, i FROM generate_series(1, 50) i;
 ";
 
-/// Follows, runs statements one by one as transactions, and expects that the manager ends
-/// to sync anew, any number of times, and that all rows are right afterwards. Returns the
-/// reasons.
-async fn through(statements: &[&str]) -> Vec<String> {
-    let database = Cluster::shared().database().await;
-    let scratch = Scratch::new();
-    database.run(TABLES).await;
-    let mut replicator = Replicator::follow(&database, &scratch).await;
-    database.run("UPDATE t SET b = b + 1").await;
-    replicator.check(&database).await;
-    for statement in statements {
-        database.run(statement).await;
-    }
-    let mut reasons = vec![replicator.resync().await];
-    loop {
-        let mut replicator = Replicator::start(settings(&database.target, &scratch.replica()));
-        replicator.ready().await;
-        // A part of the change may lie behind the new sync; then it ends once more.
-        if let Some(reason) = settles(&mut replicator, &database).await {
-            reasons.push(reason);
-            assert!(reasons.len() < 5, "{reasons:#?}");
-            continue;
-        }
-        replicator.check(&database).await;
-        replicator.stop().await;
-        return reasons;
-    }
-}
-
-async fn settles(replicator: &mut Replicator, database: &Database) -> Option<String> {
-    database.run("UPDATE u SET n = n + 1 WHERE id < 10").await;
-    executor::sleep(Duration::from_millis(300)).await;
-    replicator.ended().await.map(|end| format!("{end:?}"))
-}
-
-macro_rules! changes {
-    ($($name:ident: $statements:expr, $reason:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                on_executor(|| async {
-                    let reasons = through(&$statements).await;
-                    assert!(reasons[0].contains($reason), "{reasons:#?}");
-                });
-            }
-        )*
-    };
-}
-
-// What stored rows have to be read anew for.
-changes! {
-    a_column_is_added_with_a_value_in_each_row:
-        ["ALTER TABLE t ADD d float8 DEFAULT random()", "UPDATE t SET d = 8 WHERE id = 1"],
-        "a value of its own in each row";
-    a_column_is_numbered:
-        ["ALTER TABLE t ADD d int GENERATED ALWAYS AS IDENTITY", "UPDATE t SET b = 8 WHERE id = 1"],
-        "a value of its own in each row";
-    a_default_goes_when_the_rows_have_it_already:
-        ["ALTER TABLE t ADD d int DEFAULT 5 NOT NULL; ALTER TABLE t ALTER d DROP DEFAULT", "VACUUM FULL t",
-         "UPDATE t SET b = 8 WHERE id = 1"],
-        "t";
-    a_column_comes_back_under_its_name:
-        ["ALTER TABLE t DROP b; ALTER TABLE t ADD b int DEFAULT 0", "UPDATE t SET b = 7 WHERE id = 2"],
-        "t";
-    two_columns_swap_their_names:
-        ["ALTER TABLE u ADD m int", "ALTER TABLE u RENAME n TO x; ALTER TABLE u RENAME m TO n; UPDATE u SET n = 5"],
-        "u";
-    a_type_changes: ["ALTER TABLE t ALTER b TYPE text USING b || 'x'", "UPDATE t SET b = 'y' WHERE id = 4"],
-        "has the type text instead of int4";
-    values_are_rewritten: ["ALTER TABLE u ALTER n TYPE int USING n * 100", "UPDATE u SET n = 1 WHERE id = 4"],
-        "values of column u.n were rewritten";
-    two_tables_swap_their_names:
-        ["BEGIN; ALTER TABLE t RENAME TO tmp; ALTER TABLE u RENAME TO t; ALTER TABLE tmp RENAME TO u;
-          UPDATE t SET n = 77; ALTER TABLE u ADD n int; COMMIT"],
-        "a name has come back";
-    a_key_changes:
-        ["ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (a, id)",
-         "UPDATE t SET b = 0 WHERE id = 6"],
-        "key";
-    a_table_is_dropped_and_made_again:
-        ["DROP TABLE u; CREATE TABLE u (id int PRIMARY KEY, n int); INSERT INTO u VALUES (1, 1)"],
-        "a name has come back";
-}
-
-// What no row message shows is found by looking at the schema again and again.
-changes! {
-    a_publication_is_dropped: ["DROP PUBLICATION \"_zero_public_0\""], "_zero_public_0";
-    values_are_rewritten_and_nothing_written: ["ALTER TABLE u ALTER n TYPE int USING n * 100"], "were rewritten";
-}
-
 /// Follows, runs statements one by one as transactions while somebody else writes, and expects that the replica has
-/// all of it in the end, and that no new sync was needed: neither for these, nor when it starts again.
-async fn followed(statements: &[&str]) {
+/// all of it in the end, and that no new sync was needed: neither for these, nor when it starts again. `before` has happened by then;
+/// `copied`: why a table is copied anew.
+pub async fn followed(before: &str, statements: &[&str], copied: Option<&str>) {
     let database = Cluster::shared().database().await;
     let scratch = Scratch::new();
     database.run(TABLES).await;
+    database.run(before).await;
     let mut replicator = Replicator::follow(&database, &scratch).await;
     database.run("UPDATE t SET b = b + 1").await;
     replicator.check(&database).await;
@@ -122,8 +34,9 @@ async fn followed(statements: &[&str]) {
             .run("UPDATE u SET id = id + 100 WHERE id < 10; UPDATE u SET id = id - 100 WHERE id > 100")
             .await;
     }
-    until_followed(&mut replicator, &database).await;
+    until_followed(&mut replicator, &database, copied).await;
     replicator.check(&database).await;
+    assert!(copied.is_some() || !replicator.said(COPIED), "{:#?}", replicator.record.borrow().log);
     replicator.stop().await;
     let mut again = Replicator::follow(&database, &scratch).await;
     assert!(!again.said("starting an initial sync"), "{:#?}", again.record.borrow().log);
@@ -134,19 +47,27 @@ async fn followed(statements: &[&str]) {
     let scratch = Scratch::new();
     let database = Cluster::shared().database().await;
     database.run(TABLES).await;
+    database.run(before).await;
     Replicator::follow(&database, &scratch).await.stop().await;
     for statement in statements {
         database.run(statement).await;
     }
     let mut later = Replicator::follow(&database, &scratch).await;
     assert!(!later.said("starting an initial sync"), "{last}: {:#?}", later.record.borrow().log);
-    until_followed(&mut later, &database).await;
+    until_followed(&mut later, &database, copied).await;
     later.check(&database).await;
     later.stop().await;
 }
 
-/// Waits until the replica's tables are upstream's.
-async fn until_followed(replicator: &mut Replicator, database: &Database) {
+/// What is said of a table whose rows cannot be kept.
+pub const COPIED: &str = "is copied anew: ";
+
+/// Waits until the replica's tables are upstream's, some of them because they were copied.
+async fn until_followed(replicator: &mut Replicator, database: &Database, copied: Option<&str>) {
+    if let Some(because) = copied {
+        let is_it = |line: &String| line.contains(COPIED) && line.contains(because);
+        replicator.until("a table is copied anew", |record| record.log.iter().any(is_it)).await;
+    }
     assert!(replicator.follows(database).await, "{:?}", replicator.ended().await);
 }
 
@@ -155,7 +76,7 @@ macro_rules! follows {
         $(
             #[test]
             fn $name() {
-                on_executor(|| followed(&$statements));
+                on_executor(|| followed("", &$statements, None));
             }
         )*
     };
@@ -227,8 +148,24 @@ follows! {
         ["CREATE TABLE p (id int PRIMARY KEY, t text) PARTITION BY RANGE (id);
           CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (100); CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (100) TO (200);
           INSERT INTO p SELECT i, 'p' FROM generate_series(1, 150) i", "UPDATE p SET id = id + 150 WHERE id BETWEEN 5 AND 40", "DELETE FROM p WHERE id = 77"];
+    a_key_changes:
+        ["ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (a, id)", "UPDATE t SET b = 0 WHERE id = 6",
+         "UPDATE t SET a = a || 'x' WHERE id < 20; DELETE FROM t WHERE id = 30"];
     an_index_is_made_and_renamed:
         ["CREATE INDEX i ON t (b)", "ALTER INDEX i RENAME TO j", "ALTER TABLE t RENAME TO i", "CREATE INDEX t ON i (c)"];
+}
+
+#[test]
+fn a_publication_that_is_dropped_goes_on() {
+    on_executor(|| async {
+        let database = Cluster::shared().database().await;
+        let scratch = Scratch::new();
+        database.run(TABLES).await;
+        let replicator = Replicator::follow(&database, &scratch).await;
+        database.run("DROP PUBLICATION \"_zero_public_0\"").await;
+        let reason = replicator.resync().await;
+        assert!(reason.contains("_zero_public_0"), "{reason}");
+    });
 }
 
 #[test]
@@ -244,16 +181,28 @@ fn without_auto_reset_it_halts_and_keeps_the_file() {
         database.run("UPDATE u SET n = 3 WHERE id = 1").await;
         replicator.check(&database).await;
         let rows = replicator.rows("t");
-        database.run("ALTER TABLE t ALTER b TYPE text; INSERT INTO t VALUES (3000)").await;
+        database.run("DROP TABLE u").await;
+        replicator.until("it is followed", |record| said(record, "table u is not published")).await;
+        database.run("CREATE TABLE u (id int PRIMARY KEY)").await;
         let message = replicator.failure().await;
-        assert!(message.contains("has the type text") && message.contains("ZERO_AUTO_RESET"), "{message}");
+        assert!(
+            message.contains("the name of one that is gone") && message.contains("ZERO_AUTO_RESET"),
+            "{message}"
+        );
         // It says so again, until somebody decides.
         let again = Replicator::start(settings).failure().await;
-        assert!(again.contains("has the type text") && again.contains("ZERO_AUTO_RESET=true"), "{again}");
+        assert!(
+            again.contains("the name of one that is gone") && again.contains("ZERO_AUTO_RESET=true"),
+            "{again}"
+        );
         let connection = rusqlite::Connection::open(scratch.replica()).unwrap();
         let kept: i64 = connection.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
         assert_eq!(kept, rows.len() as i64);
     });
+}
+
+fn said(record: &Record, text: &str) -> bool {
+    record.log.iter().any(|line| line.contains(text))
 }
 
 /// As apps do whose database lets nobody make event triggers.

@@ -50,6 +50,8 @@ mod reconnect;
 mod record_files;
 mod records;
 mod redirects;
+mod refills;
+mod refills_served;
 mod replication;
 mod restart;
 mod schema_changes;

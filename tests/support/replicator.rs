@@ -168,7 +168,7 @@ impl Replicator {
             let is_here = self.record.borrow().start.is_some() && self.record.borrow().version() >= lsn;
             if is_here {
                 let catalogue = tables::catalogue(&tables::open(&self.replica));
-                if tables::are_those_of(&catalogue, database).await {
+                if catalogue.filling().next().is_none() && tables::are_those_of(&catalogue, database).await {
                     return true;
                 }
             }

@@ -32,7 +32,7 @@ impl From<(usize, Malformed)> for Bad {
 
 /// Reads a table of Postgres through the conversion.
 pub async fn upstream(database: &Database, table: &Table) -> Rows {
-    upstream_where(database, table, "true").await
+    upstream_where(database, table, table.row_filter.as_deref().unwrap_or("true")).await
 }
 
 /// Reads the rows of a table of Postgres that a row filter lets pass.

@@ -10,7 +10,7 @@ use super::{Output, Session};
 use crate::replica::error::{Doing, Error};
 use crate::replica::live_indexes::{self, IndexRequest};
 use crate::replica::work::Work;
-use crate::replica::{metadata, schema_change};
+use crate::replica::{metadata, refilling, schema_change};
 
 /// Most indexes that may wait to be created; further requests are forgotten. Views that have none
 /// are slow, not wrong, and the next view of the kind asks again.
@@ -87,6 +87,18 @@ impl Session<'_> {
                 metadata::set_catalogue(self.connection, &self.upstream)?;
             }
             self.commit.raw_execute().doing("removing a table")?;
+            self.closed();
+        }
+        Ok(())
+    }
+
+    /// Writes versions of rows that were copied, for as long as nothing else is to be done.
+    pub(super) fn set_versions(&mut self, queue: &Receiver<Work>) -> Result<(), Error> {
+        while self.lacks_versions && queue.is_empty() && self.current.is_none() {
+            self.finish()?;
+            self.open()?;
+            self.lacks_versions = refilling::set_some_versions(self.connection, &self.upstream)?;
+            self.commit.raw_execute().doing("writing versions")?;
             self.closed();
         }
         Ok(())

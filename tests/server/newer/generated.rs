@@ -1,6 +1,6 @@
 //! Generated columns: published ones that are empty or old, others that appear, and tables that cannot be copied.
 
-use super::{columns, follows, keys, made_anew};
+use super::{columns, copied_anew, follows, keys};
 use crate::support::on_executor;
 use crate::support::postgres::{Cluster, Database, is_before, is_since};
 use crate::support::replicator::{Replicator, Scratch, settings};
@@ -207,20 +207,20 @@ fn virtual_columns_that_come_and_go_cost_a_sync_or_appear() {
     });
 }
 
-/// Follows, makes a change that gives each row a value of its own, and expects a new sync for it.
+/// Follows, makes a change that gives each row a value of its own, and expects that its table is copied for it.
 async fn read_anew(change: &[&str], reason: &str) {
     let database = Cluster::shared().database().await;
     let scratch = Scratch::new();
     database.run(TABLES).await;
     database.run(PUBLISH).await;
     let settings = published(&database, &scratch);
-    let mut replicator = Replicator::start(settings.clone());
+    let mut replicator = Replicator::start(settings);
     replicator.ready().await;
     for statement in change {
         database.run(statement).await;
     }
     database.run(WRITES).await;
-    made_anew(replicator, settings, &database, reason).await;
+    copied_anew(&mut replicator, &database, reason).await;
 }
 
 macro_rules! read_anew {
@@ -256,12 +256,12 @@ fn the_publication_comes_to_publish_what_was_there() {
         database.run(TABLES).await;
         database.run(&format!("DROP TABLE slug; {}", PUBLISH.replace("= stored", "= none"))).await;
         let settings = published(&database, &scratch);
-        let mut replicator = Replicator::start(settings.clone());
+        let mut replicator = Replicator::start(settings);
         replicator.ready().await;
         assert_eq!(columns(&replicator, "doc"), ["id", "n", "body", "last"]);
         database.run("ALTER PUBLICATION everything SET (publish_generated_columns = stored)").await;
         database.run(WRITES).await;
-        made_anew(replicator, settings, &database, "were published, or came and went").await;
+        copied_anew(&mut replicator, &database, "were published, or came and went").await;
     });
 }
 
@@ -277,10 +277,9 @@ fn a_column_that_is_generated_no_longer_is_empty() {
                  INSERT INTO t SELECT i, i FROM generate_series(1, 20) i",
             )
             .await;
-        let settings = settings(&database.target, &scratch.replica());
-        let replicator = Replicator::follow(&database, &scratch).await;
+        let mut replicator = Replicator::follow(&database, &scratch).await;
         assert_eq!(columns(&replicator, "t"), ["id", "n"]);
         database.run("ALTER TABLE t ALTER twice DROP EXPRESSION; UPDATE t SET twice = 0 WHERE id < 5").await;
-        made_anew(replicator, settings, &database, "were published, or came and went").await;
+        copied_anew(&mut replicator, &database, "were published, or came and went").await;
     });
 }

@@ -7,6 +7,7 @@ mod failover;
 mod generated;
 mod keys;
 
+use crate::ddl::COPIED;
 use crate::support::postgres::Database;
 use crate::support::replicator::Replicator;
 use crate::support::tables;
@@ -34,6 +35,13 @@ fn columns(replicator: &Replicator, table: &str) -> Vec<String> {
 async fn follows(replicator: &mut Replicator, database: &Database) {
     assert!(replicator.follows(database).await, "{:?}", replicator.ended().await);
     replicator.check(database).await;
+}
+
+/// Expects that a table is copied anew, for this reason, and that all is there then.
+async fn copied_anew(replicator: &mut Replicator, database: &Database, reason: &str) {
+    let is_it = |line: &String| line.contains(COPIED) && line.contains(reason);
+    replicator.until(reason, |record| record.log.iter().any(is_it)).await;
+    follows(replicator, database).await;
 }
 
 /// Expects that a replica can no longer follow, for this reason, and that the one that is made then can.
