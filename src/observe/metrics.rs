@@ -136,6 +136,8 @@ metrics! {
         lag: Time, "replication_lag_seconds", "How long the last heartbeat took, or the age of one that is missing.";
         sync_rows: Gauge, "initial_sync_rows", "Rows copied by the initial sync of this run; 0 if the replica was there.";
         sync_total: Gauge, "initial_sync_rows_expected", "Rows that it will copy: Postgres' estimate, corrected as it is found wrong.";
+        filling: Gauge, "tables_filling", "Tables whose rows are being copied beside the stream: new ones, and copies of such as could not be kept.";
+        filled_rows: Gauge, "tables_filling_rows", "Rows copied of the one of them that is being copied, or was copied last.";
         record_writes: Counter, "record_writes_total", "Writes to the logs of client view records.";
         record_bytes: Counter, "record_bytes_total", "Bytes written to them.";
         memory_in_use: Gauge, "memory_in_use_bytes", "Memory that is allocated.";
@@ -385,6 +387,12 @@ impl Metrics {
     pub fn set_initial_sync(&self, rows: u64, total: u64) {
         set(&self.sync_rows, rows);
         set(&self.sync_total, total);
+    }
+
+    /// So many tables are being copied beside the stream, and so many rows of one of them have been.
+    pub fn set_filling(&self, tables: u64, rows: u64) {
+        set(&self.filling, tables);
+        set(&self.filled_rows, rows);
     }
 
     /// Executors of this process that stood still have been interrupted so many times since it began.

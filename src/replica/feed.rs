@@ -37,12 +37,12 @@ impl FillFeed {
         self.send(FillWork::Begin { table, from }).await
     }
 
-    /// Hands over some rows, and waits until they are stored: changes of the stream have their turn in between. Returns how
-    /// many there were, or what is wrong with them.
-    pub async fn rows(&self, table: TableId, rows: Copied) -> Result<Result<u64, String>, WriterGone> {
+    /// Hands over some rows. Whoever waits until they are stored before it hands over more lets changes of the stream have their
+    /// turn in between.
+    pub async fn rows(&self, table: TableId, rows: Copied) -> Result<Stored, WriterGone> {
         let (reply, stored) = bounded(1);
         self.send(FillWork::Rows { table, rows, reply }).await?;
-        stored.recv().await.map_err(|_| WriterGone)
+        Ok(Stored(stored))
     }
 
     /// Says that these were all rows, and waits until the table can be shown. False: it has become another meanwhile.
@@ -54,6 +54,16 @@ impl FillFeed {
 
     async fn send(&self, work: FillWork) -> Result<(), WriterGone> {
         self.queue.send(Work::Fill(work)).await.map_err(|_| WriterGone)
+    }
+}
+
+/// Rows that the writer was given.
+pub struct Stored(Receiver<Result<u64, String>>);
+
+impl Stored {
+    /// Waits until they are stored. Returns how many there were, or what is wrong with them.
+    pub async fn count(self) -> Result<Result<u64, String>, WriterGone> {
+        self.0.recv().await.map_err(|_| WriterGone)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Gauges {
     retained: AtomicU64,
     copied_rows: AtomicU64,
     expected_rows: AtomicU64,
+    filling_tables: AtomicU64,
+    filled_rows: AtomicU64,
     reconnects: AtomicU64,
     surprises: AtomicU64,
 }
@@ -63,6 +65,15 @@ impl Gauges {
         /// Rows that the initial sync will copy, as upstream's planner believes; never fewer than it has
         /// copied, and as many when it is done.
         expected_rows, set_expected_rows, expected_rows
+    }
+
+    gauge! {
+        /// Tables whose rows are being copied beside the stream (`docs/spec/schema-changes.md` S9, S21).
+        filling_tables, set_filling_tables, filling_tables
+    }
+    gauge! {
+        /// Rows that have been copied of the one of them that is being copied, or was copied last.
+        filled_rows, set_filled_rows, filled_rows
     }
 
     /// Bytes of the log that were made durable, over all its restarts.

@@ -97,6 +97,7 @@ impl Sampler {
         // In this order: more may be copied meanwhile, and is never more than is expected then.
         let copied = gauges.copied_rows();
         metrics.set_initial_sync(copied, gauges.expected_rows());
+        metrics.set_filling(gauges.filling_tables(), gauges.filled_rows());
         let (synced, reconnects) = (gauges.synced_bytes(), gauges.reconnects());
         let (synced_before, reconnects_before) = self.counted.replace((synced, reconnects));
         metrics.replica_wal_synced(synced - synced_before);

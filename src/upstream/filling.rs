@@ -23,7 +23,8 @@ use crate::model::commit::Row;
 use crate::model::logging::Level;
 use crate::model::value::Value;
 use crate::replica::events::Events;
-use crate::replica::feed::{FillFeed, WriterGone};
+use crate::replica::feed::{FillFeed, Stored, WriterGone};
+use crate::replica::gauges::Gauges;
 use crate::replica::work::Copied;
 
 /// How often it is looked whether there is something to be filled.
@@ -37,6 +38,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Bytes of rows that the writer is given at a time: some milliseconds of its time.
 const CHUNK: usize = 128 << 10;
+
+/// How often it is said how far a copy is.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// Rows that it is given at most.
 const ROWS: usize = 1_000;
@@ -53,6 +57,8 @@ pub struct Filler {
     pub looker: Rc<Looker>,
     /// Where to report.
     pub events: Rc<dyn Events>,
+    /// The same, in numbers.
+    pub gauges: Arc<Gauges>,
 }
 
 /// Why a table was not filled.
@@ -105,6 +111,7 @@ impl Filler {
 
     fn next(&self) -> Option<Table> {
         let (catalogue, looks) = (self.catalogue.borrow(), self.looker.looks.borrow());
+        self.gauges.set_filling_tables(catalogue.filling().count() as u64);
         catalogue.filling().find(|table| !looks.filled.contains(&table.id)).cloned()
     }
 
@@ -151,6 +158,8 @@ impl Filler {
         let mut messages = pin!(messages);
         let reading = Arc::new(Reading::new(table, format));
         let (mut chunk, mut size, mut first, mut total) = (Vec::new(), 0, true, 0);
+        let (mut stored, mut reported): (Option<Stored>, _) = (None, Instant::now());
+        self.gauges.set_filled_rows(0);
         loop {
             let message = messages.try_next().await.doing(doing).map_err(policy)?;
             let is_over = message.is_none();
@@ -165,12 +174,30 @@ impl Filler {
             if size >= CHUNK || chunk.len() >= ROWS || (is_over && !chunk.is_empty()) {
                 size = 0;
                 let rows = reading.clone().rows(std::mem::take(&mut chunk));
-                total += feed.rows(table.id, rows).await?.map_err(Error::Setup)?;
+                // These have come while the ones before were stored.
+                total += count(stored.take()).await?;
+                stored = Some(feed.rows(table.id, rows).await?);
+                self.gauges.set_filled_rows(total);
+            }
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                let fields = [("table", table.name.clone()), ("rows", total.to_string())];
+                self.events.log(Level::Info, "a table is being filled", &fields);
             }
             if is_over {
+                total += count(stored).await?;
+                self.gauges.set_filled_rows(total);
                 return Ok(total);
             }
         }
+    }
+}
+
+/// Waits until rows are stored, if there are some, and says how many there were.
+async fn count(stored: Option<Stored>) -> Result<u64, Obstacle> {
+    match stored {
+        Some(stored) => Ok(stored.count().await?.map_err(Error::Setup)?),
+        None => Ok(0),
     }
 }
 

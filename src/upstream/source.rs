@@ -59,6 +59,7 @@ impl ChangeSource for Postgres {
             catalogue: self.catalogue.clone(),
             looker: self.looker.clone(),
             events: self.events.clone(),
+            gauges: self.gauges.clone(),
         };
         let watch = Watch {
             settings: self.settings.clone(),

@@ -81,6 +81,30 @@ fn sockets_go_to_the_core_of_their_group() {
 }
 
 #[test]
+fn tables_that_are_filled_are_counted() {
+    let mut stage = Stage::new(&[]);
+    let port = stage.server.port;
+    let until = |series: &str, value: f64| {
+        let deadline = Instant::now() + SHOWN;
+        let page = || Page::parse(&http::get(port, "/metrics").expect("a page").1);
+        while page().value(series) != value {
+            assert!(Instant::now() < deadline, "{series} is not {value}: {:?}", page());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    // The snapshot of a copy waits for whoever writes.
+    let mut open = stage.connect();
+    open.run("BEGIN; INSERT INTO tick VALUES (77)");
+    stage
+        .sql
+        .run("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later SELECT generate_series(1, 1234)");
+    until("kelvin_tables_filling", 1.0);
+    open.run("COMMIT");
+    until("kelvin_tables_filling", 0.0);
+    until("kelvin_tables_filling_rows", 1234.0);
+}
+
+#[test]
 fn those_without_room_are_counted() {
     let rows =
         "INSERT INTO item SELECT repeat('k', 400) || i, 'o' || i % 200, i FROM generate_series(1, 200000) i";

@@ -19,6 +19,12 @@ const ANEW: &str = ACTS[14].0;
 pub const TABLE: &[(&str, &str, Shows)] = &[
     ("kelvin_initial_sync_rows", "the server starts", Is(|_| ROWS as f64 + 1.0)),
     ("kelvin_initial_sync_rows_expected", "the server starts", Is(|_| ROWS as f64 + 1.0)),
+    ("kelvin_tables_filling", CHANGES, Is(|_| 0.0)),
+    (
+        "kelvin_tables_filling_rows",
+        ANEW,
+        Elsewhere("tests/server/metrics.rs", "tables_that_are_filled_are_counted"),
+    ),
     ("kelvin_memory_budget_bytes", "the server starts", Is(|_| (2_048u64 << 20) as f64)),
     ("kelvin_memory_in_use_bytes", "the server starts", Within(|_| (1e6, 1e9))),
     (
