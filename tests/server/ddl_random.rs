@@ -1,13 +1,20 @@
 //! Random migrations between and within random writes: a row lands in the wrong column, a value is lost, or the replica
 //! is made anew though nothing asked for it. The oracle is Postgres.
 
+use std::time::{Duration, Instant};
+
 use crate::support::on_executor;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::random::Random;
 use crate::support::replicator::{Replicator, Scratch};
+use crate::support::tables;
+use kelvin_io::executor;
 
 /// Steps between two comparisons of all rows.
 const STEPS: u64 = 12;
+
+/// Longest time for which values may stay what they were.
+const STAYS: Duration = Duration::from_secs(30);
 
 /// Comparisons of a run.
 const ROUNDS: u64 = 5;
@@ -144,7 +151,9 @@ impl Table {
                 format!("ALTER TABLE {table} RENAME COLUMN {from} TO {to}")
             }
             6 => {
-                self.name = self.fresh("t");
+                // Another table may have an earlier name by now.
+                self.names += 1;
+                self.name = format!("t{}", self.names);
                 format!("ALTER TABLE {table} RENAME TO {}", self.name)
             }
             7 if !self.columns.is_empty() => {
@@ -181,6 +190,83 @@ fn create(all: &mut Vec<Table>, random: &mut Random) -> String {
     )
 }
 
+/// Tables change their names or are replaced by others, in one transaction.
+fn exchange(all: &mut [Table], random: &mut Random) -> String {
+    let (a, b) = (random.below(all.len() as u64) as usize, random.below(all.len() as u64) as usize);
+    let (name, other) = (all[a].name.clone(), all[b].name.clone());
+    match random.below(5) {
+        0 | 1 if a != b => {
+            (all[a].name, all[b].name) = (other.clone(), name.clone());
+            let write = format!("UPDATE {name} SET id = id + 5000 WHERE id = 3");
+            format!(
+                "BEGIN; ALTER TABLE {name} RENAME TO between; ALTER TABLE {other} RENAME TO {name};
+                 ALTER TABLE between RENAME TO {other}; {write}; COMMIT"
+            )
+        }
+        2 | 3 => format!(
+            "BEGIN; CREATE TABLE between (LIKE {name} INCLUDING ALL); INSERT INTO between SELECT * FROM {name} WHERE id % 5 > 0;
+             DROP TABLE {name}; ALTER TABLE between RENAME TO {name}; DELETE FROM {name} WHERE id = 6; COMMIT"
+        ),
+        _ => format!("BEGIN; TRUNCATE {name}; INSERT INTO {name} (id) SELECT generate_series(1, 9); COMMIT"),
+    }
+}
+
+const PARTITIONED: &str = "CREATE TABLE parted (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+    CREATE TABLE part0 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+    CREATE TABLE part1 PARTITION OF parted FOR VALUES FROM (100) TO (200);
+    INSERT INTO parted SELECT i, i FROM generate_series(0, 199) i";
+
+const DISABLE: &str = "DO $$ DECLARE t text; BEGIN FOR t IN SELECT evtname FROM pg_event_trigger LOOP
+    EXECUTE format('ALTER EVENT TRIGGER %I DISABLE', t); END LOOP; END $$";
+
+/// Partitions of a table, by their numbers: a hundred keys each.
+struct Partitions {
+    there: Vec<u64>,
+    detached: Vec<u64>,
+    next: u64,
+}
+
+impl Partitions {
+    fn step(&mut self, random: &mut Random) -> String {
+        let write = format!("UPDATE parted SET n = n + 1 WHERE id % 50 = {}", random.below(50));
+        let bounds = |number: u64| format!("FOR VALUES FROM ({}) TO ({})", number * 100, number * 100 + 100);
+        let change = match random.below(7) {
+            0 if self.there.len() > 1 => {
+                let number = self.there.swap_remove(0);
+                format!("DROP TABLE part{number}")
+            }
+            1 if !self.there.is_empty() => {
+                let number = self.there.swap_remove(0);
+                self.detached.push(number);
+                format!("ALTER TABLE parted DETACH PARTITION part{number}; UPDATE part{number} SET n = -n")
+            }
+            2 if !self.detached.is_empty() => {
+                // It stays: as a table of its own it would have the name of one that was gone.
+                let number = self.detached.swap_remove(0);
+                format!("ALTER TABLE parted ATTACH PARTITION part{number} {}", bounds(number))
+            }
+            3 if !self.there.is_empty() => format!("TRUNCATE part{}", self.there[0]),
+            4 => "ALTER TABLE parted ALTER n TYPE int USING n % 1000 * 2".to_owned(),
+            _ => {
+                let number = self.next;
+                self.next += 1;
+                self.there.push(number);
+                let rows = format!(
+                    "INSERT INTO parted SELECT i, i FROM generate_series({}, {}) i",
+                    number * 100,
+                    number * 100 + 40
+                );
+                format!("CREATE TABLE part{number} PARTITION OF parted {}; {rows}", bounds(number))
+            }
+        };
+        match random.below(3) {
+            0 => format!("{write}; {change}; {write}"),
+            1 => format!("BEGIN; {write}; {change}; {write}; COMMIT"),
+            _ => change,
+        }
+    }
+}
+
 /// One or several statements as one transaction, which may be undone.
 fn step(table: &mut Table, random: &mut Random) -> String {
     let before = table.clone();
@@ -196,19 +282,28 @@ fn step(table: &mut Table, random: &mut Random) -> String {
 }
 
 async fn run(seed: u64) {
+    let seed = std::env::var("KELVIN_TEST_SEED").map_or(seed, |seed| seed.parse().expect("a number"));
     let mut random = Random::new(seed);
     let database = Cluster::shared().database().await;
     let scratch = Scratch::new();
     database.run("CREATE TABLE t (id int PRIMARY KEY, a text, b int); INSERT INTO t SELECT i, 'a' || i, i FROM generate_series(1, 40) i").await;
     let columns = [("a", Kind::Text), ("b", Kind::Int)].map(|(name, kind)| (name.to_owned(), kind)).into();
     let mut all = vec![Table { name: "t".to_owned(), columns, names: 0 }];
+    database.run(PARTITIONED).await;
+    let mut partitions = Partitions { there: vec![0, 1], detached: Vec::new(), next: 2 };
     let mut replicator = Some(Replicator::follow(&database, &scratch).await);
+    if seed.is_multiple_of(2) {
+        // As for a role that may not make them.
+        database.run(DISABLE).await;
+    }
     for _ in 0..ROUNDS {
         for _ in 0..STEPS {
             disturb(&mut replicator, &database, &mut random).await;
-            let statements = match random.chance(10) {
-                true => create(&mut all, &mut random),
-                false => {
+            let statements = match random.below(12) {
+                0 => create(&mut all, &mut random),
+                1 => exchange(&mut all, &mut random),
+                2 => partitions.step(&mut random),
+                _ => {
                     let at = random.below(all.len() as u64) as usize;
                     step(&mut all[at], &mut random)
                 }
@@ -245,7 +340,17 @@ async fn settle(replicator: &mut Option<Replicator>, database: &Database, scratc
         Some(running) => running,
         None => Replicator::follow(database, scratch).await,
     };
-    assert!(running.follows(database).await, "{:?}", running.ended().await);
+    let started = Instant::now();
+    loop {
+        assert!(running.follows(database).await, "{:?}", running.ended().await);
+        // Values that were rewritten are seen at the next look, and copied then.
+        let catalogue = tables::catalogue(&tables::open(&running.replica));
+        match tables::difference(database, &catalogue, &running.replica).await {
+            None => break,
+            Some(difference) if started.elapsed() > STAYS => panic!("{difference}"),
+            Some(_) => executor::sleep(Duration::from_millis(50)).await,
+        }
+    }
     running.check(database).await;
     *replicator = Some(running);
 }

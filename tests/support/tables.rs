@@ -136,15 +136,24 @@ pub async fn are_those_of(catalogue: &Catalogue, database: &Database) -> bool {
     here.join(",") == there
 }
 
-/// Fails unless every table is the same on both sides.
-pub async fn assert_equal(database: &Database, catalogue: &Arc<Catalogue>, path: &Path) {
+/// What the first table that is not the same on both sides differs in.
+pub async fn difference(database: &Database, catalogue: &Catalogue, path: &Path) -> Option<String> {
     let connection = open(path);
     for table in catalogue.tables() {
         let (there, here) = (upstream(database, table).await, replica(&connection, table));
         if there != here {
-            panic!("table {} differs: {}", table.name, first_difference(&there, &here));
+            return Some(format!("table {} differs: {}", table.name, first_difference(&there, &here)));
         }
     }
+    None
+}
+
+/// Fails unless every table is the same on both sides.
+pub async fn assert_equal(database: &Database, catalogue: &Arc<Catalogue>, path: &Path) {
+    if let Some(difference) = difference(database, catalogue, path).await {
+        panic!("{difference}");
+    }
+    let connection = open(path);
     let check: String = connection.query_row("PRAGMA integrity_check", [], |r| r.get(0)).expect("checked");
     assert_eq!(check, "ok");
 }
