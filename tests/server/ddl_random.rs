@@ -197,7 +197,7 @@ fn exchange(all: &mut [Table], random: &mut Random) -> String {
     match random.below(5) {
         0 | 1 if a != b => {
             (all[a].name, all[b].name) = (other.clone(), name.clone());
-            let write = format!("UPDATE {name} SET id = id + 5000 WHERE id = 3");
+            let write = format!("DELETE FROM {name} WHERE id = 5003; UPDATE {name} SET id = 5003 WHERE id = 3");
             format!(
                 "BEGIN; ALTER TABLE {name} RENAME TO between; ALTER TABLE {other} RENAME TO {name};
                  ALTER TABLE between RENAME TO {other}; {write}; COMMIT"
